@@ -1,0 +1,1 @@
+"""Keras → TFLite: quantize, prove, and write the bundle. Start reading at `convert`."""

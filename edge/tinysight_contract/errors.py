@@ -1,0 +1,99 @@
+"""Every error TinySight raises on purpose, by whose fault it is.
+
+::
+
+    TinySightError
+    ├── ConfigError (also ValueError)    the caller asked for something that cannot be
+    ├── DataError                        images or labels cannot be used as they are
+    ├── TrainError                       a training run cannot start, go on or be read
+    ├── ConversionError                  a model cannot become a bundle
+    ├── BundleError                      a bundle cannot be trusted or understood
+    ├── ContractError (also ValueError)  a topic or message breaks the MQTT contract
+    ├── ShapeError (also ValueError)     an array is not the shape its name promises
+    └── DeviceError                      the field side said no
+        ├── CameraError                  a picture source cannot be opened or read
+        ├── BrokerError                  the MQTT broker is absent or refuses us
+        ├── RuntimeLoadError             no interpreter here can run the model
+        └── StoreError                   the device's store is damaged, full or taken
+
+Each carries ``mend``: one imperative sentence that says what to do now. Commands print ``error: <what> <mend>``
+on one line and exit with status 2. Third-party errors are wrapped once, at the adapter, with ``from``.
+"""
+
+__all__ = [
+    "BrokerError",
+    "BundleError",
+    "CameraError",
+    "ConfigError",
+    "ContractError",
+    "ConversionError",
+    "DataError",
+    "DeviceError",
+    "RuntimeLoadError",
+    "ShapeError",
+    "StoreError",
+    "TinySightError",
+    "TrainError",
+]
+
+
+class TinySightError(Exception):
+    """Base of every error TinySight raises on purpose.
+
+    Attributes:
+        what: what is wrong, one sentence with its full stop.
+        mend: what to do, one imperative sentence.
+    """
+
+    def __init__(self, what: str, *, mend: str) -> None:
+        super().__init__(f"{what} {mend}")
+        self.what = what
+        self.mend = mend
+
+
+class ConfigError(TinySightError, ValueError):
+    """The caller asked for something that cannot be."""
+
+
+class DataError(TinySightError):
+    """Images or labels cannot be used as they are."""
+
+
+class TrainError(TinySightError):
+    """A training run cannot start, go on or be read."""
+
+
+class ConversionError(TinySightError):
+    """A model cannot become a bundle."""
+
+
+class BundleError(TinySightError):
+    """A bundle cannot be trusted or understood."""
+
+
+class ContractError(TinySightError, ValueError):
+    """A topic or a message breaks the MQTT contract."""
+
+
+class ShapeError(TinySightError, ValueError):
+    """An array is not the shape its name promises."""
+
+
+class DeviceError(TinySightError):
+    """The field side said no."""
+
+
+class CameraError(DeviceError):
+    """A picture source cannot be opened or read."""
+
+
+class BrokerError(DeviceError):
+    """The MQTT broker is absent or refuses us."""
+
+
+class RuntimeLoadError(DeviceError):
+    """No interpreter here can run the model."""
+
+
+class StoreError(DeviceError):
+    """The device's store is damaged, full or taken."""

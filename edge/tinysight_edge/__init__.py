@@ -1,0 +1,1 @@
+"""The device: camera → model → tracks → events → MQTT. Start reading at `runtime`."""

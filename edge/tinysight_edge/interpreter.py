@@ -1,0 +1,189 @@
+"""Run one variant of a bundle: the only file that imports LiteRT or tflite-runtime.
+
+In: the input tensor.  Out: one raw array per output, by signature name. LiteRT is taken where it is installed,
+tflite-runtime where it is not (32-bit ARM). What a model asks of a tensor is checked against the manifest at load.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.errors import BundleError, RuntimeLoadError
+from tinysight_contract.manifest import Manifest, Tensor, Variant
+
+__all__ = ["Model", "Runtime", "find_runtime", "self_test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """An interpreter that is installed here."""
+
+    name: str
+    version: str
+    interpreter: Any
+
+
+def find_runtime() -> Runtime:
+    """LiteRT if it is installed, else tflite-runtime.
+
+    Raises:
+        RuntimeLoadError: neither is.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        import ai_edge_litert  # noqa: PLC0415 -- each runtime is optional
+        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 -- see above
+    except ImportError:
+        pass
+    else:
+        from importlib.metadata import version  # noqa: PLC0415 -- slow to import and rarely needed
+
+        del ai_edge_litert
+        return Runtime("litert", version("ai-edge-litert"), Interpreter)
+    try:
+        from tflite_runtime.interpreter import Interpreter as OldInterpreter  # noqa: PLC0415 -- see above
+    except ImportError as error:
+        raise RuntimeLoadError(
+            "Neither ai-edge-litert nor tflite-runtime can be imported.",
+            mend="Install one with `pip install 'tinysight[edge]'`.",
+        ) from error
+    from tflite_runtime import __version__ as old_version  # noqa: PLC0415 -- see above
+
+    return Runtime("tflite-runtime", str(old_version), OldInterpreter)
+
+
+class Model:
+    """One variant, loaded.
+
+    Args:
+        content: the .tflite file's bytes.
+        variant: its entry in the manifest.
+        threads: of the interpreter.
+        runtime: instead of the one found here.
+
+    Raises:
+        RuntimeLoadError: the runtime cannot load the file.
+        BundleError: the file's tensors are not those of the manifest.
+    """
+
+    def __init__(self, content: bytes, variant: Variant, *, threads: int = 1, runtime: Runtime | None = None) -> None:
+        self.variant = variant
+        self.runtime = runtime or find_runtime()
+        try:
+            self._interpreter = self.runtime.interpreter(model_content=content, num_threads=threads)
+            self._interpreter.allocate_tensors()
+            signature = self._interpreter.get_signature_runner()
+            inputs, outputs = signature.get_input_details(), signature.get_output_details()
+        except (ValueError, RuntimeError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise RuntimeLoadError(
+                f"{self.runtime.name} {self.runtime.version} cannot load {variant.file}: {why}.",
+                mend="Choose another variant of the bundle, or update the runtime.",
+            ) from error
+        self._input_index = _index_of(variant.input, inputs, variant.file)
+        self._output_index = {output.name: _index_of(output, outputs, variant.file) for output in variant.outputs}
+
+    @classmethod
+    def load(cls, bundle: Bundle, *, scheme: str | None = None, threads: int = 1) -> "Model":
+        """The variant with this scheme; without one, the first of the manifest that loads here.
+
+        Raises:
+            RuntimeLoadError: none loads here.
+            BundleError: the bundle has no such variant, or the file does not fit its manifest.
+        """
+        manifest = bundle.manifest
+        runtime = find_runtime()
+        wanted = manifest.variants if scheme is None else [manifest.variant(scheme)]
+        refused: RuntimeLoadError | None = None
+        for variant in wanted:
+            try:
+                return cls(bundle.read(variant.file), variant, threads=threads, runtime=runtime)
+            except RuntimeLoadError as error:
+                refused = refused or error
+        assert refused is not None  # noqa: S101 -- a manifest has at least one variant
+        raise refused
+
+    def run(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Outputs by name, raw, as the model stores them; copies that stay valid."""
+        self._interpreter.set_tensor(self._input_index, tensor)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._output_index.items()}
+
+
+def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str) -> int:
+    """The runtime's index of a tensor, after checking that it is what the manifest says."""
+    if want.name not in details:
+        raise BundleError(f"{file} has no tensor {want.name!r} but {sorted(details)}.", mend="Convert the model again.")
+    got = details[want.name]
+    scale, zero_point = got["quantization"]
+    shape, dtype = [int(side) for side in got["shape"]], np.dtype(got["dtype"]).name
+    same = shape == want.shape and dtype == want.dtype and zero_point == want.zero_point
+    if not same or not np.isclose(scale, want.scale, rtol=1e-5, atol=1e-12):
+        raise BundleError(
+            f"{file}: {want.name} is {dtype}{shape} ({scale}, {zero_point}), the manifest says "
+            f"{want.dtype}{want.shape} ({want.scale}, {want.zero_point}).",
+            mend="Convert the model again.",
+        )
+    return int(got["index"])
+
+
+MAX_GOLDEN_STEPS = 2
+"""Quantized outputs may differ this much between CPU kernels; more is another model or a broken runtime."""
+MAX_GOLDEN_DRIFT = 1e-3
+"""Likewise for float outputs, relative to the largest expected magnitude."""
+
+
+def golden_inputs(bundle: Bundle) -> NDArray[np.uint8]:
+    """The bundle's golden pictures, (count, height, width, channels).
+
+    Raises:
+        BundleError: their number does not fit their bytes.
+    """
+    manifest: Manifest = bundle.manifest
+    channels = 1 if manifest.input.color == "GRAY" else 3
+    return _array(
+        bundle, manifest.golden.file, np.dtype(np.uint8), [manifest.input.height, manifest.input.width, channels]
+    )
+
+
+def self_test(bundle: Bundle, model: Model) -> str | None:
+    """Why the model here does not do what it did where it was made, or None.
+
+    Raises:
+        BundleError: the golden vectors do not fit the manifest.
+    """
+    from tinysight_edge.preprocess import Preprocessor  # noqa: PLC0415 -- only the self-test needs it here
+
+    prepare = Preprocessor(bundle.manifest.input, model.variant.input)
+    expected = {
+        output.name: _array(bundle, model.variant.golden[output.name], np.dtype(output.dtype), output.shape[1:])
+        for output in model.variant.outputs
+    }
+    for number, picture in enumerate(golden_inputs(bundle)):
+        got = model.run(prepare.from_picture(picture))
+        for output in model.variant.outputs:
+            want = expected[output.name][number].astype(np.float64)
+            drift = float(np.abs(got[output.name][0].astype(np.float64) - want).max())
+            most = (
+                MAX_GOLDEN_DRIFT * max(1.0, float(np.abs(want).max()))
+                if output.dtype == "float32"
+                else MAX_GOLDEN_STEPS
+            )
+            if not drift <= most:
+                return f"golden picture {number}: {output.name} is off by {drift:.4g}, at most {most:.4g} is expected"
+    return None
+
+
+def _array(bundle: Bundle, file: str, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
+    raw = bundle.read(file)
+    count = bundle.manifest.golden.count
+    if len(raw) != count * int(np.prod(shape)) * dtype.itemsize:
+        raise BundleError(
+            f"{file} does not hold {count} arrays of {shape} {dtype.name}.", mend="Convert the model again."
+        )
+    return np.frombuffer(raw, dtype).reshape(count, *shape)
