@@ -10,7 +10,7 @@ from rich.table import Table
 
 __all__ = ["console", "finish"]
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True)
 """Narration and progress; never results."""
 
 

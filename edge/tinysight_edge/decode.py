@@ -71,7 +71,7 @@ def make_decoder(manifest: Manifest, variant: Variant, *, min_score: float | Non
     roles = {output.role: output for output in variant.outputs}
     if isinstance(manifest.decode, CenterNet):
         return _CenterNetDecoder(roles["heatmap"], roles["box"], manifest.decode, threshold, manifest.thresholds.iou)
-    return _ClassifyDecoder(roles["scores"], manifest.decode, manifest.input.width, manifest.input.height)
+    return _ClassifyDecoder(roles["scores"], manifest.decode, threshold, manifest.input.width, manifest.input.height)
 
 
 def _real(stored: NDArray[Any], output: Output) -> NDArray[np.float32]:
@@ -129,10 +129,10 @@ class _CenterNetDecoder:
 
 
 class _ClassifyDecoder:
-    """The strongest class, said of the whole picture."""
+    """The strongest class, said of the whole picture; nothing when it does not pass the threshold."""
 
-    def __init__(self, scores: Output, how: Classify, width: int, height: int) -> None:
-        self._scores, self._how = scores, how
+    def __init__(self, scores: Output, how: Classify, threshold: float, width: int, height: int) -> None:
+        self._scores, self._how, self._threshold = scores, how, threshold
         self._whole = np.array([[0, 0, width, height]], np.float32)
 
     def __call__(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
@@ -140,8 +140,9 @@ class _ClassifyDecoder:
         if self._how.activation == "softmax":
             scores = np.exp(scores - scores.max())
             scores /= scores.sum()
-        order = np.argsort(-scores, kind="stable")[:1].astype(np.int32)
-        return Detections(self._whole.copy(), np.clip(scores[order], 0.0, 1.0), order)
+        best = np.argmax(scores, keepdims=True).astype(np.int32)
+        best = best[scores[best] >= self._threshold]
+        return Detections(self._whole[: len(best)].copy(), np.clip(scores[best], 0.0, 1.0), best)
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,10 @@ tflite-runtime where it is not (32-bit ARM). What a model asks of a tensor is ch
 """
 
 import os
-from collections.abc import Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +37,6 @@ def find_runtime() -> Runtime:
     Raises:
         RuntimeLoadError: neither is.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         import ai_edge_litert  # noqa: PLC0415 -- each runtime is optional
         from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 -- see above
@@ -75,8 +77,9 @@ class Model:
         self.variant = variant
         self.runtime = runtime or find_runtime()
         try:
-            self._interpreter = self.runtime.interpreter(model_content=content, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _without_banner():
+                self._interpreter = self.runtime.interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
             signature = self._interpreter.get_signature_runner()
             inputs, outputs = signature.get_input_details(), signature.get_output_details()
         except (ValueError, RuntimeError, TypeError) as error:
@@ -113,6 +116,23 @@ class Model:
         self._interpreter.set_tensor(self._input_index, tensor)
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._output_index.items()}
+
+
+@contextmanager
+def _without_banner() -> Iterator[None]:
+    """Keep LiteRT's "Created TensorFlow Lite XNNPACK delegate" off stderr, and nothing else; it offers no switch."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            lines = [line for line in caught.read().splitlines(keepends=True) if not line.startswith(b"INFO: Created")]
+            os.write(2, b"".join(lines))
 
 
 def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str) -> int:

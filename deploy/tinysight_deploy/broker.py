@@ -1,0 +1,128 @@
+"""``tinysight broker``: a broker for development, the demo and tests; not for the field.
+
+It is rumqttd, through the package ``iotcore``: MQTT 3.1.1, MQTT 5 and WebSockets, each on a port of its own. It knows
+no passwords and no TLS, so it listens on this machine only unless told otherwise.
+"""
+
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from tinysight_contract.errors import BrokerError
+from tinysight_edge.console import console, finish
+
+__all__ = ["Ports", "broker", "free_ports", "running_broker"]
+
+_LISTENER: Final = """
+[{table}.1]
+name = "{name}"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+    [{table}.1.connections]
+    connection_timeout_ms = 60000
+    max_payload_size = 1048576
+    max_inflight_count = 500
+    dynamic_filters = true
+"""
+_ROUTER: Final = """
+id = 0
+[router]
+id = 0
+max_connections = 10000
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where each protocol listens.
+
+    Attributes:
+        mqtt5: TCP, MQTT 5.
+        mqtt3: TCP, MQTT 3.1.1.
+        websocket: MQTT 3.1.1 over WebSockets.
+    """
+
+    mqtt5: int
+    mqtt3: int
+    websocket: int
+
+
+def free_ports(host: str = "127.0.0.1") -> Ports:
+    """Three ports that nobody uses at this moment."""
+    sockets = [socket.socket() for _ in range(3)]
+    try:
+        for each in sockets:
+            each.bind((host, 0))
+        return Ports(*(each.getsockname()[1] for each in sockets))
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@contextmanager
+def running_broker(ports: Ports, *, host: str = "127.0.0.1") -> Iterator[None]:
+    """The embedded broker, for as long as the ``with`` lasts.
+
+    Raises:
+        BrokerError: a port is taken, or the broker does not start.
+    """
+    from iotcore import Broker  # an extra of its own
+
+    text = _ROUTER + "".join(
+        _LISTENER.format(table=table, name=table, host=host, port=port)
+        for table, port in (("v5", ports.mqtt5), ("v4", ports.mqtt3), ("ws", ports.websocket))
+    )
+    with tempfile.TemporaryDirectory(prefix="tinysight-broker-") as folder:
+        config = Path(folder) / "rumqttd.toml"
+        config.write_text(text, encoding="utf-8")
+        try:
+            server = Broker(config_path=str(config)).start()
+        except (OSError, RuntimeError) as error:
+            raise BrokerError(f"The broker does not start: {error}.", mend="Choose other ports with --port.") from error
+        try:
+            yield
+        finally:
+            server.stop()
+
+
+def broker(
+    *,
+    port: Annotated[
+        int, typer.Option(help="MQTT 5 over TCP; the two ports above it take 3.1.1 and WebSockets.")
+    ] = 1883,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON line.")] = False,
+) -> None:
+    """Start a broker for development: MQTT 5, MQTT 3.1.1 and WebSockets. Ctrl-C ends it.
+
+    It asks for no password and has no TLS. In the field use Mosquitto.
+    """
+    if not 1 <= port <= 65533:
+        raise BrokerError(f"Port {port} is out of range.", mend="Choose one from 1 to 65533.")
+    ports = Ports(port, port + 1, port + 2)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    with running_broker(ports, host=host):
+        if host not in {"127.0.0.1", "localhost", "::1"}:
+            console.print(f"Whoever reaches {host} may read and write everything here.")
+        finish(
+            {
+                "mqtt5": f"mqtt://{host}:{ports.mqtt5}",
+                "mqtt3": f"mqtt://{host}:{ports.mqtt3}?version=3",
+                "websocket": f"ws://{host}:{ports.websocket}?version=3",
+            },
+            as_json=as_json,
+        )
+        stop.wait()

@@ -1,0 +1,95 @@
+"""``tinysight``: one command, its parts imported only when they are used.
+
+``tinysight --help`` imports typer and this file alone. A command's module is imported when it is called; if it needs
+an extra that is not installed, that is said with the line that installs it. Errors raised on purpose end as one line
+on stderr and status 2.
+"""
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import typer
+
+__all__ = ["main"]
+
+COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
+    "demo": ("tinysight_deploy.demo", "demo", "all", "The whole way in one go: data, training, bundle, device, MQTT."),
+    "data": ("tinysight_trainer.cli", "data_app", "train", "Make data sets."),
+    "train": ("tinysight_trainer.cli", "train", "train", "Train a detector or a classifier on your images."),
+    "convert": ("tinysight_converters.cli", "convert", "convert", "Quantize a trained model and prove it: the bundle."),
+    "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
+    "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
+    "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
+    "broker": ("tinysight_deploy.broker", "broker", "deploy", "Start a broker for development, with WebSockets."),
+}
+"""Name → module, function or app in it, the extra it needs, one line of help. In the order of a model's way."""
+
+
+def main() -> None:
+    """The entry point of the ``tinysight`` command."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command line; the exit status."""
+    from tinysight_contract.errors import TinySightError
+
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        app = _app(wanted)
+        app(args=arguments, prog_name="tinysight", standalone_mode=True)
+    except TinySightError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        if wanted not in COMMANDS or (error.name or "").startswith("tinysight"):
+            raise
+        extra = COMMANDS[wanted][2]
+        return _fail(f"`tinysight {wanted}` needs {error.name}. Install it with `pip install 'tinysight[{extra}]'`.")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; say no more
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}. Check the path, its rights and the free space.")
+    return 0
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return 2
+
+
+def _app(wanted: str | None) -> typer.Typer:
+    """All commands by name and help; only the wanted one is real."""
+    app = typer.Typer(
+        help="Train your own vision model, run it on small cameras, read what it sees over MQTT.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name, (module, attribute, _extra, line) in COMMANDS.items():
+        target = getattr(importlib.import_module(module), attribute) if name == wanted else _not_loaded
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=name, help=line)
+        else:
+            app.command(name, help=None if name == wanted else line)(target)
+    return app
+
+
+def _root(
+    *,
+    version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
+) -> None:
+    if version:
+        from tinysight_contract import __version__
+
+        print(f"tinysight {__version__}")
+        raise typer.Exit
+
+
+def _not_loaded() -> None:
+    """Stands for a command that is listed and not called."""

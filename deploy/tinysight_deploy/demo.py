@@ -1,0 +1,167 @@
+"""``tinysight demo``: the whole way in one go, with the same commands a user types.
+
+data → training → int8 bundle with its proof → a device's store → camera inference → events on MQTT → a reader. Each
+step is a subprocess of the ``tinysight`` command; the broker and the reader live here. It checks itself.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+import typer
+
+from tinysight_contract.errors import ConfigError, ContractError, TinySightError
+from tinysight_contract.messages import Event, EventType, encode
+from tinysight_contract.topics import ROOT
+from tinysight_deploy.broker import free_ports, running_broker
+from tinysight_deploy.watch import Fleet
+from tinysight_edge.console import console, finish
+from tinysight_edge.mqtt import Address, Connection
+
+__all__ = ["demo"]
+
+MARK: Final = ".tinysight-demo"
+IMAGES: Final = 3000
+CAMERA: Final = "synthetic:belt?seed=11&fps=30&frames=600"
+MIN_AP50: Final = 0.90
+
+
+class _Reader:
+    """A dashboard's stand-in: hears everything, keeps one event to show."""
+
+    def __init__(self, address: Address) -> None:
+        self.fleet = Fleet()
+        self.example: Event | None = None
+        self.broken: list[str] = []
+        self._connection = Connection(address, client_id="tinysight-demo-reader", on_message=self._hear)
+        self._connection.open(timeout_s=10.0)
+        self._connection.subscribe(f"{ROOT}/#")
+
+    def _hear(self, topic: str, payload: bytes, _retained: bool) -> None:
+        try:
+            message = self.fleet.hear(topic, payload)
+        except ContractError as error:
+            self.broken.append(error.what)
+            return
+        if isinstance(message, Event) and message.type is EventType.END and self._is_better(message):
+            self.example = message
+
+    def _is_better(self, event: Event) -> bool:
+        return self.example is None or event.best_score > self.example.best_score
+
+    def wait_for(self, events: int, *, timeout_s: float) -> None:
+        """Wait until so many events were heard."""
+        until_s = time.monotonic() + timeout_s
+        while self.fleet.events < events and time.monotonic() < until_s:
+            time.sleep(0.05)
+        self._connection.close()
+
+
+def demo(
+    *,
+    out: Annotated[Path, typer.Option(help="Where data, run, bundle and report stay to be looked at.")] = Path(
+        "tinysight-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
+) -> None:
+    """The whole way in one go: data, training, int8 bundle, device, camera, MQTT. About 4 minutes on 2 cores."""
+    begun_s = time.monotonic()
+    _make_folder(out)
+    steps = _Steps(out)
+    steps.say("Draw a data set: a conveyor whose parcels carry real handwritten digits")
+    steps.run("data", "synth", "belt", "--out", "data", "--images", str(IMAGES), "--seed", str(seed))
+    steps.say("Train a detector on it (curves: run/curves.png)")
+    trained = steps.run("train", "data", "--task", "detect", "--out", "run", "--seed", str(seed))
+    steps.say("Quantize it to int8 and prove it on held-out pictures (report: report.html)")
+    proof = steps.run("convert", "run", "--out", "belt.bundle", "--name", "belt")
+    _unpack_report(out)
+    steps.say("Flash the bundle into a device's store")
+    steps.run("flash", "belt.bundle", "--to", "dir:device")
+    steps.say("Run the device on a live camera for 20 s, publish to a broker, read it back")
+    ports = free_ports()
+    url = f"mqtt://127.0.0.1:{ports.mqtt5}"
+    with running_broker(ports):
+        reader = _Reader(Address.parse(url))
+        told = ["--broker", url, "--site", "demo", "--device", "belt-1"]
+        ran = steps.run("run", "--store", "device", "--source", CAMERA, *told)
+        made = ran["events_start"] + ran["events_update"] + ran["events_end"]
+        reader.wait_for(made, timeout_s=10.0)
+    figures = {
+        "train_s": round(float(trained["train_s"]), 1),
+        **{name: round(float(proof[name]), 4) for name in _APS},
+        "bundle_kib": round(float(proof["bundle_kib"]), 1),
+        "int8_ms": round(float(proof["int8_ms"]), 3),
+        "float_ms": round(float(proof["float_ms"]), 3),
+        "frames": ran["frames"],
+        "events_sent": ran["events_sent"],
+        "events_received": reader.fleet.events,
+        "missing": made - reader.fleet.events,
+        "total_s": round(time.monotonic() - begun_s, 1),
+    }
+    steps.say("One of the events, as it came over MQTT:")
+    if reader.example is not None:
+        sys.stdout.write(encode(reader.example).decode() + "\n")
+    finish(figures, as_json=as_json)
+    if (reason := _failure(figures, reader)) is not None:
+        console.print(f"The demo failed: {reason}.", style="bold red")
+        raise typer.Exit(1)
+
+
+_APS: Final = ("float_ap50", "float_ap50_95", "int8_ap50", "int8_ap50_95")
+
+
+def _failure(figures: dict[str, Any], reader: _Reader) -> str | None:
+    """Why the demo did not show what it promises, or None."""
+    if figures["int8_ap50"] < MIN_AP50:
+        return f"int8 AP50 is {figures['int8_ap50']}, at least {MIN_AP50} was promised"
+    if figures["missing"] != 0 or figures["events_received"] == 0:
+        return f"{figures['missing']} events are missing"
+    return f"a message broke the contract: {reader.broken[0]}" if reader.broken else None
+
+
+class _Steps:
+    """Runs the steps in the demo's folder, with a line for each."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._begun_s = time.monotonic()
+
+    def say(self, line: str) -> None:
+        console.print(f"[bold cyan]{time.monotonic() - self._begun_s:5.1f} s[/]  {line}")
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        """One ``tinysight`` command with ``--json``; its result.
+
+        Raises:
+            TinySightError: it failed.
+        """
+        console.print(f"         [dim]$ tinysight {' '.join(arguments)}[/]")
+        command = [sys.executable, "-m", "tinysight_deploy", *arguments, "--json"]
+        done = subprocess.run(command, cwd=self._out, stdout=subprocess.PIPE, check=False)
+        if done.returncode != 0:
+            raise TinySightError(
+                f"`tinysight {arguments[0]}` ended with status {done.returncode}.", mend="See what it said above."
+            )
+        return msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, Any])
+
+
+def _make_folder(out: Path) -> None:
+    """An empty folder; one that an earlier demo left is emptied, any other is left alone."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / MARK).is_file():
+            raise ConfigError(f"{out} is not empty and no demo of ours.", mend="Name another --out.")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()
+
+
+def _unpack_report(out: Path) -> None:
+    """Lay the bundle's report beside it, to be opened in a browser."""
+    from tinysight_contract.bundle import Bundle
+
+    (out / "report.html").write_bytes(Bundle.open(out / "belt.bundle").read("report.html"))

@@ -1,0 +1,258 @@
+"""The publisher: one thread that keeps the broker told, whatever the network does.
+
+In: events and state messages, never waiting.  Out: MQTT. Events go through the `Outbox` and are sent again until the
+broker acknowledges them; of state (status, info, counts, camera status) only the newest of each topic matters, and it
+is sent again at every connect. The inference loop is never blocked by the network or the disk.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tinysight_contract.errors import BrokerError, StoreError
+from tinysight_contract.messages import Event, OutboxHealth, Status, encode, utc_now
+from tinysight_contract.topics import EventTopic, StatusTopic, Topic
+from tinysight_edge.mqtt import Address, Connection, Will
+from tinysight_edge.outbox import Outbox
+
+__all__ = ["Publisher"]
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT: Final = 64
+CONNECT_TIMEOUT_S: Final = 5.0
+RETRY_S: Final = (1.0, 60.0)
+TICK_S: Final = 0.1
+
+
+class Publisher:
+    """Sends what it is given, in its own thread.
+
+    Args:
+        address: of the broker.
+        outbox: where events wait.
+        client_id: of this device at the broker.
+        online: topic and message that say we are here; sent first at every connect.
+        offline: what the broker shall say when we vanish.
+        every_s: how often ``report`` is asked for a message.
+        report: makes the health message of what it is told of the outbox.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        outbox: Outbox,
+        *,
+        client_id: str,
+        online: tuple[StatusTopic, Status],
+        offline: tuple[StatusTopic, Status],
+        every_s: float,
+        report: Callable[[OutboxHealth], tuple[Topic, Struct]],
+    ) -> None:
+        self.sent = 0
+        self._last_seq = 0
+        self._address, self._outbox, self._client_id = address, outbox, client_id
+        self._online, self._offline, self._every_s, self._report = online, offline, every_s, report
+        self._given: deque[tuple[EventTopic, Event]] = deque()
+        self._state: dict[Topic, bytes] = {}
+        self._unsent: set[Topic] = set()
+        self._acks: deque[tuple[int, str | None]] = deque()
+        self._wake, self._lock = threading.Event(), threading.Lock()
+        self._closing = threading.Event()
+        self._drain_until_s = 0.0
+        self._first_try = threading.Event()
+        self._first_error: BrokerError | None = None
+        self._broken: StoreError | None = None
+        self._fresh: set[int] = set()
+        self._thread = threading.Thread(target=self._live, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def wait_first_connect(self) -> None:
+        """Wait for the first attempt to connect.
+
+        Raises:
+            BrokerError: it failed. The publisher goes on trying.
+        """
+        self._first_try.wait(3 * CONNECT_TIMEOUT_S)
+        if self._first_error is not None:
+            raise self._first_error
+
+    def event(self, topic: EventTopic, event: Event) -> None:
+        """Give an event; never waits.
+
+        Raises:
+            StoreError: the outbox broke earlier, so that events can no longer be kept.
+        """
+        if self._broken is not None:
+            raise self._broken
+        self._last_seq = event.seq
+        self._given.append((topic, event))
+        self._wake.set()
+
+    def state(self, topic: Topic, message: Struct) -> None:
+        """Give the newest state of a topic; never waits."""
+        payload = encode(message)
+        with self._lock:
+            self._state[topic] = payload
+            self._unsent.add(topic)
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """Events not yet acknowledged."""
+        return len(self._outbox) + len(self._given)
+
+    def close(self, *, drain_s: float) -> int:
+        """Send what waits for up to ``drain_s``, say goodbye, end. How many events stay behind in the outbox."""
+        self._drain_until_s = time.monotonic() + drain_s
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(drain_s + 2 * CONNECT_TIMEOUT_S)
+        return self.waiting
+
+    # Everything below runs in the publisher's thread.
+
+    def _live(self) -> None:
+        wait_s = RETRY_S[0]
+        try:
+            while not self._over():
+                try:
+                    connection = self._connect()
+                except BrokerError as error:
+                    if not self._first_try.is_set():
+                        self._first_error = error
+                        self._first_try.set()
+                    else:
+                        log.warning("%s", error)
+                    self._pause(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, not a secret
+                    wait_s = min(wait_s * 2, RETRY_S[1])
+                    continue
+                wait_s = RETRY_S[0]
+                self._first_try.set()
+                self._talk(connection)
+            self._keep()
+            self._outbox.close()
+        except StoreError as error:
+            log.exception("Events can no longer be kept")
+            self._broken = error
+        finally:
+            self._first_try.set()
+
+    def _over(self) -> bool:
+        return self._closing.is_set() and time.monotonic() >= self._drain_until_s
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for the next attempt, keeping events that come in the meantime."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0 and not self._over():
+            self._wake.wait(min(left_s, TICK_S))
+            self._wake.clear()
+            self._keep()
+
+    def _keep(self, connection: Connection | None = None) -> None:
+        """Move given events into the outbox; what is kept while connected is fresh, the rest will be a replay."""
+        while self._given:
+            topic, event = self._given.popleft()
+            number = self._outbox.put(str(topic), event)
+            if connection is not None:
+                self._fresh.add(number)
+        self._outbox.commit()
+
+    def _connect(self) -> Connection:
+        topic, gone = self._offline
+        self._acks.clear()
+        connection = Connection(
+            self._address,
+            client_id=self._client_id,
+            will=Will(str(topic), encode(replace(gone, at=utc_now()))),
+            on_ack=self._on_ack,
+        )
+        connection.open(timeout_s=CONNECT_TIMEOUT_S)
+        log.info("connected to %s", self._address)
+        with self._lock:
+            self._unsent = set(self._state)
+        here, status = self._online
+        connection.publish(str(here), encode(replace(status, at=utc_now())), qos=here.QOS, retain=True)
+        return connection
+
+    def _on_ack(self, message: int, refusal: str | None) -> None:
+        self._acks.append((message, refusal))
+        self._wake.set()
+
+    def _talk(self, connection: Connection) -> None:
+        """Send until the connection is lost or all is said."""
+        self._fresh.clear()
+        in_flight: dict[int, int] = {}
+        sent_up_to, next_report_s = 0, time.monotonic()
+        while connection.alive:
+            self._wake.wait(TICK_S)
+            self._wake.clear()
+            self._keep(connection)
+            self._settle(in_flight)
+            self._send_state(connection)
+            sent_up_to = self._send_events(connection, in_flight, sent_up_to)
+            if time.monotonic() >= next_report_s:
+                next_report_s = time.monotonic() + self._every_s
+                self.state(*self._report(self._outbox_health()))
+            if self._closing.is_set() and ((not self.waiting and not self._unsent) or self._over()):
+                self._say_goodbye(connection)
+                self._drain_until_s = 0.0
+                return
+        connection.abandon()
+        log.warning("connection to %s lost, %d events wait", self._address, self.waiting)
+
+    def _outbox_health(self) -> OutboxHealth:
+        return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._last_seq)
+
+    def _settle(self, in_flight: dict[int, int]) -> None:
+        while self._acks:
+            message, refusal = self._acks.popleft()
+            number = in_flight.pop(message, None)
+            if number is None:
+                continue
+            self._outbox.done(number)
+            self._fresh.discard(number)
+            if refusal is None:
+                self.sent += 1
+            else:
+                self._outbox.discarded["refused"] += 1
+                log.error("the broker refused an event: %s", refusal)
+
+    def _send_state(self, connection: Connection) -> None:
+        with self._lock:
+            due = [(topic, self._state[topic]) for topic in self._unsent]
+            self._unsent.clear()
+        for topic, payload in due:
+            connection.publish(str(topic), payload, qos=topic.QOS, retain=topic.RETAIN)
+
+    def _send_events(self, connection: Connection, in_flight: dict[int, int], sent_up_to: int) -> int:
+        """Fill the window; the number of the last event sent."""
+        if len(in_flight) >= IN_FLIGHT or not len(self._outbox):
+            return sent_up_to
+        for number, topic, event in self._outbox.after(sent_up_to, IN_FLIGHT - len(in_flight)):
+            told = event if number in self._fresh else replace(event, replayed=True)
+            message = connection.publish(topic, encode(told), qos=EventTopic.QOS, retain=False)
+            in_flight[message] = number
+            sent_up_to = number
+        return sent_up_to
+
+    def _say_goodbye(self, connection: Connection) -> None:
+        topic, gone = self._offline
+        done = replace(gone, reason="stopped", at=utc_now())
+        message = connection.publish(str(topic), encode(done), qos=topic.QOS, retain=True)
+        until_s = time.monotonic() + 1.0
+        while connection.alive and time.monotonic() < until_s:
+            if any(acked == message for acked, _ in list(self._acks)):
+                break
+            time.sleep(0.01)
+        connection.close()
