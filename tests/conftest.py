@@ -11,8 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
+
+from tinysight_contract import manifest as mf
+from tinysight_contract.bundle import file_ref
+from tinysight_contract.messages import Event, decode
+from tinysight_contract.topics import ROOT, EventTopic, Topic, parse
+from tinysight_edge.mqtt import Address, Connection
 
 GOLDEN = Path(__file__).parent / "golden"
+AS_ROOT = "user root\n" if os.geteuid() == 0 else ""  # else mosquitto gives up rights and cannot read the test's files
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,17 +49,43 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
     return compare
 
 
-@dataclass(frozen=True)
+@dataclass
 class Mosquitto:
     """Debian's broker on a port of its own."""
 
+    folder: Path
     port: int
-    config: Path
-    process: subprocess.Popen[bytes]
+    extra: str
+    process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start, and wait until it listens."""
+        program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+        if program is None:
+            pytest.skip("mosquitto is not installed: apt-get install mosquitto mosquitto-clients")
+        config = self.folder / f"mosquitto-{self.port}.conf"
+        config.write_text(f"listener {self.port} 127.0.0.1\npersistence false\n{self.extra}\n{AS_ROOT}")
+        self.process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL)
+        until_s = time.monotonic() + 10
+        while time.monotonic() < until_s:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=0.2).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise AssertionError("mosquitto does not listen")
+
+    def kill(self) -> None:
+        """End it without a goodbye."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
 
 
 def free_port() -> int:
@@ -60,38 +94,75 @@ def free_port() -> int:
         return int(each.getsockname()[1])
 
 
-def start_mosquitto(folder: Path, *, port: int | None = None, extra: str = "allow_anonymous true") -> Mosquitto:
-    """Start a broker and wait until it listens."""
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if program is None:
-        pytest.skip("mosquitto is not installed: apt-get install mosquitto mosquitto-clients")
-    port = port or free_port()
-    config = folder / f"mosquitto-{port}.conf"
-    config.write_text(f"listener {port} 127.0.0.1\npersistence false\n{extra}\n")
-    process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until_s = time.monotonic() + 10
-    while time.monotonic() < until_s:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return Mosquitto(port, config, process)
-    process.kill()
-    raise AssertionError("mosquitto does not listen")
+@pytest.fixture
+def make_mosquitto(tmp_path: Path) -> Iterator[Callable[..., Mosquitto]]:
+    """Make real brokers, not yet started; all end with the test."""
+    made: list[Mosquitto] = []
 
+    def make(extra: str = "allow_anonymous true") -> Mosquitto:
+        made.append(Mosquitto(tmp_path, free_port(), extra))
+        return made[-1]
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    process.wait(10)
+    yield make
+    for broker in made:
+        broker.kill()
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A real broker for one test."""
-    broker = start_mosquitto(tmp_path)
-    yield broker
-    stop(broker.process)
+def mosquitto(make_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
+    """A real broker that runs."""
+    broker = make_mosquitto()
+    broker.start()
+    return broker
+
+
+class Reader:
+    """Hears everything under the contract's root."""
+
+    def __init__(self, url: str) -> None:
+        self.heard: list[tuple[str, bytes, bool]] = []
+        self._connection = Connection(
+            Address.parse(url), client_id="", on_message=lambda *message: self.heard.append(message)
+        )
+        self._connection.open(timeout_s=5)
+        self._connection.subscribe(f"{ROOT}/#")
+
+    def of(self, kind: type[Topic]) -> list[bytes]:
+        """Payloads of one kind of topic, in the order they came."""
+        return [payload for topic, payload, _ in self.heard if isinstance(parse(topic), kind)]
+
+    def events(self) -> list[Event]:
+        return [decode(payload, Event) for payload in self.of(EventTopic)]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def make_reader() -> Iterator[Callable[[str], Reader]]:
+    """Make readers that end with the test."""
+    made: list[Reader] = []
+
+    def make(url: str) -> Reader:
+        made.append(Reader(url))
+        return made[-1]
+
+    yield make
+    for reader in made:
+        reader.close()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], None]:
+    """Wait until something is true; fail after 20 s."""
+
+    def wait(true: Callable[[], object]) -> None:
+        until_s = time.monotonic() + 20
+        while not true():
+            assert time.monotonic() < until_s, "it did not become true"
+            time.sleep(0.02)
+
+    return wait
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,3 +190,53 @@ def tinysight(tmp_path: Path) -> Run:
 def belt_bundle() -> Path:
     """A small detector for the belt, int8 only; made by ``tests/golden/regen.py``."""
     return GOLDEN / "belt.bundle"
+
+
+Sample = Callable[..., tuple[mf.Manifest, dict[str, bytes]]]
+
+
+@pytest.fixture(scope="session")
+def sample() -> Sample:
+    """A manifest and its files that are consistent and hold no real model; keyword arguments change the manifest."""
+
+    def make(**changes: object) -> tuple[mf.Manifest, dict[str, bytes]]:
+        files = {
+            "int8.tflite": b"not a model",
+            "labels.txt": b"cat\ndog\n",
+            "golden-input.bin": bytes(16 * 16 * 3),
+            "golden-int8-heatmap.bin": bytes(2 * 2 * 2),
+            "golden-int8-box.bin": bytes(2 * 2 * 4),
+        }
+        outputs = [
+            mf.Output(name=role, role=role, shape=[1, 2, 2, depth], dtype="int8", scale=scale, zero_point=zero)
+            for role, depth, scale, zero in (("heatmap", 2, 1 / 256, -128), ("box", 4, 0.0125, 11))
+        ]
+        manifest = mf.Manifest(
+            name="pets",
+            version="1.0.0",
+            release=3,
+            task="detect",
+            labels=["cat", "dog"],
+            input=mf.Input(height=16, width=16),
+            decode=mf.CenterNet(stride=8),
+            thresholds=mf.Thresholds(score=0.3),
+            variants=[
+                mf.Variant(
+                    file="int8.tflite",
+                    scheme="int8",
+                    input=mf.Tensor(name="image", shape=[1, 16, 16, 3], dtype="uint8", scale=1.0),
+                    outputs=outputs,
+                    runtimes=[mf.RuntimeCheck(name="litert", version="2.3.0", ok=True)],
+                    host_latency_ms=0.25,
+                    golden={output.name: f"golden-int8-{output.name}.bin" for output in outputs},
+                )
+            ],
+            golden=mf.Golden(file="golden-input.bin", count=1),
+            provenance=mf.Provenance(
+                dataset_digest="0" * 64, calibration_digest="1" * 64, seed=7, config={"epochs": 3}, tools={"keras": "3"}
+            ),
+            files={name: file_ref(data) for name, data in files.items()},
+        )
+        return replace(manifest, **changes), files
+
+    return make

@@ -1,0 +1,113 @@
+"""A frame goes into the model's picture, and boxes find their way back."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tinysight_contract.errors import ShapeError
+from tinysight_contract.manifest import Input, Tensor
+from tinysight_edge.preprocess import Fit, Preprocessor, fit_picture
+
+sides = st.integers(1, 4000)
+
+
+def frame(height: int, width: int, bgr: tuple[int, int, int] = (10, 20, 30)) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), bgr, np.uint8)
+
+
+@given(sides, sides, st.sampled_from(["letterbox", "stretch", "crop"]), st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_a_box_goes_into_the_model_and_comes_back(
+    frame_w: int, frame_h: int, resize: str, corners: list[float]
+) -> None:
+    spec = Input(height=96, width=128, resize=resize)  # type: ignore[arg-type] -- sampled from the literals
+    fit = Fit.of(frame_w, frame_h, spec)
+    box = np.array([corners], np.float32) * np.array((frame_w, frame_h) * 2, np.float32)
+    again = fit.to_frame(fit.to_model(box))
+    assert np.allclose(again, box, atol=1e-3 * max(frame_w, frame_h))
+
+
+@given(sides, sides)
+def test_a_letterbox_shows_the_whole_frame_and_keeps_it_in_the_middle(frame_w: int, frame_h: int) -> None:
+    fit = Fit.of(frame_w, frame_h, Input(height=96, width=128))
+    whole = fit.to_model(np.array([[0, 0, frame_w, frame_h]], np.float32))[0]
+    assert whole[0] >= 0
+    assert whole[1] >= 0
+    assert whole[2] <= 128 + 1e-3
+    assert whole[3] <= 96 + 1e-3
+    assert abs((128 - whole[2]) - whole[0]) <= 1 + 1e-3
+    assert abs((96 - whole[3]) - whole[1]) <= 1 + 1e-3
+
+
+def test_a_mark_in_the_frame_is_where_the_fit_says() -> None:
+    image = frame(240, 320, (0, 0, 0))
+    cv2.rectangle(image, (100, 60), (139, 99), (255, 255, 255), -1)
+    spec = Input(height=128, width=128)
+    out = np.empty((128, 128, 3), np.uint8)
+    fit = fit_picture(image, spec, out)
+    ys, xs = np.nonzero(out[..., 0] > 200)
+    want = fit.to_model(np.array([[100, 60, 140, 100]], np.float32))[0]
+    assert np.allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], want, atol=1.0)
+
+
+def test_the_padding_has_the_fill_and_the_colour_order_is_the_manifests() -> None:
+    out = np.empty((64, 64, 3), np.uint8)
+    fit_picture(frame(32, 64), Input(height=64, width=64, fill=114), out)
+    assert (out[:16] == 114).all()
+    assert (out[32] == (30, 20, 10)).all(), "RGB"
+    fit_picture(frame(64, 64), Input(height=64, width=64, color="BGR"), out)
+    assert (out == (10, 20, 30)).all()
+    gray = np.empty((64, 64, 1), np.uint8)
+    fit_picture(frame(64, 64, (50, 50, 50)), Input(height=64, width=64, color="GRAY"), gray)
+    assert (gray == 50).all()
+
+
+def test_a_crop_fills_the_picture_and_cuts_the_longer_side() -> None:
+    out = np.zeros((64, 64, 3), np.uint8)
+    image = frame(100, 300)
+    image[:, :50] = 255
+    fit_picture(image, Input(height=64, width=64, resize="crop"), out)
+    assert (out == (30, 20, 10)).all(), "the white strip lies outside"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero_point", "mean", "std", "want"),
+    [
+        pytest.param("uint8", 1.0, 0, None, None, 30, id="bytes as they are"),
+        pytest.param("float32", 0.0, 0, None, None, 30.0, id="float"),
+        pytest.param("float32", 0.0, 0, [20.0] * 3, [5.0] * 3, 2.0, id="mean and deviation"),
+        pytest.param("int8", 1.0, -128, None, None, -98, id="signed"),
+        pytest.param("int8", 0.02, -10, [0.0] * 3, [255.0] * 3, -4, id="quantized after normalisation"),
+        pytest.param("uint8", 0.05, 0, None, None, 255, id="saturates"),
+    ],
+)
+def test_the_tensor_holds_what_the_manifest_asks_for(
+    dtype: str, scale: float, zero_point: int, mean: list[float] | None, std: list[float] | None, want: float
+) -> None:
+    spec = Input(height=16, width=16, mean=mean, std=std)
+    tensor = Tensor(name="x", shape=[1, 16, 16, 3], dtype=dtype, scale=scale, zero_point=zero_point)  # type: ignore[arg-type] -- from the table
+    made, _ = Preprocessor(spec, tensor)(frame(16, 16, (30, 30, 30)))
+    assert made.dtype == dtype
+    assert made.shape == (1, 16, 16, 3)
+    assert np.allclose(made, want)
+
+
+def test_channels_come_first_where_the_model_wants_them_so() -> None:
+    tensor = Tensor(name="x", shape=[1, 3, 16, 16], dtype="float32")
+    made, _ = Preprocessor(Input(height=16, width=16, layout="NCHW"), tensor)(frame(16, 16))
+    assert made.shape == (1, 3, 16, 16)
+    assert made[0, :, 0, 0].tolist() == [30, 20, 10]
+
+
+def test_the_buffer_is_made_once() -> None:
+    prepare = Preprocessor(Input(height=16, width=16), Tensor(name="x", shape=[1, 16, 16, 3], dtype="uint8", scale=1.0))
+    first, second = prepare(frame(8, 8))[0], prepare(frame(20, 20))[0]
+    assert np.shares_memory(first, second)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+def test_what_is_no_frame_is_refused(bad: NDArray[np.uint8]) -> None:
+    with pytest.raises(ShapeError):
+        fit_picture(bad, Input(height=16, width=16), np.empty((16, 16, 3), np.uint8))

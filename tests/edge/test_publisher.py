@@ -1,0 +1,201 @@
+"""The publisher against a real broker that comes, goes, and refuses."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from tinysight_contract import topics as t
+from tinysight_contract.errors import BrokerError
+from tinysight_contract.messages import Counts, Event, Health, OutboxHealth, State, Status, decode, utc_now
+from tinysight_edge.mqtt import Address
+from tinysight_edge.outbox import Outbox
+from tinysight_edge.publisher import Publisher
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+EXAMPLE = decode((GOLDEN / "event.json").read_bytes(), Event)
+HEALTH = decode((GOLDEN / "health.json").read_bytes(), Health)
+HERE = t.StatusTopic("plant-1", "belt-7")
+EVENTS = t.EventTopic("plant-1", "belt-7", "cam0")
+COUNTS = t.CountsTopic("plant-1", "belt-7", "cam0")
+
+Make = Callable[..., Publisher]
+
+
+@pytest.fixture
+def make_publisher(tmp_path: Path) -> Iterator[Make]:
+    made: list[Publisher] = []
+
+    def make(url: str, *, every_s: float = 30.0) -> Publisher:
+        online = Status(state=State.ONLINE, boot_id="b1", reason="started", at=utc_now())
+        publisher = Publisher(
+            Address.parse(url),
+            Outbox(tmp_path / "outbox.db"),
+            client_id="tinysight-plant-1-belt-7",
+            online=(HERE, online),
+            offline=(HERE, replace(online, state=State.OFFLINE, reason="connection lost")),
+            every_s=every_s,
+            report=lambda outbox: (t.HealthTopic("plant-1", "belt-7"), replace(HEALTH, outbox=outbox)),
+        )
+        made.append(publisher)
+        publisher.start()
+        return publisher
+
+    yield make
+    for publisher in made:
+        publisher.close(drain_s=0)
+
+
+def counts(number: int) -> Counts:
+    return Counts(at=utc_now(), boot_id="b1", objects={"7": number}, zones={}, lines={})
+
+
+def test_events_and_state_arrive_and_the_end_is_told(
+    mosquitto: Any, make_reader: Any, make_publisher: Make, eventually: Any
+) -> None:
+    reader = make_reader(mosquitto.url)
+    publisher = make_publisher(mosquitto.url)
+    for seq in range(1, 301):
+        publisher.event(EVENTS, replace(EXAMPLE, seq=seq))
+    publisher.state(COUNTS, counts(2))
+    assert publisher.close(drain_s=10) == 0
+    eventually(lambda: len(reader.of(t.StatusTopic)) == 2)
+    assert [event.seq for event in reader.events()] == list(range(1, 301))
+    assert not any(event.replayed for event in reader.events())
+    assert publisher.sent == 300
+    assert [decode(raw, Status).reason for raw in reader.of(t.StatusTopic)] == ["started", "stopped"]
+    assert decode(reader.of(t.CountsTopic)[-1], Counts).objects == {"7": 2}
+
+
+def test_events_of_an_outage_arrive_once_flagged_as_replayed(
+    make_mosquitto: Any, make_reader: Any, make_publisher: Make, eventually: Any
+) -> None:
+    broker = make_mosquitto()
+    broker.start()
+    publisher = make_publisher(broker.url)
+    publisher.wait_first_connect()
+    publisher.event(EVENTS, replace(EXAMPLE, seq=1))
+    eventually(lambda: publisher.sent == 1)
+    broker.kill()
+    for seq in range(2, 52):
+        publisher.event(EVENTS, replace(EXAMPLE, seq=seq))
+    broker.start()
+    reader = make_reader(broker.url)
+    eventually(lambda: publisher.sent == 51)
+    publisher.event(EVENTS, replace(EXAMPLE, seq=52))
+    eventually(lambda: publisher.sent == 52)
+    eventually(lambda: len(reader.events()) >= 51)
+    heard = {event.seq: event.replayed for event in reader.events()}
+    assert sorted(heard) == list(range(2, 53))
+    assert [seq for seq, replayed in heard.items() if not replayed] == [52]
+
+
+def test_state_is_told_again_after_an_outage(
+    make_mosquitto: Any, make_reader: Any, make_publisher: Make, eventually: Any
+) -> None:
+    broker = make_mosquitto()
+    broker.start()
+    publisher = make_publisher(broker.url)
+    publisher.wait_first_connect()
+    publisher.state(COUNTS, counts(1))
+    broker.kill()
+    publisher.state(COUNTS, counts(3))
+    broker.start()
+    reader = make_reader(broker.url)
+    eventually(lambda: reader.of(t.CountsTopic) and reader.of(t.StatusTopic))
+    assert decode(reader.of(t.CountsTopic)[-1], Counts).objects == {"7": 3}
+
+
+def test_what_could_not_be_sent_waits_for_the_next_start(
+    make_mosquitto: Any, make_reader: Any, make_publisher: Make, eventually: Any
+) -> None:
+    broker = make_mosquitto()
+    first = make_publisher(broker.url)
+    with pytest.raises(BrokerError, match="No broker answers"):
+        first.wait_first_connect()
+    first.event(EVENTS, replace(EXAMPLE, seq=1))
+    assert first.close(drain_s=0.5) == 1
+    broker.start()
+    reader = make_reader(broker.url)
+    second = make_publisher(broker.url)
+    eventually(lambda: second.sent == 1)
+    eventually(reader.events)
+    assert reader.events() == [replace(EXAMPLE, seq=1, replayed=True)]
+
+
+def test_when_we_vanish_the_broker_says_so(mosquitto: Any, make_reader: Any, tmp_path: Path, eventually: Any) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, time; from tinysight_edge.mqtt import *; from tinysight_contract.messages import *\n"
+        "gone = Status(state=State.OFFLINE, boot_id='b1', reason='connection lost', at=utc_now())\n"
+        "will = Will('tinysight/v1/plant-1/belt-7/status', encode(gone))\n"
+        "Connection(Address.parse(sys.argv[1]), client_id='x', will=will).open(timeout_s=5); print('up', flush=True)\n"
+        "time.sleep(60)"
+    )
+    reader = make_reader(mosquitto.url)
+    with subprocess.Popen([sys.executable, "-c", code, mosquitto.url], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    eventually(lambda: reader.of(t.StatusTopic))
+    assert decode(reader.of(t.StatusTopic)[0], Status).state is State.OFFLINE
+
+
+def test_health_comes_at_its_interval(mosquitto: Any, make_reader: Any, make_publisher: Make, eventually: Any) -> None:
+    reader = make_reader(mosquitto.url)
+    make_publisher(mosquitto.url, every_s=0.2)
+    eventually(lambda: len(reader.of(t.HealthTopic)) >= 3)
+    assert decode(reader.of(t.HealthTopic)[0], Health).outbox == OutboxHealth(depth=0, discarded={}, last_seq=0)
+
+
+def test_a_wrong_password_is_a_refusal_with_its_mend(
+    make_mosquitto: Any, make_publisher: Make, tmp_path: Path
+) -> None:
+    (tmp_path / "passwords").write_text("")
+    broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
+    broker.start()
+    publisher = make_publisher(broker.url.replace("://", "://user:wrong@"))
+    with pytest.raises(BrokerError, match="refuses the connection: .*password"):
+        publisher.wait_first_connect()
+
+
+def test_an_event_that_the_broker_refuses_is_counted_and_not_sent_for_ever(
+    make_mosquitto: Any, make_reader: Any, make_publisher: Make, tmp_path: Path, eventually: Any
+) -> None:
+    (tmp_path / "acl").write_text("topic read #\ntopic write tinysight/v1/+/+/health\n")
+    broker = make_mosquitto(f"allow_anonymous true\nacl_file {tmp_path / 'acl'}")
+    broker.start()
+    reader = make_reader(broker.url)
+    publisher = make_publisher(broker.url, every_s=0.2)
+    publisher.event(EVENTS, replace(EXAMPLE, seq=1))
+    eventually(lambda: publisher.waiting == 0)
+    eventually(lambda: reader.of(t.HealthTopic) and decode(reader.of(t.HealthTopic)[-1], Health).outbox.discarded)
+    assert decode(reader.of(t.HealthTopic)[-1], Health).outbox.discarded == {"refused": 1}
+    assert publisher.sent == 0
+
+
+def test_something_that_speaks_no_mqtt_is_told_apart_from_a_refusal(make_publisher: Make) -> None:
+    import socket
+    import threading
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        url = f"mqtt://127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            client, _ = server.accept()
+            client.recv(1000)
+            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            client.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        publisher = make_publisher(url)
+        with pytest.raises(BrokerError, match="does not speak MQTT"):
+            publisher.wait_first_connect()
+        thread.join()
