@@ -44,7 +44,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
         if request.config.getoption("--regen"):
             path.write_bytes(produced)
         expected = path.read_bytes() if path.exists() else b""
-        assert produced == expected, f"{name} changed: if meant, run pytest --regen {request.node.nodeid.split('::')[0]}"
+        assert produced == expected, (
+            f"{name} changed: if meant, run pytest --regen {request.node.nodeid.split('::')[0]}"
+        )
 
     return compare
 

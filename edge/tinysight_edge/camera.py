@@ -128,6 +128,9 @@ class Camera:
         spec: the source as the user wrote it.
         hub: where frames go.
         tell: called with the new state and its reason whenever the state changes.
+
+    Attributes:
+        failure: why a file ended before its end, or None.
     """
 
     id: str
@@ -135,6 +138,7 @@ class Camera:
     hub: Hub
     tell: Callable[[str, CameraState, str], None]
     source: Source = field(init=False)
+    failure: CameraError | None = field(default=None, init=False)
 
     def open(self) -> None:
         """Open the source.
@@ -183,10 +187,11 @@ class Camera:
 
     def _recover(self, error: CameraError) -> bool:
         """Open a live source again, for ever, with growing waits. False when it is not worth it."""
-        log.warning("%s: %s", self.id, error)
         if not self.source.live:
+            self.failure = error
             self.tell(self.id, CameraState.DISABLED, error.what)
             return False
+        log.warning("%s: %s", self.id, error)
         self.tell(self.id, CameraState.RECONNECTING, error.what)
         wait_s = RETRY_S[0]
         while not self._stop.wait(wait_s * random.uniform(0.5, 1.0)):  # noqa: S311 -- jitter, not a secret

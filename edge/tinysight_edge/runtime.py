@@ -108,7 +108,8 @@ class Agent:
             Frames, events by type, how many of them the broker has and how many wait in the outbox.
 
         Raises:
-            TinySightError: the model fails its self-test, a source cannot be opened, the broker is absent or refuses.
+            TinySightError: the model fails its self-test, a source cannot be opened or a file breaks, the broker is
+                absent or refuses. What was seen until then has been told.
         """
         for camera in self._cameras:
             camera.open()
@@ -138,6 +139,9 @@ class Agent:
             for camera in self._cameras:
                 camera.stop()
             left = self._publisher.close(drain_s=drain_s)
+        for camera in self._cameras:
+            if camera.failure is not None:
+                raise camera.failure
         made = {f"events_{kind}": self.made[kind] for kind in ("start", "update", "end")}
         sent = {"events_sent": self._publisher.sent, "events_waiting": left}
         return {"frames": self._meter.frames, **made, **sent, "boot_id": self.boot_id}

@@ -168,9 +168,8 @@ class FolderSource:
         """The next image of the folder."""
         if self._next >= len(self._paths):
             return None
-        image, at = read_image(self._paths[self._next]), float(self._next)
-        self._next += 1
-        return image, at
+        number, self._next = self._next, self._next + 1
+        return read_image(self._paths[number]), float(number)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -88,10 +88,16 @@ def changed(sample: Sample, **fields: object) -> bytes:
         pytest.param({"labels": []}, "cannot be read", id="no labels"),
         pytest.param({"variants": []}, "cannot be read", id="no variant"),
         pytest.param({"files": {}}, "not listed in files", id="files that are not listed"),
-        pytest.param({"files": {"../x": {"sha256": "0" * 64, "size_bytes": 1}}}, "cannot be read", id="name that climbs out"),
+        pytest.param(
+            {"files": {"../x": {"sha256": "0" * 64, "size_bytes": 1}}}, "cannot be read", id="name that climbs out"
+        ),
         pytest.param({"decode": {"kind": "yolo"}}, "cannot be read", id="unknown decoder"),
-        pytest.param({"decode": {"kind": "classify"}}, "needs an output with role 'scores'", id="decoder without its output"),
-        pytest.param({"decode": {"kind": "centernet", "stride": 4}}, "need [1, 4, 4, 2]", id="stride that does not fit"),
+        pytest.param(
+            {"decode": {"kind": "classify"}}, "needs an output with role 'scores'", id="decoder without its output"
+        ),
+        pytest.param(
+            {"decode": {"kind": "centernet", "stride": 4}}, "need [1, 4, 4, 2]", id="stride that does not fit"
+        ),
         pytest.param({"input": {"height": 32, "width": 16}}, "the input is", id="input that does not fit"),
         pytest.param({"input": {"height": 16, "width": 16, "std": [1, 0, 1]}}, "zero", id="division by zero"),
         pytest.param({"name": "Pets!"}, "cannot be read", id="name that is no id"),

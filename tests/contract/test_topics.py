@@ -80,6 +80,7 @@ def test_no_other_file_builds_a_topic() -> None:
         str(path.relative_to(root))
         for part in ("edge", "converters", "trainer", "deploy")
         for path in (root / part).rglob("*.py")
-        if path.name != "topics.py" and re.search(r"tinysight/v1|\{[^}]*\}/(status|event|counts|info|health)", path.read_text())
+        if path.name != "topics.py"
+        and re.search(r"tinysight/v1|\{[^}]*\}/(status|event|counts|info|health)", path.read_text())
     ]
     assert offenders == []

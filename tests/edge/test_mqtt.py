@@ -21,7 +21,8 @@ def test_an_address_is_read(url: str, want: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h", "h:1883", "http://h", "mqtt://", "mqtt://h:port", "mqtt://h:70000", "mqtt://h?version=4", "mqtt://h?x=1"]
+    "url",
+    ["", "h", "h:1883", "http://h", "mqtt://", "mqtt://h:port", "mqtt://h:70000", "mqtt://h?version=4", "mqtt://h?x=1"],
 )
 def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(ConfigError, match="mqtt://host:1883"):

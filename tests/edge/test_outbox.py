@@ -76,7 +76,9 @@ def test_a_killed_process_loses_nothing_that_was_committed(tmp_path: Path) -> No
     path, golden = tmp_path / "o.db", Path(__file__).parents[1] / "golden" / "event.json"
     for _ in range(3):
         path.unlink(missing_ok=True)
-        with subprocess.Popen([sys.executable, "-c", code, str(path), str(golden)], stdout=subprocess.PIPE, text=True) as writer:
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(path), str(golden)], stdout=subprocess.PIPE, text=True
+        ) as writer:
             assert writer.stdout is not None
             committed = [int(writer.stdout.readline()) for _ in range(20)][-1]
             time.sleep(0.03)

@@ -18,7 +18,9 @@ def frame(height: int, width: int, bgr: tuple[int, int, int] = (10, 20, 30)) -> 
     return np.full((height, width, 3), bgr, np.uint8)
 
 
-@given(sides, sides, st.sampled_from(["letterbox", "stretch", "crop"]), st.lists(st.floats(0, 1), min_size=4, max_size=4))
+@given(
+    sides, sides, st.sampled_from(["letterbox", "stretch", "crop"]), st.lists(st.floats(0, 1), min_size=4, max_size=4)
+)
 def test_a_box_goes_into_the_model_and_comes_back(
     frame_w: int, frame_h: int, resize: str, corners: list[float]
 ) -> None:
@@ -107,7 +109,15 @@ def test_the_buffer_is_made_once() -> None:
     assert np.shares_memory(first, second)
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
+)
 def test_what_is_no_frame_is_refused(bad: NDArray[np.uint8]) -> None:
     with pytest.raises(ShapeError):
         fit_picture(bad, Input(height=16, width=16), np.empty((16, 16, 3), np.uint8))

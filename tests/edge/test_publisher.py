@@ -152,9 +152,7 @@ def test_health_comes_at_its_interval(mosquitto: Any, make_reader: Any, make_pub
     assert decode(reader.of(t.HealthTopic)[0], Health).outbox == OutboxHealth(depth=0, discarded={}, last_seq=0)
 
 
-def test_a_wrong_password_is_a_refusal_with_its_mend(
-    make_mosquitto: Any, make_publisher: Make, tmp_path: Path
-) -> None:
+def test_a_wrong_password_is_a_refusal_with_its_mend(make_mosquitto: Any, make_publisher: Make, tmp_path: Path) -> None:
     (tmp_path / "passwords").write_text("")
     broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
     broker.start()

@@ -106,9 +106,7 @@ def test_what_does_not_move_is_stationary_after_three_seconds() -> None:
 
 
 @given(
-    st.lists(
-        st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200), st.integers(0, 3)), max_size=6), max_size=25
-    )
+    st.lists(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 200), st.integers(0, 3)), max_size=6), max_size=25)
 )
 def test_whatever_is_seen_numbers_are_unique_and_every_believed_object_ends_once(
     frames: list[list[tuple[int, int, int]]],
