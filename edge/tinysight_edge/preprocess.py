@@ -118,8 +118,16 @@ class Preprocessor:
         Raises:
             ShapeError: the frame is not (H, W, 3) uint8.
         """
-        fit = fit_picture(frame_bgr, self.spec, self._picture)
-        return self.from_picture(self._picture), fit
+        picture, fit = self.fit(frame_bgr)
+        return self.from_picture(picture), fit
+
+    def fit(self, frame_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Fit]:
+        """The fitted picture (height, width, channels), valid until the next call, and the way back.
+
+        Raises:
+            ShapeError: the frame is not (H, W, 3) uint8.
+        """
+        return self._picture, fit_picture(frame_bgr, self.spec, self._picture)
 
     def from_picture(self, picture: NDArray[np.uint8]) -> NDArray[Any]:
         """A fitted picture (height, width, channels) as the input tensor; for uint8 models no copy is made."""

@@ -1,0 +1,156 @@
+"""Pictures of the proof, as PNG bytes: what both models see, curves, classes, confusion.
+
+In: detections and truth.  Out: PNG. Charts are matplotlib's, on a canvas of their own: no display, no global state.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tinysight_contract.manifest import Manifest
+from tinysight_converters.metrics import above, agreement, average_precision, hits
+from tinysight_converters.run import Example, Run
+from tinysight_edge.decode import Detections
+
+__all__ = ["class_chart", "confusion_chart", "curve_chart", "example_sheet"]
+
+Image = NDArray[np.uint8]
+COLOURS: Final = {"float32": "#57606a", "int8": "#1f6feb"}
+TILE_PX: Final = 360
+_HUES: Final = 10
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def _axis(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axis = figure.subplots()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    return figure, axis
+
+
+def curve_chart(found: dict[str, Sequence[Detections]], true: Sequence[Example], threshold: float) -> bytes:
+    """Precision over recall at IoU 0.5, all classes together; a dot where the threshold is."""
+    figure, axis = _axis(5.6, 3.4)
+    for scheme, held in found.items():
+        scores, right, wanted = hits(held, true)
+        order = np.argsort(-scores, kind="stable")
+        summed = np.cumsum(right[order])
+        precision = summed / np.arange(1, len(order) + 1)
+        recall = summed / max(wanted, 1)
+        dashed = "--" if scheme == "float32" else "-"
+        axis.plot(recall, precision, color=COLOURS[scheme], linestyle=dashed, label=scheme)
+        if (at := int((scores >= threshold).sum()) - 1) >= 0:
+            axis.plot(recall[at], precision[at], "o", color=COLOURS[scheme])
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    axis.legend(frameon=False, loc="lower left")
+    return _png(figure)
+
+
+def class_chart(labels: list[str], found: dict[str, Sequence[Detections]], true: Sequence[Example]) -> bytes:
+    """AP50-95 of each class, both models side by side."""
+    figure, axis = _axis(max(5.6, 0.42 * len(labels)), 3.0)
+    place = np.arange(len(labels))
+    for offset, (scheme, held) in zip((-0.2, 0.2), found.items(), strict=False):
+        values = [average_precision(_only(held, c), [_true_only(each, c) for each in true], 1)[1] for c in place]
+        axis.bar(place + offset, values, 0.38, color=COLOURS[scheme], label=scheme)
+    axis.set(ylabel="AP50-95", ylim=(0, 1.02), xticks=place)
+    axis.set_xticklabels(labels, rotation=0 if max(map(len, labels)) < 4 else 45)
+    axis.legend(frameon=False, ncols=2, loc="lower right")
+    return _png(figure)
+
+
+def _only(found: Sequence[Detections], class_id: int) -> list[Detections]:
+    made = []
+    for each in found:
+        keep = each.class_ids == class_id
+        made.append(Detections(each.boxes_px[keep], each.scores[keep], np.zeros(int(keep.sum()), np.int32)))
+    return made
+
+
+def _true_only(example: Example, class_id: int) -> Example:
+    keep = [i for i, c in enumerate(example.class_ids) if c == class_id]
+    return Example(
+        name=example.name,
+        sha256=example.sha256,
+        boxes=[example.boxes[i] for i in keep],
+        class_ids=[0] * len(keep),
+        crowd=[example.crowd[i] for i in keep],
+    )
+
+
+def confusion_chart(labels: list[str], true: Sequence[Example], found: Sequence[Detections]) -> bytes:
+    """How often each true class (row) is taken for each class (column)."""
+    counts = np.zeros((len(labels), len(labels)), int)
+    for example, each in zip(true, found, strict=True):
+        counts[example.class_ids[0], each.class_ids[0]] += 1
+    side = min(10.0, max(3.4, 0.5 * len(labels) + 1.5))
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axis = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(labels) <= 20:
+        for row, column in np.argwhere(counts):
+            shade = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
+        axis.set_xticks(range(len(labels)), labels, rotation=0 if max(map(len, labels)) < 4 else 60)
+        axis.set_yticks(range(len(labels)), labels)
+    axis.set(xlabel="taken for", ylabel="is")
+    return _png(figure)
+
+
+def example_sheet(
+    manifest: Manifest,
+    run: Run,
+    true: Sequence[Example],
+    one: Sequence[Detections],
+    other: Sequence[Detections],
+    count: int,
+) -> bytes:
+    """Held-out pictures, float left and int8 right, those first on which the two differ most."""
+    threshold = manifest.thresholds.score
+    if manifest.task == "classify":
+        differ = [abs(float(a.scores[0]) - float(b.scores[0])) for a, b in zip(one, other, strict=True)]
+    else:
+        differ = [1 - agreement([a], [b], threshold) for a, b in zip(one, other, strict=True)]
+    order = np.argsort(-np.array(differ), kind="stable")[:count]
+    rows = []
+    for index in order:
+        image = true[index].picture(Path(run.dataset))
+        tiles = [_draw(image, true[index], above(each[index], threshold), manifest.labels) for each in (one, other)]
+        rows.append(np.hstack([tiles[0], np.full((len(tiles[0]), 8, 3), 255, np.uint8), tiles[1]]))
+    width = max(row.shape[1] for row in rows)
+    padded = [cv2.copyMakeBorder(row, 0, 8, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3) for row in rows]
+    _, raw = cv2.imencode(".png", np.vstack(padded))
+    return raw.tobytes()
+
+
+def _draw(image: Image, example: Example, found: Detections, labels: list[str]) -> Image:
+    """The picture with the truth in white and what was found in its class's colour."""
+    factor = TILE_PX / image.shape[1]
+    out = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    for box, crowd in zip(example.boxes_px, example.crowd, strict=False):
+        x1, y1, x2, y2 = (round(float(side) * factor) for side in box)
+        cv2.rectangle(out, (x1, y1), (x2, y2), (255, 255, 255) if not crowd else (130, 130, 130), 1)
+    for box, score, class_id in zip(found.boxes_px, found.scores, found.class_ids, strict=True):
+        x1, y1, x2, y2 = (round(float(side) * factor) for side in box)
+        hue = np.array([[[int(class_id) % _HUES * 180 // _HUES, 230, 255]]], np.uint8)
+        colour = tuple(int(part) for part in cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0])
+        cv2.rectangle(out, (x1, y1), (x2, y2), colour, 2)
+        text = f"{labels[class_id].encode('ascii', 'replace').decode()} {score:.2f}"
+        (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+        top = y1 - h - 6 if y1 > h + 6 else y1 + 2
+        cv2.rectangle(out, (x1, top), (x1 + w + 4, top + h + 6), colour, -1)
+        cv2.putText(out, text, (x1 + 2, top + h + 2), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.asarray(out, np.uint8)
