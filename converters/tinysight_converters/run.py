@@ -1,118 +1,160 @@
-"""The run folder: what a training run leaves behind, and all that converting it needs.
+"""The run folder: all that a conversion needs to know of a training, in files.
 
 ::
 
-    RUN/run.json      what was trained: task, labels, input, how to decode, configuration, data set and its digest
-    RUN/samples.json  the held-out and the calibration pictures, with their truth and their content's SHA-256
-    RUN/model.keras   the trained model, one named output per role
+    RUN/run.json        what was trained, on what, how, with which versions; written last
+    RUN/examples.json   the calibration and test pictures with their truth and digests; training never saw the test
+    RUN/model.keras     the float model
+    RUN/curves.png, history.csv, checkpoint.npz
 
-The trainer writes these and `Run.load` reads them. A run is finished when ``run.json`` is there: it is written last.
+The trainer writes it, the converter reads it; neither needs the other's code.
 """
 
+import hashlib
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
+import cv2
 import msgspec
-from msgspec import Struct
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
 
-from tinysight_contract.errors import ConversionError
+from tinysight_contract.errors import ConversionError, DataError
 from tinysight_contract.files import replace_file
-from tinysight_contract.manifest import Decode, Input
+from tinysight_contract.manifest import Input
+from tinysight_edge.sources import MAX_PIXELS
 
-__all__ = ["MODEL", "RUN", "SAMPLES", "HeldOut", "Run", "Sample", "Task"]
+__all__ = ["EXAMPLES", "MODEL", "BoxPx", "Example", "Examples", "Run", "load_examples", "load_run", "save_run"]
 
-Task = Literal["detect", "classify"]
+SCHEMA: Final = 1
 RUN: Final = "run.json"
-SAMPLES: Final = "samples.json"
+EXAMPLES: Final = "examples.json"
 MODEL: Final = "model.keras"
-MAX_JSON_BYTES: Final = 512 << 20
-_T = TypeVar("_T")
+
+T = TypeVar("T")
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+BoxPx = tuple[float, float, float, float]
 
 
-class Sample(Struct, frozen=True):
+class Example(Struct, frozen=True, kw_only=True):
     """One picture and what it shows.
 
     Attributes:
-        file: its path below the data set's folder of pictures.
-        sha256: of the file's content.
-        width: in pixels.
-        height: in pixels.
-        labels: indices into the labels, one per box; for a classifier one for the whole picture.
-        boxes_px: x1, y1, x2, y2 in pixels of the picture; for a classifier none.
-        crowd: per box, whether it marks a region to be ignored instead of an object.
+        name: the file's path within the data set, with slashes.
+        sha256: of the file.
+        boxes: x1 y1 x2 y2 in pixels; empty for classification.
+        class_ids: one per box; for classification exactly one.
+        crowd: per class id: neither right nor wrong to find.
     """
 
-    file: str
-    sha256: str
-    width: int
-    height: int
-    labels: list[int]
-    boxes_px: list[tuple[float, float, float, float]] = []
-    crowd: list[bool] = []
+    name: str
+    sha256: Sha256
+    boxes: list[BoxPx]
+    class_ids: list[int]
+    crowd: list[bool]
+
+    def picture(self, root: Path) -> NDArray[np.uint8]:
+        """The image as (H, W, 3) uint8 BGR, as a device reads it, after checking that it is still the same file.
+
+        Raises:
+            DataError: it is missing, broken, has more than 100 million pixels, or has changed.
+        """
+        path = root / self.name
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.", mend="Put the data set back.") from error
+        if hashlib.sha256(raw).hexdigest() != self.sha256:
+            raise DataError(f"{path} has changed since it was first read.", mend="Train again on the changed data set.")
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
+        if image is None or image.shape[0] * image.shape[1] > MAX_PIXELS:
+            raise DataError(f"{path} is broken or no image.", mend="Repair it, or take it out of the data set.")
+        return np.asarray(image, np.uint8)
+
+    @property
+    def boxes_px(self) -> NDArray[np.float32]:
+        """float32 (n, 4)."""
+        return np.array(self.boxes, np.float32).reshape(-1, 4)
 
 
-class HeldOut(Struct, frozen=True, kw_only=True):
-    """The pictures a run kept from training. ``test`` proves; ``calibration`` sets ranges and the threshold."""
+class Examples(Struct, frozen=True, kw_only=True):
+    """Pictures by what they are for. Calibration comes from the training side, the test was never trained on."""
 
-    calibration: list[Sample]
-    test: list[Sample]
+    calibration: list[Example]
+    test: list[Example]
 
 
 class Run(Struct, frozen=True, kw_only=True):
-    """A finished training run.
+    """What was trained.
 
     Attributes:
-        pictures: the folder that the samples' files are relative to.
-        outputs: role to the model's output name.
-        config: how it was trained.
-        tools: versions of what trained it.
-        figures: what training measured.
+        schema: of this file.
+        task: detect or classify.
+        labels: by class id.
+        input: how pictures are fitted.
+        stride: of the detector's map; 0 for a classifier.
+        dataset: the data set's folder.
+        dataset_digest: of all its content.
+        seed: of everything random.
+        config: every setting of the training.
+        tools: versions.
+        figures: what the training measured.
     """
 
-    task: Task
+    schema: int = SCHEMA
+    task: Literal["detect", "classify"]
     labels: list[str]
     input: Input
-    decode: Decode
-    outputs: dict[str, str]
-    pictures: str
-    dataset_digest: str
+    stride: int
+    dataset: str
+    dataset_digest: Sha256
     seed: int
     config: dict[str, Any]
     tools: dict[str, str]
     figures: dict[str, float]
 
-    def save(self, folder: Path, held_out: HeldOut) -> None:
-        """Write ``samples.json``, then ``run.json``; each in one step.
 
-        Raises:
-            OSError: the folder cannot be written.
-        """
-        replace_file(folder / SAMPLES, msgspec.json.encode(held_out))
-        replace_file(folder / RUN, msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1) + b"\n")
+def save_run(folder: Path, run: Run) -> None:
+    """Write ``run.json`` in one step; its being there says that the training has ended.
 
-    @classmethod
-    def load(cls, folder: Path) -> tuple[Self, HeldOut]:
-        """Read a run and its samples.
-
-        Raises:
-            ConversionError: the folder is no finished run, or its files are damaged.
-        """
-        if not folder.is_dir():
-            raise ConversionError(f"There is no run {folder}.", mend="Make one with `tinysight train`.")
-        if not (folder / RUN).is_file():
-            raise ConversionError(
-                f"{folder} holds no finished run.", mend="Finish it with `tinysight train ... --resume`."
-            )
-        run, held_out = _read(folder / RUN, cls), _read(folder / SAMPLES, HeldOut)
-        if not (folder / MODEL).is_file():
-            raise ConversionError(f"{folder / MODEL} is missing.", mend="Train again.")
-        return run, held_out
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    replace_file(folder / RUN, msgspec.json.format(msgspec.json.encode(run, order="sorted"), indent=1))
 
 
-def _read(path: Path, kind: type[_T]) -> _T:
+def load_run(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        ConversionError: it is missing, unfinished, damaged, or of another version.
+    """
+    if not folder.is_dir():
+        raise ConversionError(f"There is no run {folder}.", mend="Make one with `tinysight train`.")
+    if not (folder / RUN).is_file() or not (folder / MODEL).is_file():
+        raise ConversionError(f"The training in {folder} has not ended.", mend="Go on with `tinysight train --resume`.")
+    run = _read(folder / RUN, Run)
+    if run.schema != SCHEMA:
+        raise ConversionError(f"{folder} has schema {run.schema}, this is {SCHEMA}.", mend="Train again, or update.")
+    return run
+
+
+def load_examples(folder: Path) -> Examples:
+    """Read the calibration and test pictures of a run.
+
+    Raises:
+        ConversionError: the file is missing or damaged, or a picture serves both purposes.
+    """
+    examples = _read(folder / EXAMPLES, Examples)
+    calibration = {each.sha256 for each in examples.calibration}
+    if shared := [each.name for each in examples.test if each.sha256 in calibration]:
+        raise ConversionError(f"{shared[0]} is used for calibration and for the test.", mend="Remove the doubled image.")
+    return examples
+
+
+def _read(path: Path, kind: type[T]) -> T:
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ConversionError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB.", mend="Train again.")
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise ConversionError(f"{path} cannot be read: {error.strerror}.", mend="Train again.") from error
