@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import pytest
 from msgspec.structs import replace
 
@@ -17,6 +18,7 @@ from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import file_ref
 from tinysight_contract.messages import Event, decode
 from tinysight_contract.topics import ROOT, EventTopic, Topic, parse
+from tinysight_edge.belt import _digits
 from tinysight_edge.mqtt import Address, Connection
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -188,6 +190,37 @@ def tinysight(tmp_path: Path) -> Run:
     return run
 
 
+def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tinysight_deploy", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a user has after a small training of each task.
+
+    ``belt`` and ``digits`` (data sets), ``detector`` and ``classifier`` (runs), ``detector.bundle`` and
+    ``classifier.bundle``: too small to be good, whole in every other way.
+    """
+    root = tmp_path_factory.mktemp("world")
+    images, labels = _digits()
+    for number, (image, label) in enumerate(zip(images[:300], labels, strict=False)):
+        path = root / "digits" / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), 255 - cv2.resize(image * 15, (32, 32)))
+    small = ("--epochs", "2", "--scale", "0.5", "--batch", "16", "--seed", "5", "--quiet")
+    for arguments in (
+        ("data", "synth", "belt", "--out", "belt", "--images", "64", "--seed", "5", "--quiet"),
+        ("train", "belt", "--task", "detect", "--out", "detector", *small),
+        ("train", "digits", "--task", "classify", "--out", "classifier", "--input", "32x32", *small),
+        ("convert", "detector", "--out", "detector.bundle", "--quiet"),
+        ("convert", "classifier", "--out", "classifier.bundle", "--quiet"),
+    ):
+        done = cli(*arguments, cwd=root)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
 @pytest.fixture(scope="session")
 def belt_bundle() -> Path:
     """A small detector for the belt, int8 only; made by ``tests/golden/regen.py``."""
@@ -210,8 +243,8 @@ def sample() -> Sample:
             "golden-int8-box.bin": bytes(2 * 2 * 4),
         }
         outputs = [
-            mf.Output(name=role, role=role, shape=[1, 2, 2, depth], dtype="int8", scale=scale, zero_point=zero)
-            for role, depth, scale, zero in (("heatmap", 2, 1 / 256, -128), ("box", 4, 0.0125, 11))
+            mf.Output(name="heatmap", role="heatmap", shape=[1, 2, 2, 2], dtype="int8", scale=1 / 256, zero_point=-128),
+            mf.Output(name="box", role="box", shape=[1, 2, 2, 4], dtype="int8", scale=0.0125, zero_point=11),
         ]
         manifest = mf.Manifest(
             name="pets",

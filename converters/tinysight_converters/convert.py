@@ -87,7 +87,7 @@ def convert_run(
             mend="Replace the layer it belongs to by one that quantizes.",
         )
     variants = [_variant(scheme, contents[scheme], runtime) for scheme in SCHEMES]
-    models = {each.scheme: Model(contents[each.scheme], each, runtime=runtime) for each in variants}
+    models: dict[str, Model] = {each.scheme: Model(contents[each.scheme], each, runtime=runtime) for each in variants}
     say("Tuning the threshold on the calibration pictures, with the int8 model")
     manifest = replace(draft, thresholds=_thresholds(draft, models["int8"], examples, root))
     say(f"Proving both on {len(examples.test)} held-out pictures with the device's own code")

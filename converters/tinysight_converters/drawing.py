@@ -4,7 +4,7 @@ In: detections and truth.  Out: PNG. Charts are matplotlib's, on a canvas of the
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinysight_contract.manifest import Manifest
 from tinysight_converters.metrics import above, agreement, average_precision, hits
-from tinysight_converters.run import Example, Run
+from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections
 
 __all__ = ["class_chart", "confusion_chart", "curve_chart", "example_sheet"]
@@ -40,7 +40,7 @@ def _axis(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axis
 
 
-def curve_chart(found: dict[str, Sequence[Detections]], true: Sequence[Example], threshold: float) -> bytes:
+def curve_chart(found: Mapping[str, Sequence[Detections]], true: Sequence[Example], threshold: float) -> bytes:
     """Precision over recall at IoU 0.5, all classes together; a dot where the threshold is."""
     figure, axis = _axis(5.6, 3.4)
     for scheme, held in found.items():
@@ -58,12 +58,14 @@ def curve_chart(found: dict[str, Sequence[Detections]], true: Sequence[Example],
     return _png(figure)
 
 
-def class_chart(labels: list[str], found: dict[str, Sequence[Detections]], true: Sequence[Example]) -> bytes:
+def class_chart(labels: list[str], found: Mapping[str, Sequence[Detections]], true: Sequence[Example]) -> bytes:
     """AP50-95 of each class, both models side by side."""
     figure, axis = _axis(max(5.6, 0.42 * len(labels)), 3.0)
     place = np.arange(len(labels))
     for offset, (scheme, held) in zip((-0.2, 0.2), found.items(), strict=False):
-        values = [average_precision(_only(held, c), [_true_only(each, c) for each in true], 1)[1] for c in place]
+        values = [
+            average_precision(_only(held, c), [_true_only(each, c) for each in true], 1)[1] for c in range(len(labels))
+        ]
         axis.bar(place + offset, values, 0.38, color=COLOURS[scheme], label=scheme)
     axis.set(ylabel="AP50-95", ylim=(0, 1.02), xticks=place)
     axis.set_xticklabels(labels, rotation=0 if max(map(len, labels)) < 4 else 45)
@@ -111,15 +113,10 @@ def confusion_chart(labels: list[str], true: Sequence[Example], found: Sequence[
 
 
 def example_sheet(
-    manifest: Manifest,
-    run: Run,
-    true: Sequence[Example],
-    one: Sequence[Detections],
-    other: Sequence[Detections],
-    count: int,
+    manifest: Manifest, root: Path, true: Sequence[Example], found: Mapping[str, Sequence[Detections]], *, count: int
 ) -> bytes:
     """Held-out pictures, float left and int8 right, those first on which the two differ most."""
-    threshold = manifest.thresholds.score
+    threshold, one, other = manifest.thresholds.score, found["float32"], found["int8"]
     if manifest.task == "classify":
         differ = [abs(float(a.scores[0]) - float(b.scores[0])) for a, b in zip(one, other, strict=True)]
     else:
@@ -127,11 +124,13 @@ def example_sheet(
     order = np.argsort(-np.array(differ), kind="stable")[:count]
     rows = []
     for index in order:
-        image = true[index].picture(Path(run.dataset))
+        image = true[index].picture(root)
         tiles = [_draw(image, true[index], above(each[index], threshold), manifest.labels) for each in (one, other)]
         rows.append(np.hstack([tiles[0], np.full((len(tiles[0]), 8, 3), 255, np.uint8), tiles[1]]))
     width = max(row.shape[1] for row in rows)
-    padded = [cv2.copyMakeBorder(row, 0, 8, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3) for row in rows]
+    padded = [
+        cv2.copyMakeBorder(row, 0, 8, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3) for row in rows
+    ]
     _, raw = cv2.imencode(".png", np.vstack(padded))
     return raw.tobytes()
 

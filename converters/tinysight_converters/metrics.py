@@ -85,9 +85,9 @@ def agreement(one: Sequence[Detections], other: Sequence[Detections], threshold:
     """Share of detections above the threshold on which two models agree (same class, IoU 0.5), in 0..1."""
     pairs = total = 0
     for a, b in zip(one, other, strict=True):
-        a, b = above(a, threshold), above(b, threshold)
-        pairs += 2 * _pairs(a, b)
-        total += len(a) + len(b)
+        kept = above(a, threshold), above(b, threshold)
+        pairs += 2 * _pairs(*kept)
+        total += len(kept[0]) + len(kept[1])
     return pairs / total if total else 1.0
 
 

@@ -1,11 +1,12 @@
 """The proof as a file for programs and a page for people.
 
-In: what `proof` measured.  Out: ``report.json``, and ``report.html``: one self-contained page with pictures, readable on
-a phone, with nothing loaded from anywhere and every text from outside escaped.
+In: what `proof` measured.  Out: ``report.json``, and ``report.html``: one self-contained page with pictures, readable
+on a phone, with nothing loaded from anywhere and every text from outside escaped.
 """
 
 import base64
 import html
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -69,21 +70,24 @@ def report_html(
 ) -> bytes:
     """The page for people."""
     title = f"{manifest.name} {manifest.version}"
+    found = {scheme: proof.found for scheme, proof in proofs.items()}
+    sheet = example_sheet(manifest, Path(run.dataset), examples.test, found, count=EXAMPLES_SHOWN)
     body = [
         f"<h1>{_safe(title)}</h1>",
-        f"<p class=note>{_safe(manifest.task)}, {len(manifest.labels)} classes. Proved on {len(examples.test)} pictures "
-        f"that training never saw, with the device's own preprocessing, interpreter and decoder.</p>",
+        _note(
+            f"{manifest.task}, {len(manifest.labels)} classes. Proved on {len(examples.test)} pictures that training "
+            "never saw, with the device's own preprocessing, interpreter and decoder."
+        ),
         _cards(proofs),
         "<h2>Variants</h2>",
         _variants(manifest, proofs),
         *_charts(manifest, examples, proofs),
         "<h2>Pictures</h2>",
-        "<p class=note>Left the float model, right int8; those first on which they differ most. Drawn is what passes the "
-        f"threshold of {manifest.thresholds.score:g}; white is the truth.</p>",
-        _image(
-            example_sheet(manifest, run, examples.test, proofs["float32"].found, proofs["int8"].found, EXAMPLES_SHOWN),
-            "held-out pictures with what both models find",
+        _note(
+            "Left the float model, right int8; those first on which they differ most. Drawn is what passes the "
+            f"threshold of {manifest.thresholds.score:g}; white is the truth."
         ),
+        _image(sheet, "held-out pictures with what both models find"),
         "<h2>Inside</h2>",
         _operators(ops),
         "<h2>Where it comes from</h2>",
@@ -99,6 +103,10 @@ def report_html(
 
 def _safe(text: Any) -> str:  # noqa: ANN401 -- anything that has a text
     return html.escape(str(text))
+
+
+def _note(text: str) -> str:
+    return f"<p class=note>{_safe(text)}</p>"
 
 
 def _cards(proofs: dict[str, Proof]) -> str:
@@ -169,7 +177,7 @@ def _operators(ops: dict[str, dict[str, int]]) -> str:
 
 def _provenance(manifest: Manifest, run: Run, examples: Examples) -> str:
     origin = manifest.provenance
-    rows = [
+    rows: list[list[Any]] = [
         ["data set", origin.dataset_digest],
         ["calibration", f"{len(examples.calibration)} pictures, {origin.calibration_digest}"],
         ["seed", origin.seed],

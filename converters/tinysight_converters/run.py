@@ -149,7 +149,9 @@ def load_examples(folder: Path) -> Examples:
     examples = _read(folder / EXAMPLES, Examples)
     calibration = {each.sha256 for each in examples.calibration}
     if shared := [each.name for each in examples.test if each.sha256 in calibration]:
-        raise ConversionError(f"{shared[0]} is used for calibration and for the test.", mend="Remove the doubled image.")
+        raise ConversionError(
+            f"{shared[0]} is used for calibration and for the test.", mend="Remove the doubled image."
+        )
     return examples
 
 

@@ -26,7 +26,7 @@ Image = NDArray[np.uint8]
 LABELS: Final = tuple("0123456789")
 SHARES: Final[dict[Split, tuple[float, float]]] = {"train": (0.0, 0.6), "calibration": (0.6, 0.7), "test": (0.7, 1.0)}
 CLEAR_SHARE: Final = 0.75  # a parcel of which less than this is in the picture is not to be named
-PITCH: Final = 0.52  # distance of parcels in a lane, in frame heights
+PITCH: Final = 0.54  # distance of parcels in a lane, in frame heights
 _PALETTE: Final = ((140, 176, 205), (95, 140, 180), (200, 205, 208), (120, 120, 190), (170, 150, 110), (110, 160, 120))
 
 
@@ -123,13 +123,13 @@ class Belt:
         rng = np.random.default_rng((self.seed, 1, number))
         images, labels = _digits()
         which = int(rng.choice(digit_indices(self.split)))
-        side = float(rng.uniform(0.22, 0.40)) * self.height
-        w, h = int(side * rng.uniform(0.95, 1.25)), int(side)
+        side = float(rng.uniform(0.26, 0.41)) * self.height
+        w, h = int(side * rng.uniform(0.95, 1.22)), int(side)
         base = np.array(_PALETTE[int(rng.integers(len(_PALETTE)))], np.float32) * rng.uniform(0.7, 1.15)
         patch = base + rng.normal(0, 6, (h, w, 1)).astype(np.float32)
         patch[[0, 1, -2, -1]] *= 0.6
         patch[:, [0, 1, -2, -1]] *= 0.6
-        label_side = int(min(w, h) * rng.uniform(0.66, 0.8))
+        label_side = int(min(w, h) * rng.uniform(0.7, 0.84))
         ink = cv2.resize(
             images[which].astype(np.float32) / 16.0, (label_side, label_side), interpolation=cv2.INTER_CUBIC
         )

@@ -4,11 +4,7 @@ In: the input tensor.  Out: one raw array per output, by signature name. LiteRT 
 tflite-runtime where it is not (32-bit ARM). What a model asks of a tensor is checked against the manifest at load.
 """
 
-import os
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +14,7 @@ from numpy.typing import NDArray
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BundleError, RuntimeLoadError
 from tinysight_contract.manifest import Manifest, Tensor, Variant
+from tinysight_edge.quiet import without_lines
 
 __all__ = ["Model", "Runtime", "find_runtime", "self_test"]
 
@@ -77,7 +74,7 @@ class Model:
         self.variant = variant
         self.runtime = runtime or find_runtime()
         try:
-            with _without_banner():
+            with without_lines(b"INFO: Created TensorFlow Lite"):
                 self._interpreter = self.runtime.interpreter(model_content=content, num_threads=threads)
                 self._interpreter.allocate_tensors()
             signature = self._interpreter.get_signature_runner()
@@ -116,23 +113,6 @@ class Model:
         self._interpreter.set_tensor(self._input_index, tensor)
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._output_index.items()}
-
-
-@contextmanager
-def _without_banner() -> Iterator[None]:
-    """Keep LiteRT's "Created TensorFlow Lite XNNPACK delegate" off stderr, and nothing else; it offers no switch."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            caught.seek(0)
-            lines = [line for line in caught.read().splitlines(keepends=True) if not line.startswith(b"INFO: Created")]
-            os.write(2, b"".join(lines))
 
 
 def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str) -> int:

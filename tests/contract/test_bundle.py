@@ -30,8 +30,8 @@ def tar(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             if kind != tarfile.REGTYPE and (name, data) == members[-1]:
-                member.type, member.linkname, member.size, data = kind, "manifest.json", 0, b""
-            out.addfile(member, io.BytesIO(data))
+                member.type, member.linkname, member.size = kind, "manifest.json", 0
+            out.addfile(member, io.BytesIO(data[: member.size]))
     return buffer.getvalue()
 
 
@@ -189,8 +189,9 @@ def hostile(sample: Sample) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "case",
     [
-        "climbs out", "absolute", "in a folder", "stands twice", "is not listed", "symbolic link", "hard link", "device",
-        "manifest not first", "wrong digest", "wrong size", "member missing", "label file of the wrong length",
+        "climbs out", "absolute", "in a folder", "stands twice", "is not listed", "symbolic link", "hard link",
+        "device", "manifest not first", "wrong digest", "wrong size", "member missing",
+        "label file of the wrong length",
         "too many members", "something after the end", "compressed", "no manifest", "empty tar",
     ],
 )  # fmt: skip

@@ -57,7 +57,8 @@ def test_any_text_is_a_topic_or_a_contract_error(text: str) -> None:
 def test_the_contract_of_each_topic(kind: type[t.Topic], text: str, retained: bool, qos: int) -> None:
     topic = t.parse(text)
     assert type(topic) is kind
-    assert (kind.RETAIN, kind.QOS) == (retained, qos)
+    assert kind.RETAIN is retained
+    assert qos == kind.QOS
 
 
 def test_every_topic_is_in_the_table_and_all_but_pictures_have_a_payload() -> None:

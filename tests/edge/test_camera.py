@@ -60,7 +60,12 @@ def test_cameras_take_turns() -> None:
 def test_stopping_ends_the_loop_and_frees_a_thread_that_waits() -> None:
     hub = Hub()
     hub.join("a")
-    thread = threading.Thread(target=lambda: [hub.put(frame("a", i), live=False) for i in range(10)])
+
+    def read_file() -> None:
+        for i in range(10):
+            hub.put(frame("a", i), live=False)
+
+    thread = threading.Thread(target=read_file)
     thread.start()
     hub.stop()
     thread.join(5)
@@ -109,7 +114,7 @@ def test_a_live_camera_that_breaks_is_opened_again_until_it_works(monkeypatch: p
 
 def test_a_file_that_breaks_is_given_up_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script([0, None, 1])
-    script.live = False  # type: ignore[misc] -- one script is a file
+    script.live = False
     monkeypatch.setattr(camera_module, "open_source", lambda _spec: script)
     told: list[tuple[CameraState, str]] = []
     hub = Hub()

@@ -21,8 +21,8 @@ def detector(dtype: str, *, score: float = 0.3, iou: float = 0.5, max_objects: i
     heat = {"int8": (1 / 256, -128), "float32": (0.0, 0), "uint8": (1 / 256, 0)}[dtype]
     box = {"int8": (0.0144, 11), "float32": (0.0, 0), "uint8": (0.0144, 139)}[dtype]
     outputs = [
-        mf.Output(name="h", role="heatmap", shape=[1, H, W, C], dtype=dtype, scale=heat[0], zero_point=heat[1]),  # type: ignore[arg-type] -- from the table
-        mf.Output(name="b", role="box", shape=[1, H, W, 4], dtype=dtype, scale=box[0], zero_point=box[1]),  # type: ignore[arg-type] -- from the table
+        mf.Output(name="h", role="heatmap", shape=[1, H, W, C], dtype=dtype, scale=heat[0], zero_point=heat[1]),  # type: ignore[arg-type]  # from the table
+        mf.Output(name="b", role="box", shape=[1, H, W, 4], dtype=dtype, scale=box[0], zero_point=box[1]),  # type: ignore[arg-type]  # from the table
     ]
     variant = mf.Variant(
         file="m.tflite",
@@ -101,9 +101,8 @@ def test_the_decoder_agrees_with_the_obvious_one(dtype: str, seed: int) -> None:
     assert len(got) == len(want) > 0
     assert sorted(got.class_ids.tolist()) == sorted(c for _, c, _ in want)
     assert np.allclose(got.scores, [score for score, _, _ in want], atol=1e-5)
-    near = {(c, tuple(np.round(box, 1))) for _, c, box in want}
     for box, c in zip(got.boxes_px, got.class_ids, strict=True):
-        assert any(c == wc and np.allclose(box, wbox, rtol=1e-4, atol=0.11) for wc, wbox in near)
+        assert any(c == wc and np.allclose(box, wbox, rtol=1e-4, atol=1e-2) for _, wc, wbox in want)
 
 
 def test_of_two_equal_neighbours_the_first_stays() -> None:
@@ -134,10 +133,10 @@ def test_no_more_than_the_promised_number_and_a_huge_box_does_not_overflow() -> 
 
 def classifier(activation: str, dtype: str = "float32") -> mf.Manifest:
     manifest = detector("float32", score=0.4)
-    output = mf.Output(name="s", role="scores", shape=[1, 3], dtype=dtype, scale=1 / 256, zero_point=-128)  # type: ignore[arg-type] -- from the table
+    output = mf.Output(name="s", role="scores", shape=[1, 3], dtype=dtype, scale=1 / 256, zero_point=-128)  # type: ignore[arg-type]  # from the table
     from msgspec.structs import replace
 
-    how = mf.Classify(activation=activation)  # type: ignore[arg-type] -- from the table
+    how = mf.Classify(activation=activation)  # type: ignore[arg-type]  # from the table
     return replace(manifest, task="classify", decode=how, variants=[replace(manifest.variants[0], outputs=[output])])
 
 
@@ -186,5 +185,5 @@ def test_detections_check_their_shapes_at_birth(shapes: tuple[tuple[int, ...], .
 def test_overlap_is_what_it_is_by_hand() -> None:
     a = np.array([[0, 0, 10, 10], [0, 0, 0, 0]], np.float32)
     b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]], np.float32)
-    assert np.allclose(iou_matrix(a, b), [[1, 1 / 3, 0], [0, 0, 0]])
+    assert np.allclose(iou_matrix(a, b), np.array([[1, 1 / 3, 0], [0, 0, 0]]))
     assert iou_matrix(a[:0], b).shape == (0, 3)

@@ -46,8 +46,8 @@ def test_help_imports_typer_and_nothing_of_ours_but_the_root() -> None:
         "from tinysight_deploy.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "bad = [n for n in sys.modules if n.split('.')[0] in ('numpy', 'cv2', 'paho', 'tinysight_edge', 'tinysight_trainer')]\n"
-        "print(bad, file=sys.stderr)"
+        "bad = ('numpy', 'cv2', 'paho', 'tinysight_edge', 'tinysight_trainer')\n"
+        "print([n for n in sys.modules if n.split('.')[0] in bad], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr.strip() == "[]"

@@ -99,8 +99,12 @@ def test_a_file_that_is_no_database_is_said_with_a_mend(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_with_a_mend(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "o.db")
     outbox._db.execute("PRAGMA max_page_count=8")
-    with pytest.raises(StoreError, match="cannot be written"):
+
+    def fill() -> None:
         for seq in range(1, 200):
             outbox.put("topic", event(seq))
             outbox.commit(now=True)
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        fill()
     outbox._db.close()

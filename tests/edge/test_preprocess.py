@@ -24,7 +24,7 @@ def frame(height: int, width: int, bgr: tuple[int, int, int] = (10, 20, 30)) -> 
 def test_a_box_goes_into_the_model_and_comes_back(
     frame_w: int, frame_h: int, resize: str, corners: list[float]
 ) -> None:
-    spec = Input(height=96, width=128, resize=resize)  # type: ignore[arg-type] -- sampled from the literals
+    spec = Input(height=96, width=128, resize=resize)  # type: ignore[arg-type]  # sampled from the literals
     fit = Fit.of(frame_w, frame_h, spec)
     box = np.array([corners], np.float32) * np.array((frame_w, frame_h) * 2, np.float32)
     again = fit.to_frame(fit.to_model(box))
@@ -89,7 +89,7 @@ def test_the_tensor_holds_what_the_manifest_asks_for(
     dtype: str, scale: float, zero_point: int, mean: list[float] | None, std: list[float] | None, want: float
 ) -> None:
     spec = Input(height=16, width=16, mean=mean, std=std)
-    tensor = Tensor(name="x", shape=[1, 16, 16, 3], dtype=dtype, scale=scale, zero_point=zero_point)  # type: ignore[arg-type] -- from the table
+    tensor = Tensor(name="x", shape=[1, 16, 16, 3], dtype=dtype, scale=scale, zero_point=zero_point)  # type: ignore[arg-type]  # from the table
     made, _ = Preprocessor(spec, tensor)(frame(16, 16, (30, 30, 30)))
     assert made.dtype == dtype
     assert made.shape == (1, 16, 16, 3)

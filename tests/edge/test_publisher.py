@@ -1,5 +1,9 @@
 """The publisher against a real broker that comes, goes, and refuses."""
 
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,10 +129,7 @@ def test_what_could_not_be_sent_waits_for_the_next_start(
     assert reader.events() == [replace(EXAMPLE, seq=1, replayed=True)]
 
 
-def test_when_we_vanish_the_broker_says_so(mosquitto: Any, make_reader: Any, tmp_path: Path, eventually: Any) -> None:
-    import subprocess
-    import sys
-
+def test_when_we_vanish_the_broker_says_so(mosquitto: Any, make_reader: Any, eventually: Any) -> None:
     code = (
         "import sys, time; from tinysight_edge.mqtt import *; from tinysight_contract.messages import *\n"
         "gone = Status(state=State.OFFLINE, boot_id='b1', reason='connection lost', at=utc_now())\n"
@@ -157,7 +158,7 @@ def test_a_wrong_password_is_a_refusal_with_its_mend(make_mosquitto: Any, make_p
     broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
     broker.start()
     publisher = make_publisher(broker.url.replace("://", "://user:wrong@"))
-    with pytest.raises(BrokerError, match="refuses the connection: .*password"):
+    with pytest.raises(BrokerError, match=r"refuses the connection: .*password"):
         publisher.wait_first_connect()
 
 
@@ -177,9 +178,6 @@ def test_an_event_that_the_broker_refuses_is_counted_and_not_sent_for_ever(
 
 
 def test_something_that_speaks_no_mqtt_is_told_apart_from_a_refusal(make_publisher: Make) -> None:
-    import socket
-    import threading
-
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()

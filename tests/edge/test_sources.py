@@ -97,7 +97,7 @@ def test_a_folder_without_images_and_a_file_that_is_no_video_are_refused(tmp_pat
     with pytest.raises(CameraError, match="holds no images"):
         open_source(str(tmp_path))
     (tmp_path / "v.mp4").write_bytes(b"no video")
-    with pytest.raises(CameraError, match="v.mp4 cannot be opened"):
+    with pytest.raises(CameraError, match=r"v\.mp4 cannot be opened"):
         open_source(str(tmp_path / "v.mp4"))
 
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tinysight_contract.bundle import write_bundle
+from tinysight_contract.bundle import file_ref, write_bundle
 from tinysight_contract.errors import BundleError, StoreError
 from tinysight_contract.manifest import Manifest
 from tinysight_edge.store import State, Store, Unsigned
@@ -119,16 +119,17 @@ def test_a_full_disk_leaves_what_was_active(
     def full(_handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(StoreError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
-        store.install(bundles[1], trust=Unsigned())
+        with pytest.raises(StoreError, match="No space left"):
+            store.install(bundles[1], trust=Unsigned())
     assert store.active().manifest.release == 1
     store.install(bundles[1], trust=Unsigned())
     assert not list((tmp_path / "store").rglob("*.part"))
 
 
 def test_killed_at_each_step_of_an_install_the_store_runs_the_old_or_the_new(
-    bundles: list[Path], sample: Sample, tmp_path: Path
+    bundles: list[Path], tmp_path: Path
 ) -> None:
     """Ends the process right before its n-th change of the disk, for every n."""
     code = (
@@ -165,15 +166,11 @@ def test_killed_at_each_step_of_an_install_the_store_runs_the_old_or_the_new(
     assert set(seen) == {2, 3}
 
 
-def test_flash_killed_at_fifty_random_moments_leaves_the_old_or_the_new(
-    bundles: list[Path], sample: Sample, tmp_path: Path
-) -> None:
+def test_flash_killed_at_fifty_random_moments_leaves_the_old_or_the_new(sample: Sample, tmp_path: Path) -> None:
     manifest, files = sample()
     pair = []
     for release in (11, 12):
         files["int8.tflite"] = random.Random(release).randbytes(3_000_000)
-        from tinysight_contract.bundle import file_ref
-
         listed = {name: file_ref(data) for name, data in files.items()}
         path = tmp_path / f"big-{release}.bundle"
         write_bundle(path, replace(manifest, release=release, files=listed), files)

@@ -29,19 +29,20 @@ def _synth() -> None:
 def belt(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the new data set; a name that ends in .mp4 makes a video.")],
-    images: Annotated[int, typer.Option(help="Training images; calibration and test images come on top.", min=1)] = 3000,
+    images: Annotated[
+        int, typer.Option(help="Training images; calibration and test images come on top.", min=1)
+    ] = 3000,
     frames: Annotated[int, typer.Option(help="Frames of a video, at 15 a second.", min=1)] = 300,
     seed: Annotated[int, typer.Option(help="Of everything.", min=0)] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Draw a conveyor whose parcels carry real handwritten digits: a COCO data set, or a video with its truth."""
-    from rich.progress import Progress, track
+    from rich.progress import Progress
 
     from tinysight_edge.console import console, finish
     from tinysight_trainer.synth import belt_dataset, belt_video
 
-    del track
     if out.suffix == ".mp4":
         finish({"video": str(out), "frames": belt_video(out, frames=frames, seed=seed)}, as_json=as_json)
         return
@@ -73,14 +74,16 @@ def train(
     """Train a detector or a classifier on your images. Ctrl-C or a power cut: go on with --resume."""
     from tinysight_contract.errors import ConfigError
     from tinysight_edge.console import finish
+    from tinysight_edge.quiet import without_lines
     from tinysight_trainer.dataset import read_dataset
 
     if task not in {"detect", "classify"}:
         raise ConfigError(f"There is no task {task!r}.", mend="Choose --task detect or --task classify.")
     width, height = _parse_size(size or ("128x96" if task == "detect" else "64x64"))
     checked = read_dataset(data, task)
-    from tinysight_trainer.train import Config
-    from tinysight_trainer.train import train as train_model
+    with without_lines(b"WARNING: All log messages before", b"I0000"):
+        from tinysight_trainer.train import Config
+        from tinysight_trainer.train import train as train_model
 
     config = Config(
         task=task,

@@ -30,7 +30,9 @@ def draw_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
             learned, held = ([row[key] for row in history] for key in (name, f"val_{name}"))
             axis.plot(epochs, learned, color=colour, alpha=0.45, marker=".", label="learned from")
             axis.plot(epochs, held, color=colour, marker=".", label="held out")
-            axis.annotate(f"{held[-1]:.3g}", (epochs[-1], held[-1]), textcoords="offset points", xytext=(2, 6), color=colour)
+            axis.annotate(
+                f"{held[-1]:.3g}", (epochs[-1], held[-1]), textcoords="offset points", xytext=(2, 6), color=colour
+            )
             if min(learned + held) > 0:
                 axis.set_yscale("log")
             axis.set(title=name, xlabel="epoch")

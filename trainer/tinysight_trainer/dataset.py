@@ -88,7 +88,9 @@ def read_dataset(root: Path, task: str) -> Dataset:
     files = _annotation_files(root)
     if task == "detect":
         if not files:
-            raise DataError(f"{root} has no annotations.", mend="Put a COCO file at annotations.json, images in images/.")
+            raise DataError(
+                f"{root} has no annotations.", mend="Put a COCO file at annotations.json, images in images/."
+            )
         labels, splits = _read_coco(root, files)
     else:
         if files:
@@ -114,7 +116,9 @@ def _read_coco(root: Path, files: dict[str, Path]) -> tuple[tuple[str, ...], dic
         coco = _parse_coco(path)
         here = tuple(category.name for category in sorted(coco.categories, key=lambda each: each.id))
         if labels is not None and here != labels:
-            raise DataError(f"{path} names other categories than the splits before.", mend="Use one list of categories.")
+            raise DataError(
+                f"{path} names other categories than the splits before.", mend="Use one list of categories."
+            )
         labels = here
         splits[split] = tuple(_coco_entries(root, path, coco))
     if "all" in splits:
@@ -152,10 +156,10 @@ def _coco_entries(root: Path, path: Path, coco: _Coco) -> Iterable[Example]:
         boxes[annotation.image_id].append((box, classes[annotation.category_id], bool(annotation.iscrowd)))
     for image in coco.images:
         here = boxes[image.id]
-        name = f"images/{image.file_name}"
+        file = _inside(root, root / "images", image.file_name)
         yield Example(
-            name=name,
-            sha256=sha256_of(_inside(root, name)),
+            name=file.relative_to(root).as_posix(),
+            sha256=sha256_of(file),
             boxes=[box for box, _, _ in here],
             class_ids=[class_id for _, class_id, _ in here],
             crowd=[crowd for _, _, crowd in here],
@@ -176,11 +180,13 @@ def _corners(path: Path, annotation: _Annotation, image: _Image) -> BoxPx:
     return max(x, 0.0), max(y, 0.0), min(x + w, float(image.width)), min(y + h, float(image.height))
 
 
-def _inside(root: Path, name: str) -> Path:
+def _inside(root: Path, folder: Path, name: str) -> Path:
     """The file's path, which must lie in the data set."""
-    path = root / name
+    path = folder / name
     if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{name!r} leaves the data set {root}.", mend="Copy the image into the data set's images folder.")
+        raise DataError(
+            f"{name!r} leaves the data set {root}.", mend="Copy the image into the data set's images folder."
+        )
     if not path.is_file():
         raise DataError(f"The image {path} is missing.", mend="Add it, or remove its annotations.")
     return path
@@ -203,11 +209,12 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 def _class_entries(root: Path, folder: Path, labels: tuple[str, ...]) -> Iterable[Example]:
     for name in _class_names(folder):
         if name not in labels:
-            raise DataError(f"{folder / name} is a class that training lacks.", mend="Add training images, or remove it.")
+            raise DataError(
+                f"{folder / name} is a class that training lacks.", mend="Add training images, or remove it."
+            )
         for path in sorted((folder / name).iterdir()):
             if path.suffix.lower() in IMAGE_SUFFIXES:
-                within = path.relative_to(root).as_posix()
-                digest = sha256_of(_inside(root, within))
+                digest, within = sha256_of(_inside(root, folder / name, path.name)), path.relative_to(root).as_posix()
                 yield Example(name=within, sha256=digest, boxes=[], class_ids=[labels.index(name)], crowd=[False])
 
 
@@ -223,7 +230,9 @@ def _split(entries: tuple[Example, ...]) -> dict[str, tuple[Example, ...]]:
 def _check(root: Path, task: str, labels: tuple[str, ...], splits: dict[str, tuple[Example, ...]]) -> None:
     for split in ("train", "test"):
         if not splits.get(split):
-            raise DataError(f"{root} has no images for {split}.", mend="Add images; a fifth of them is kept for the test.")
+            raise DataError(
+                f"{root} has no images for {split}.", mend="Add images; a fifth of them is kept for the test."
+            )
     if len(labels) < (2 if task == "classify" else 1):
         raise DataError(f"{root} knows {len(labels)} classes.", mend="A classifier needs at least two.")
     seen = {c for each in splits["train"] for c, crowd in zip(each.class_ids, each.crowd, strict=True) if not crowd}

@@ -139,9 +139,7 @@ def batches(
         thread.join()
 
 
-def _make(
-    pictures: Pictures, indices: NDArray[np.intp], grid: Grid | None, rng: np.random.Generator | None
-) -> Batch:
+def _make(pictures: Pictures, indices: NDArray[np.intp], grid: Grid | None, rng: np.random.Generator | None) -> Batch:
     images = pictures.images[indices]
     targets = []
     for place, index in enumerate(indices):
@@ -156,20 +154,28 @@ def _make(
 
 
 def _vary(image: NDArray[np.uint8], boxes: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Scale, shift, light, colour and noise, in place; the boxes of the varied picture. Nothing is mirrored: what is
-    written, and much else, is not the same in the mirror."""
+    """Size, slant, place, light, colour and noise, in place; the boxes of the varied picture.
+
+    Nothing is mirrored: what is written, and much else, is not the same in the mirror.
+    """
     height, width = image.shape[:2]
-    zoom = rng.uniform(0.8, 1.25)
-    x = width / 2 * (1 - zoom) + rng.uniform(-0.12, 0.12) * width
-    y = height / 2 * (1 - zoom) + rng.uniform(-0.12, 0.12) * height
-    move = np.array([[zoom, 0, x], [0, zoom, y]])
+    centre = np.array((width / 2, height / 2))
+    turn, slant = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.15, 0.15)
+    zoom = rng.uniform(0.8, 1.25) * np.array((rng.uniform(0.87, 1.15), rng.uniform(0.87, 1.15)))
+    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.array([[1, slant], [0, 1]])
+    linear = linear * zoom
+    shift = centre - linear @ centre + rng.uniform(-0.12, 0.12, 2) * (width, height)
+    move = np.column_stack((linear, shift))
     moved = cv2.warpAffine(image, move, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     moved *= rng.uniform(0.75, 1.3) * rng.uniform(0.93, 1.07, 3).astype(np.float32)
     moved += rng.uniform(-18, 18)
     if rng.random() < 0.5:
         moved += rng.standard_normal(moved.shape, np.float32) * np.float32(rng.uniform(0, 6))
     image[:] = np.clip(moved, 0, 255)
-    return boxes * np.float32(zoom) + np.array((x, y, x, y), np.float32)
+    # The box around the moved box; its sides grow with turn and slant, so half of that growth is taken back.
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 @ linear.T + shift
+    sides = (boxes[:, 2:] - boxes[:, :2]) @ ((np.abs(linear) + np.diag(np.abs(np.diag(linear)))) / 2).T
+    return np.concatenate((middle - sides / 2, middle + sides / 2), 1).astype(np.float32)
 
 
 def _cut(

@@ -62,7 +62,7 @@ def belt_dataset(out: Path, *, images: int, seed: int, progress: Callable[[int, 
                 done += len(shown)
                 progress(done, sum(sizes.values()))
             (folder / "annotations" / f"{split}.json").write_bytes(coco.to_json())
-    return {**sizes}
+    return {str(split): count for split, count in sizes.items()}
 
 
 def belt_video(out: Path, *, frames: int, seed: int, fps: float = 15.0) -> int:
@@ -85,7 +85,9 @@ def belt_video(out: Path, *, frames: int, seed: int, fps: float = 15.0) -> int:
         for index in range(frames):
             image, shown = belt.frame(index)
             writer.write(image)
-            truth.append([{"parcel": t.parcel, "label": LABELS[t.label], "box": t.box_px, "clear": t.clear} for t in shown])
+            truth.append(
+                [{"parcel": t.parcel, "label": LABELS[t.label], "box": t.box_px, "clear": t.clear} for t in shown]
+            )
         writer.release()
         content = {"width": belt.width, "height": belt.height, "fps": fps, "frames": truth}
         replace_file(out.with_suffix(".truth.json"), msgspec.json.encode(content))

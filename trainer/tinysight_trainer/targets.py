@@ -82,7 +82,9 @@ def encode(boxes_px: Floats, class_ids: NDArray[np.int32], crowd: NDArray[np.boo
         np.maximum(heat[..., class_id], shine, out=heat[..., class_id])
         mine = (shine >= BOX_FROM) & (shine > claimed)
         claimed[mine] = shine[mine]
-        box[mine] = np.stack((cx - columns, cy - rows, np.full_like(rows, np.log(w)), np.full_like(rows, np.log(h))), -1)[mine]
+        box[mine] = np.stack(
+            (cx - columns, cy - rows, np.full_like(rows, np.log(w)), np.full_like(rows, np.log(h))), -1
+        )[mine]
         box_weight[mine, 0] = shine[mine] / shine[mine].sum()
         heat_weight[row, column] = 1.0
     return Targets(heat, heat_weight, box, box_weight)

@@ -9,7 +9,6 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -124,7 +123,14 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
         loop.save(out, epoch + 1, history, config, data.digest)
         _write_history(out, history)
         progress.epoch(row)
-    run = _describe(data, config, spec, model, history, len(train_set))
+    figures = {
+        "train_s": round(history[-1]["seconds"], 2),
+        "epochs": float(config.epochs),
+        "params": float(model.count_params()),
+        "images": float(len(train_set)),
+        "val_loss": history[-1]["val_loss"],
+    }
+    run = _describe(data, config, spec, figures)
     _save_model(model, out)
     draw_curves(history, out / "curves.png", title=f"{config.task}: {data.root.name}")
     save_run(out, run)
@@ -165,9 +171,7 @@ class _Loop:
     def epoch(self, pictures: Pictures, grid: Grid | None, epoch: int, progress: Progress) -> dict[str, float]:
         """Learn from every picture once; the mean of each part of the loss."""
         sums: dict[str, float] = {}
-        made = batches(
-            pictures, grid, size=self.config.batch, seed=self.config.seed, epoch=epoch, augment=True
-        )
+        made = batches(pictures, grid, size=self.config.batch, seed=self.config.seed, epoch=epoch, augment=True)
         for number, batch in enumerate(made):
             losses = {name: float(value) for name, value in self._step(*_tensors(batch)).items()}
             if not np.isfinite(losses["loss"]):
@@ -196,7 +200,7 @@ class _Loop:
         # The generators inside layers (dropout) are among the model's variables in Keras 3.
         about = {"epoch": epoch, "history": history, "config": asdict(config), "digest": digest}
         buffer = io.BytesIO()
-        np.savez(buffer, about=np.frombuffer(msgspec.json.encode(about), np.uint8), **arrays)  # type: ignore[arg-type] -- numpy types **kwds as bool
+        np.savez(buffer, about=np.frombuffer(msgspec.json.encode(about), np.uint8), **arrays)  # type: ignore[arg-type]  # numpy types **kwds as bool
         replace_file(out / CHECKPOINT, buffer.getvalue())
 
     def restore(self, out: Path) -> tuple[int, list[dict[str, float]]]:
@@ -231,7 +235,8 @@ def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> 
         raise TrainError(f"{out / CHECKPOINT} is damaged.", mend="Begin anew in another --out.") from error
     if about["config"] != asdict(config) or about["digest"] != data.digest:
         raise TrainError(
-            f"{out} began with other settings or another data set.", mend="Give the same ones, or begin in another --out."
+            f"{out} began with other settings or another data set.",
+            mend="Give the same ones, or begin in another --out.",
         )
 
 
@@ -265,14 +270,7 @@ def _write_history(out: Path, history: list[dict[str, float]]) -> None:
     replace_file(out / HISTORY, ("\n".join(lines) + "\n").encode())
 
 
-def _describe(
-    data: Dataset,
-    config: Config,
-    spec: Input,
-    model: Any,  # noqa: ANN401 -- Keras has no types
-    history: list[dict[str, float]],
-    images: int,
-) -> Run:
+def _describe(data: Dataset, config: Config, spec: Input, figures: dict[str, float]) -> Run:
     return Run(
         task="detect" if config.task == "detect" else "classify",
         labels=list(data.labels),
@@ -288,11 +286,5 @@ def _describe(
             "keras": version("keras"),
             "python": sys.version.split()[0],
         },
-        figures={
-            "train_s": round(history[-1]["seconds"], 2) if history else 0.0,
-            "epochs": float(config.epochs),
-            "params": float(model.count_params()),
-            "images": float(images),
-            "val_loss": history[-1]["val_loss"] if history else 0.0,
-        },
+        figures=figures,
     )

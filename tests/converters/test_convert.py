@@ -1,0 +1,185 @@
+"""A conversion proves itself, is honest about what is inside, and leaves a whole bundle or none."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.errors import ConversionError, DataError
+from tinysight_converters.convert import convert_run
+from tinysight_converters.run import Examples, load_examples, load_run
+from tinysight_edge.interpreter import Model, find_runtime, golden_inputs, self_test
+
+TASKS = ("detector", "classifier")
+
+
+def convert(run: Path, out: Path) -> Any:
+    return convert_run(run, out, name="m", version="1.2.3", release=4, say=lambda _line: None)
+
+
+@pytest.fixture
+def copied_run(world: Path, tmp_path: Path) -> Path:
+    shutil.copytree(world / "detector", tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_bundle_holds_both_variants_the_proof_and_where_it_comes_from(task: str, world: Path) -> None:
+    bundle, run = Bundle.open(world / f"{task}.bundle"), load_run(world / task)
+    manifest = bundle.manifest
+    assert [each.scheme for each in manifest.variants] == ["int8", "float32"]
+    assert manifest.labels == run.labels
+    assert manifest.provenance.dataset_digest == run.dataset_digest
+    assert manifest.provenance.calibration_digest is not None
+    assert manifest.golden.count == 8
+    int8 = manifest.variant("int8")
+    assert (int8.input.dtype, int8.input.scale, int8.input.zero_point) == ("uint8", 1.0, 0), "raw pictures go in"
+    assert all(output.dtype == "int8" for output in int8.outputs)
+    assert all(check.ok for variant in manifest.variants for check in variant.runtimes)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_tensor_of_the_int8_variant_holds_floating_point(task: str, world: Path) -> None:
+    from tinysight_converters.audit import float_tensors, operators
+
+    bundle, runtime = Bundle.open(world / f"{task}.bundle"), find_runtime()
+    assert float_tensors(bundle.read("int8.tflite"), runtime) == []
+    assert len(float_tensors(bundle.read("float32.tflite"), runtime)) > 10, "the scan can see them"
+    assert operators(bundle.read("int8.tflite"), runtime)["CONV_2D"] > 5
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("scheme", ["int8", "float32"])
+def test_every_variant_passes_its_own_self_test_and_another_model_does_not(task: str, scheme: str, world: Path) -> None:
+    bundle = Bundle.open(world / f"{task}.bundle")
+    model = Model.load(bundle, scheme=scheme)
+    assert self_test(bundle, model) is None
+    golden = model.run
+    model.run = lambda tensor: {name: 127 - out for name, out in golden(tensor).items()}  # type: ignore[method-assign]  # stands for a broken runtime
+    assert "is off by" in (self_test(bundle, model) or "")
+
+
+def test_int8_and_float_answer_much_the_same(world: Path) -> None:
+    bundle = Bundle.open(world / "classifier.bundle")
+    report = json.loads(bundle.read("report.json"))
+    agreed = {each["scheme"]: each["agreement_with_float"] for each in report["variants"]}
+    assert agreed["float32"] == 1.0
+    assert agreed["int8"] > 0.9
+    assert len(golden_inputs(bundle)) == 8
+
+
+def test_the_report_for_programs_is_complete(world: Path) -> None:
+    report = json.loads(Bundle.open(world / "detector.bundle").read("report.json"))
+    assert report["held_out_images"] == 20
+    assert report["calibration_images"] == 10
+    for each in report["variants"]:
+        assert 0 <= each["metrics"]["ap50_95"] <= each["metrics"]["ap50"] <= 1
+        assert 0 < each["latency_ms"]["p50"] <= each["latency_ms"]["p95"]
+        assert each["size_bytes"] > 10_000
+
+
+def test_two_conversions_of_a_run_differ_in_nothing_but_the_measured_times(world: Path, tmp_path: Path) -> None:
+    one, other = Bundle.open(world / "detector.bundle"), tmp_path / "again.bundle"
+    convert(world / "detector", other)
+    again = Bundle.open(other)
+    same = {name for name, ref in one.manifest.files.items() if again.manifest.files[name] == ref}
+    assert set(one.manifest.files) - same == {"report.json", "report.html"}
+
+
+def test_calibration_pictures_that_are_also_tested_are_refused(copied_run: Path, tmp_path: Path) -> None:
+    examples = load_examples(copied_run)
+    both = Examples(calibration=[*examples.calibration, examples.test[3]], test=examples.test)
+    (copied_run / "examples.json").write_bytes(msgspec.json.encode(both))
+    with pytest.raises(ConversionError, match="calibration and for the test"):
+        convert(copied_run, tmp_path / "x.bundle")
+
+
+Spoil = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        pytest.param(shutil.rmtree, "There is no run", id="missing"),
+        pytest.param(lambda run: (run / "run.json").unlink(), "has not ended", id="unfinished"),
+        pytest.param(lambda run: (run / "model.keras").unlink(), "has not ended", id="without model"),
+        pytest.param(lambda run: (run / "run.json").write_bytes(b"{"), "is damaged", id="half a run.json"),
+        pytest.param(lambda run: (run / "examples.json").unlink(), "cannot be read", id="without examples"),
+        pytest.param(lambda run: (run / "model.keras").write_bytes(b"PK"), "converter failed", id="half a model"),
+    ],
+)
+def test_a_run_that_cannot_be_converted_leaves_the_old_bundle(
+    spoil: Spoil, said: str, copied_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "x.bundle"
+    out.write_bytes(b"the old one")
+    spoil(copied_run)
+    with pytest.raises(ConversionError, match=said):
+        convert(copied_run, out)
+    assert out.read_bytes() == b"the old one"
+    assert {path.name for path in tmp_path.iterdir()} <= {"x.bundle", "run"}
+
+
+def test_a_data_set_that_has_gone_is_named(world: Path, copied_run: Path, tmp_path: Path) -> None:
+    run = json.loads((copied_run / "run.json").read_text())
+    run["dataset"] = str(tmp_path / "gone")
+    (copied_run / "run.json").write_text(json.dumps(run))
+    with pytest.raises(DataError, match="Put the data set back"):
+        convert(copied_run, tmp_path / "x.bundle")
+    assert (world / "belt").is_dir()
+
+
+def test_nowhere_to_write_is_said_before_anything_is_done(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="is no folder"):
+        convert(world / "detector", tmp_path / "none" / "x.bundle")
+
+
+def test_the_command_names_the_bundle_and_its_figures(world: Path, tinysight: Any, tmp_path: Path) -> None:
+    done = tinysight("convert", world / "classifier", "--out", "My_Model.bundle", "--json", "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    figures = json.loads(done.stdout)
+    raw = (tmp_path / "My_Model.bundle").read_bytes()
+    assert figures["digest"] == hashlib.sha256(raw).hexdigest()
+    assert figures["bundle_kib"] == len(raw) / 1024
+    assert {"float_accuracy", "int8_accuracy", "agreement", "int8_ms", "float_ms"} <= set(figures)
+    assert Bundle.open(tmp_path / "My_Model.bundle").manifest.name == "my-model"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("none", "--out", "x.bundle"), "There is no run", id="no run"),
+        pytest.param(("none", "--out", "x.bundle", "--name", "A B"), "not a valid id", id="name that is no id"),
+        pytest.param(("none", "--out", "x.bundle", "--version", "one"), "is no version", id="version that is none"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str, tinysight: Any) -> None:
+    done = tinysight("convert", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_model_that_ran_in_training_is_the_one_in_the_bundle(world: Path) -> None:
+    """The float variant against Keras itself, on the golden pictures: the oracle for the whole conversion."""
+    import keras
+
+    from tinysight_edge.preprocess import Preprocessor
+
+    bundle = Bundle.open(world / "detector.bundle")
+    model = Model.load(bundle, scheme="float32")
+    prepare = Preprocessor(bundle.manifest.input, model.variant.input)
+    reference = keras.models.load_model(world / "detector" / "model.keras", compile=False)
+    for picture in golden_inputs(bundle):
+        got = model.run(prepare.from_picture(picture))
+        want = reference(picture[None].astype(np.float32), training=False)
+        for name, value in got.items():
+            assert np.allclose(value, np.asarray(want[name]), atol=2e-3), name

@@ -1,0 +1,319 @@
+"""The agent as a user runs it: real processes, a real Mosquitto, its own command-line reader."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jsonschema
+import msgspec
+import pytest
+
+from tinysight_contract import topics as t
+from tinysight_contract.messages import PAYLOADS, Counts, Event, EventType, Info, State, Status, decode
+from tinysight_contract.schemas import load
+from tinysight_edge.belt import Belt
+
+WHO = ("--site", "plant-1", "--device", "belt-7")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty seconds of the belt, with its truth beside it."""
+    from tinysight_trainer.synth import belt_video
+
+    path = tmp_path_factory.mktemp("video") / "belt.mp4"
+    belt_video(path, frames=300, seed=5)
+    return path
+
+
+class Sub:
+    """``mosquitto_sub -v``: somebody else's reader."""
+
+    def __init__(self, port: int) -> None:
+        program = shutil.which("mosquitto_sub")
+        if program is None:
+            pytest.skip("mosquitto_sub is not installed: apt-get install mosquitto-clients")
+        command = [program, "-p", str(port), "-v", "-q", "1", "-t", "tinysight/v1/#"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        time.sleep(0.5)  # mosquitto_sub does not say when it has subscribed
+
+    def end(self) -> list[tuple[t.Topic, bytes]]:
+        time.sleep(0.5)
+        self.process.terminate()
+        out, _ = self.process.communicate(timeout=10)
+        lines = [line.partition(" ") for line in out.splitlines()]
+        return [(t.parse(topic), payload.encode()) for topic, _, payload in lines]
+
+
+@pytest.fixture
+def sub(mosquitto: Any) -> Iterator[Sub]:
+    reader = Sub(mosquitto.port)
+    yield reader
+    reader.process.kill()
+    reader.process.wait()
+
+
+def events(heard: list[tuple[t.Topic, bytes]]) -> list[Event]:
+    return [decode(payload, Event) for topic, payload in heard if isinstance(topic, t.EventTopic)]
+
+
+def test_what_the_belt_carries_is_read_by_mosquitto_sub_and_fits_the_schemas(
+    mosquitto: Any, sub: Sub, belt_bundle: Path, video: Path, tinysight: Any
+) -> None:
+    done = tinysight(
+        "run", "--bundle", belt_bundle, "--source", video, "--broker", mosquitto.url, *WHO, "--json", "--quiet"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    heard = sub.end()
+    for topic, payload in heard:
+        jsonschema.validate(json.loads(payload), load(PAYLOADS[type(topic)].__name__.lower()))
+    kinds = Counter(type(topic) for topic, _ in heard)
+    assert {t.StatusTopic, t.InfoTopic, t.HealthTopic, t.CountsTopic, t.CameraStatusTopic, t.EventTopic} <= set(kinds)
+    told = events(heard)
+    assert [event.seq for event in told] == list(range(1, len(told) + 1)), "none missing, none twice"
+    assert len(told) == result["events_sent"] == sum(result[f"events_{kind}"] for kind in ("start", "update", "end"))
+    assert result["events_start"] == result["events_end"], "every life is closed"
+    assert result["frames"] == 300, "a file is read whole"
+    truth = json.loads(video.with_suffix(".truth.json").read_text())
+    shown = {p["parcel"]: p["label"] for frame in truth["frames"] for p in frame if p["clear"]}
+    seen = Counter(event.label for event in told if event.type is EventType.END and event.track.age_s > 1)
+    right = sum((seen & Counter(shown.values())).values())
+    assert right >= 0.75 * len(shown), f"{right} of {len(shown)} parcels"
+    last_counts = [decode(payload, Counts) for topic, payload in heard if isinstance(topic, t.CountsTopic)][-1]
+    assert set(last_counts.objects.values()) == {0}
+    assert decode(heard[-1][1], Status).state is State.OFFLINE
+
+
+def test_a_flashed_store_runs_what_was_flashed(
+    mosquitto: Any, sub: Sub, belt_bundle: Path, video: Path, tinysight: Any, tmp_path: Path
+) -> None:
+    flashed = tinysight("flash", belt_bundle, "--to", "dir:device", "--json")
+    assert flashed.returncode == 0, flashed.stderr
+    digest = json.loads(flashed.stdout)["digest"]
+    source = ("--source", f"left={video}", "--source", f"right={video}")
+    done = tinysight("run", "--store", "device", *source, "--broker", mosquitto.url, *WHO)
+    assert done.returncode == 0, done.stderr
+    heard = sub.end()
+    info = next(decode(payload, Info) for topic, payload in heard if isinstance(topic, t.InfoTopic))
+    assert info.bundle.digest == digest
+    assert set(info.cameras) == {"left", "right"}
+    assert {event.camera for event in events(heard)} == {"left", "right"}
+    assert {event.model.digest for event in events(heard)} == {digest}
+    assert (tmp_path / "device" / "state.json").is_file()
+
+
+def agent(bundle: Path, url: str, source: str, state: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tinysight_deploy", "run", "--bundle", str(bundle), "--source", source]
+    rest = ["--broker", url, *WHO, "--state", str(state), "--json"]
+    return subprocess.Popen([*command, *rest], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_closes_open_events_and_ends_cleanly(
+    number: signal.Signals, mosquitto: Any, make_reader: Any, belt_bundle: Path, tmp_path: Path, eventually: Any
+) -> None:
+    reader = make_reader(mosquitto.url)
+    process = agent(belt_bundle, mosquitto.url, "synthetic:belt?seed=5&fps=30", tmp_path / "state")
+    eventually(lambda: any(event.type is EventType.UPDATE for event in reader.events()))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    result = json.loads(out)
+    assert result["events_waiting"] == 0
+    eventually(lambda: len(reader.of(t.StatusTopic)) == 2)
+    lives = Counter((event.id, event.type) for event in reader.events())
+    begun = {life for life, kind in lives if kind is EventType.START}
+    assert begun
+    assert begun == {life for life, kind in lives if kind is EventType.END}
+    assert decode(reader.of(t.StatusTopic)[-1], Status).reason == "stopped"
+
+
+def test_a_killed_agent_is_said_to_be_offline_by_the_broker(
+    mosquitto: Any, make_reader: Any, belt_bundle: Path, tmp_path: Path, eventually: Any
+) -> None:
+    reader = make_reader(mosquitto.url)
+    process = agent(belt_bundle, mosquitto.url, "synthetic:belt", tmp_path / "state")
+    eventually(lambda: reader.of(t.StatusTopic))
+    process.kill()
+    process.communicate()
+    eventually(lambda: len(reader.of(t.StatusTopic)) == 2)
+    first, last = (decode(raw, Status) for raw in reader.of(t.StatusTopic))
+    assert (first.state, last.state, last.reason) == (State.ONLINE, State.OFFLINE, "connection lost")
+    assert first.boot_id == last.boot_id
+
+
+def test_an_outage_in_the_middle_loses_no_event(
+    make_mosquitto: Any, make_reader: Any, belt_bundle: Path, tmp_path: Path, eventually: Any
+) -> None:
+    broker = make_mosquitto()
+    broker.start()
+    before = make_reader(broker.url)
+    process = agent(belt_bundle, broker.url, "synthetic:belt?seed=5&fps=60&frames=600", tmp_path / "state")
+    eventually(lambda: len(before.events()) >= 10)
+    broker.kill()
+    time.sleep(1.5)
+    broker.start()
+    after = make_reader(broker.url)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    result = json.loads(out)
+    made = sum(result[f"events_{kind}"] for kind in ("start", "update", "end"))
+    heard = {event.seq: event.replayed for event in [*before.events(), *after.events()]}
+    assert sorted(heard) == list(range(1, made + 1))
+    assert any(heard.values()), "some of them waited"
+
+
+def test_events_wait_on_disk_when_the_agent_starts_offline(
+    make_mosquitto: Any, make_reader: Any, belt_bundle: Path, video: Path, tinysight: Any, eventually: Any
+) -> None:
+    broker = make_mosquitto()
+    told = ("--bundle", belt_bundle, "--broker", broker.url, *WHO, "--json", "--quiet")
+    done = tinysight("run", *told, "--source", video, "--start-offline")
+    assert done.returncode == 0, done.stderr
+    waiting = json.loads(done.stdout)["events_waiting"]
+    assert waiting > 10
+    broker.start()
+    reader = make_reader(broker.url)
+    again = tinysight("run", *told, "--source", "synthetic:belt?frames=5")
+    assert again.returncode == 0, again.stderr
+    eventually(lambda: len(reader.events()) >= waiting)
+    assert all(event.replayed for event in reader.events()[:waiting])
+
+
+def test_a_classifier_tells_what_each_picture_of_a_folder_shows(
+    mosquitto: Any, make_reader: Any, world: Path, tinysight: Any, tmp_path: Path, eventually: Any
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    for number, path in enumerate(sorted((world / "digits" / "0").iterdir())[:5]):
+        shutil.copy(path, tmp_path / "pictures" / f"{number}.png")
+    reader = make_reader(mosquitto.url)
+    told = ("--bundle", world / "classifier.bundle", "--broker", mosquitto.url, *WHO, "--json")
+    done = tinysight("run", *told, "--source", "pictures")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["frames"] == 5
+    assert result["events_start"] == result["events_end"] <= 5
+    eventually(lambda: len(reader.events()) == result["events_sent"])
+
+
+@pytest.fixture
+def bad(tmp_path: Path, belt_bundle: Path) -> dict[str, Path]:
+    """Files that are wrong in one way each."""
+    (tmp_path / "half.bundle").write_bytes(belt_bundle.read_bytes()[:50_000])
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite(str(tmp_path / "pictures" / "a.png"), Belt(1).frame(50)[0])
+    (tmp_path / "pictures" / "b.png").write_bytes(b"\x89PNG and then nothing")
+    (tmp_path / "video.mp4").write_bytes(b"no video")
+    return {path.name: path for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param({"--bundle": "none.bundle"}, "There is no bundle", id="missing bundle"),
+        pytest.param({"--bundle": "half.bundle"}, "half.bundle", id="half-written bundle"),
+        pytest.param({"--source": "rtsp://x"}, "Unknown source", id="unknown source"),
+        pytest.param({"--source": "synthetic:moon"}, "no synthetic source", id="unknown synthetic source"),
+        pytest.param({"--source": "video.mp4"}, "cannot be opened", id="file that is no video"),
+        pytest.param({"--source": "pictures"}, "b.png is broken", id="broken image"),
+        pytest.param({"--broker": "mqtt://127.0.0.1:1"}, "No broker answers", id="absent broker"),
+        pytest.param({"--broker": "http://x"}, "no broker address", id="address of no broker"),
+        pytest.param({"--site": "Plant 1"}, "not a valid id", id="site that is no id"),
+        pytest.param({"--scheme": "float16"}, "has no variant", id="variant that is not there"),
+        pytest.param({"--store": "nowhere"}, "either --bundle or --store", id="two things to run"),
+    ],
+)
+@pytest.mark.usefixtures("bad")
+def test_bad_input_is_one_line_with_status_two(
+    changes: dict[str, str], said: str, mosquitto: Any, belt_bundle: Path, tinysight: Any
+) -> None:
+    given = {
+        "--bundle": str(belt_bundle), "--source": "synthetic:belt?frames=3", "--broker": mosquitto.url,
+        "--site": "s", "--device": "d", **changes,
+    }  # fmt: skip
+    done = tinysight("run", "--quiet", *(word for pair in given.items() for word in pair))
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+
+
+def test_a_refusing_broker_is_one_line_with_status_two(
+    make_mosquitto: Any, belt_bundle: Path, tinysight: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "passwords").touch()
+    broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
+    broker.start()
+    done = tinysight(
+        "run", "--quiet", "--bundle", belt_bundle, "--source", "synthetic:belt", "--broker", broker.url, *WHO
+    )
+    assert done.returncode == 2
+    assert "refuses the connection" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_two_agents_never_share_an_outbox(mosquitto: Any, belt_bundle: Path, tinysight: Any, tmp_path: Path) -> None:
+    process = agent(belt_bundle, mosquitto.url, "synthetic:belt", tmp_path / "state")
+    try:
+        assert process.stderr is not None
+        while "Ctrl-C" not in process.stderr.readline():
+            pass
+        told = ("--broker", mosquitto.url, *WHO, "--state", tmp_path / "state")
+        done = tinysight("run", "--bundle", belt_bundle, "--source", "synthetic:belt", *told)
+    finally:
+        process.kill()
+        process.communicate()
+    assert done.returncode == 2
+    assert "Another agent runs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("flash", "none.bundle", "--to", "dir:x"), "There is no bundle", id="flash without bundle"),
+        pytest.param(("flash", "half.bundle", "--to", "dir:x"), "half.bundle", id="flash of half a bundle"),
+        pytest.param(("flash", "half.bundle", "--to", "moon:x"), "There is no target", id="flash to an unknown target"),
+        pytest.param(("watch", "--broker", "mqtt://127.0.0.1:1"), "No broker answers", id="watch without broker"),
+        pytest.param(("run", "--store", "x", "--source", "synthetic:belt", "--broker", "mqtt://h", *WHO),
+                     "no bundle installed", id="run of an empty store"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("bad")
+def test_bad_input_of_the_other_commands_is_one_line_and_writes_nothing(
+    arguments: tuple[str, ...], said: str, tinysight: Any, tmp_path: Path
+) -> None:
+    done = tinysight(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_watch_prints_each_message_as_a_line_and_counts_what_is_missing(
+    mosquitto: Any, belt_bundle: Path, video: Path, tinysight: Any, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    command = [sys.executable, "-m", "tinysight_deploy", "watch", "--broker", mosquitto.url, "--json"]
+    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watcher.stderr is not None
+    assert "Watching" in watcher.stderr.readline()
+    time.sleep(0.3)
+    done = tinysight("run", "--bundle", belt_bundle, "--source", video, "--broker", mosquitto.url, *WHO, "--json")
+    assert done.returncode == 0, done.stderr
+    time.sleep(0.5)
+    os.kill(watcher.pid, signal.SIGINT)
+    out, _ = watcher.communicate(timeout=10)
+    *lines, last = [msgspec.json.decode(line) for line in out.splitlines()]
+    assert last == {"devices": 1, "events": json.loads(done.stdout)["events_sent"], "missing": 0, "repeated": 0, "broken": 0}
+    assert {line["topic"].split("/")[-1] for line in lines} == {"status", "info", "health", "counts", "event"}
+    assert all("message" in line for line in lines)
