@@ -1,6 +1,6 @@
-"""Pictures of the proof, as PNG bytes: what both models see, curves, classes, confusion.
+"""Pictures of the proof: what both models see (JPEG), curves, classes, confusion (PNG).
 
-In: detections and truth.  Out: PNG. Charts are matplotlib's, on a canvas of their own: no display, no global state.
+In: detections and truth.  Out: image files' bytes. Charts are matplotlib's, on a canvas of their own: no display, no global state.
 """
 
 import io
@@ -69,7 +69,7 @@ def class_chart(labels: list[str], found: Mapping[str, Sequence[Detections]], tr
         axis.bar(place + offset, values, 0.38, color=COLOURS[scheme], label=scheme)
     axis.set(ylabel="AP50-95", ylim=(0, 1.02), xticks=place)
     axis.set_xticklabels(labels, rotation=0 if max(map(len, labels)) < 4 else 45)
-    axis.legend(frameon=False, ncols=2, loc="lower right")
+    axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return _png(figure)
 
 
@@ -131,7 +131,7 @@ def example_sheet(
     padded = [
         cv2.copyMakeBorder(row, 0, 8, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3) for row in rows
     ]
-    _, raw = cv2.imencode(".png", np.vstack(padded))
+    _, raw = cv2.imencode(".jpg", np.vstack(padded), (cv2.IMWRITE_JPEG_QUALITY, 85))
     return raw.tobytes()
 
 

@@ -166,8 +166,9 @@ def _charts(manifest: Manifest, examples: Examples, proofs: dict[str, Proof]) ->
     ]
 
 
-def _image(png: bytes, alt: str) -> str:
-    return f'<p><img alt="{_safe(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'
+def _image(raw: bytes, alt: str) -> str:
+    kind = "jpeg" if raw.startswith(b"\xff\xd8") else "png"
+    return f'<p><img alt="{_safe(alt)}" src="data:image/{kind};base64,{base64.b64encode(raw).decode()}"></p>'
 
 
 def _operators(ops: dict[str, dict[str, int]]) -> str:

@@ -27,7 +27,7 @@ def test_the_page_shows_its_pictures_and_loads_nothing(task: str, pictures: int,
     tags = Tags()
     tags.feed(page)
     assert len(tags.sources) == pictures
-    assert all(source.startswith("data:image/png;base64,") for source in tags.sources)
+    assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in tags.sources)
     assert not re.search(r"https?://|@import|url\(", page)
     assert "script" not in tags.names
     assert 'name=viewport content="width=device-width' in page

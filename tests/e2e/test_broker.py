@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -30,14 +30,15 @@ def urls() -> Iterator[dict[str, str]]:
     assert process.returncode == 0
 
 
+def keeper(kept: set[bytes]) -> Callable[[str, bytes, bool], None]:
+    return lambda _topic, payload, _retained: kept.add(payload)
+
+
 def test_a_message_crosses_from_each_protocol_to_each_other(urls: dict[str, str], eventually: Any) -> None:
     heard: dict[str, set[bytes]] = {name: set() for name in urls}
     connections = {}
     for name, url in urls.items():
-        keep = heard[name]
-        connections[name] = Connection(
-            Address.parse(url), client_id=f"test-{name}", on_message=lambda _topic, payload, _r, keep=keep: keep.add(payload)
-        )
+        connections[name] = Connection(Address.parse(url), client_id=f"test-{name}", on_message=keeper(heard[name]))
         connections[name].open(timeout_s=5)
         connections[name].subscribe("x/#")
     time.sleep(0.3)

@@ -32,10 +32,11 @@ def test_the_right_answer_costs_next_to_nothing() -> None:
     assert loss(np.full_like(t.heat, 0.1), t.box + 1)["loss"] > 1.5
 
 
-def test_boxes_far_from_any_object_cost_nothing() -> None:
+def test_boxes_far_from_any_object_are_not_wrong_but_kept_small() -> None:
     t = drawn()
-    wrong = np.where(t.box_weight > 0, t.box, 99.0)
-    assert loss(t.heat, wrong)["box"] == 0
+    quiet, loud = (loss(t.heat, np.where(t.box_weight > 0, t.box, far)) for far in (0.0, 9.0))
+    assert quiet["box"] == loud["box"] == 0
+    assert loud["loss"] > quiet["loss"]
 
 
 def test_anything_may_be_said_of_a_crowd() -> None:

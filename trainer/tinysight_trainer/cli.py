@@ -59,8 +59,8 @@ def train(
     *,
     task: Annotated[str, typer.Option(help="detect or classify.")],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
-    epochs: Annotated[int, typer.Option(help="How often every image is seen.", min=1)] = 14,
-    batch: Annotated[int, typer.Option(help="Images per step.", min=1)] = 32,
+    epochs: Annotated[int, typer.Option(help="How often every image is seen.", min=1)] = 13,
+    batch: Annotated[int, typer.Option(help="Images per step.", min=1)] = 16,
     size: Annotated[
         str | None, typer.Option("--input", help="WIDTHxHEIGHT of the model. [default: 128x96, or 64x64 to classify]")
     ] = None,

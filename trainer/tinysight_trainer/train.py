@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -62,7 +63,7 @@ class Config:
     width: int
     height: int
     epochs: int
-    batch: int = 32
+    batch: int = 16
     learning_rate: float = 2e-3
     weight_decay: float = 1e-3
     scale: float = 1.0
@@ -205,10 +206,10 @@ class _Loop:
 
     def restore(self, out: Path) -> tuple[int, list[dict[str, float]]]:
         """Take all state back; how many epochs are done, and their figures."""
-        with np.load(out / CHECKPOINT, allow_pickle=False) as held:
-            about = msgspec.json.decode(held["about"].tobytes())
-            for number, variable in enumerate([*self.model.variables, *self._optimizer.variables]):
-                variable.assign(held[f"v{number}"])
+        held = _read_checkpoint(out)
+        about = msgspec.json.decode(held["about"].tobytes())
+        for number, variable in enumerate([*self.model.variables, *self._optimizer.variables]):
+            variable.assign(held[f"v{number}"])
         return int(about["epoch"]), list(about["history"])
 
 
@@ -228,16 +229,21 @@ def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> 
         return
     if not (out / CHECKPOINT).is_file():
         raise TrainError(f"{out} has nothing to resume.", mend="Begin without --resume.")
-    try:
-        with np.load(out / CHECKPOINT, allow_pickle=False) as held:
-            about = msgspec.json.decode(held["about"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError, msgspec.MsgspecError) as error:
-        raise TrainError(f"{out / CHECKPOINT} is damaged.", mend="Begin anew in another --out.") from error
+    about = msgspec.json.decode(_read_checkpoint(out)["about"].tobytes())
     if about["config"] != asdict(config) or about["digest"] != data.digest:
         raise TrainError(
             f"{out} began with other settings or another data set.",
             mend="Give the same ones, or begin in another --out.",
         )
+
+
+def _read_checkpoint(out: Path) -> dict[str, Any]:
+    """All arrays of the checkpoint by name."""
+    try:
+        with np.load(io.BytesIO((out / CHECKPOINT).read_bytes()), allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainError(f"{out / CHECKPOINT} is damaged.", mend="Begin anew in another --out.") from error
 
 
 def _sides(data: Dataset) -> tuple[list[Example], list[Example], Examples]:
