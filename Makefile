@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARTS := edge converters trainer deploy
 
-.PHONY: help demo test check unit wheel schemas lock broker clean
+.PHONY: help demo test check unit schemas lock broker clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -12,7 +12,7 @@ help: ## what can be made
 demo: $(BIN)/.ready ## install into .venv, then the whole way: data, training, bundle, device, MQTT
 	$(BIN)/tinysight demo
 
-test: check unit wheel ## all that CI checks
+test: check unit ## all that CI checks
 
 check: $(BIN)/.ready ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -22,9 +22,6 @@ check: $(BIN)/.ready ## format, lint, types, import rules
 
 unit: $(BIN)/.ready ## the tests (one: make unit ARGS='tests/edge/test_track.py -k ends')
 	$(BIN)/python -m pytest $(ARGS)
-
-wheel: $(BIN)/.ready ## build the wheel, and run it in environments of its own
-	PYTHON=$(BIN)/python tests/wheel.sh
 
 schemas: $(BIN)/.ready ## write the JSON Schemas again after a change of the contract
 	$(BIN)/python -m tinysight_contract.schemas

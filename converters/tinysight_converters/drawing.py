@@ -1,6 +1,7 @@
 """Pictures of the proof: what both models see (JPEG), curves, classes, confusion (PNG).
 
-In: detections and truth.  Out: image files' bytes. Charts are matplotlib's, on a canvas of their own: no display, no global state.
+In: detections and truth.  Out: image files' bytes. Charts are matplotlib's, on a canvas of their own: no display, no
+global state.
 """
 
 import io
