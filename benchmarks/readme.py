@@ -50,10 +50,7 @@ table = "\n".join(f"| {name} | {float32} | {int8} |" for name, float32, int8 in 
 text = README.read_text(encoding="utf-8")
 text = put(text, "demo", f"{shown}\n\n({where})")
 text = put(text, "event", f"```json\n{json.dumps(json.loads(event), indent=1)}\n```")
-text = put(
-    text,
-    "figures",
-    f"The demo's detector, 128x96 pixels, 10 classes.\n\n| | float32 | int8 |\n|---|---|---|\n{table}\n\n{where}.",
-)
+head = "The demo's detector, 128x96 pixels, 10 classes.\n\n| | float32 | int8 |\n|---|---|---|"
+text = put(text, "figures", f"{head}\n{table}\n\n{where}.")
 README.write_text(text, encoding="utf-8")
 print(json.dumps(figures))

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -71,6 +72,7 @@ def demo(
 ) -> None:
     """The whole way in one go: data, training, int8 bundle, device, camera, MQTT. About 4 minutes on 2 cores."""
     begun_s = time.monotonic()
+    _check_installed()
     _make_folder(out)
     steps = _Steps(out)
     steps.say("Draw a data set: a conveyor whose parcels carry real handwritten digits")
@@ -148,6 +150,15 @@ class _Steps:
                 f"`tinysight {arguments[0]}` ended with status {done.returncode}.", mend="See what it said above."
             )
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, Any])
+
+
+def _check_installed() -> None:
+    """Say at once, and not after a minute, what is missing."""
+    for module in ("tensorflow", "iotcore"):
+        if find_spec(module) is None:
+            raise ConfigError(
+                f"`tinysight demo` needs {module}.", mend="Install everything with `pip install 'tinysight[all]'`."
+            )
 
 
 def _make_folder(out: Path) -> None:

@@ -212,7 +212,7 @@ def _picture(fleet: Fleet, address: Address) -> Group:
             f"{site}/{name}",
             {"online": "[green]online[/]", "offline": "[red]offline[/]"}[device.status.state] if device.status else "?",
             escape(f"{info.bundle.name} {info.bundle.version} {info.bundle.scheme}") if info else "?",
-            escape(" ".join(list(info.runtime.values())[:2])) if info else "?",
+            escape(f"{info.runtime.get('name', '?')} {info.runtime.get('version', '')}") if info else "?",
             f"{sum(flow.fps for flow in flows):.1f}" if health else "",
             f"{max((flow.frame_age_ms.p95 for flow in flows), default=0.0):.1f} ms" if health else "",
             str(health.outbox.depth) if health else "",

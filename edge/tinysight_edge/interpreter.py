@@ -132,10 +132,11 @@ def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str)
     return int(got["index"])
 
 
-MAX_GOLDEN_STEPS = 2
-"""Quantized outputs may differ this much between CPU kernels; more is another model or a broken runtime."""
-MAX_GOLDEN_DRIFT = 1e-3
-"""Likewise for float outputs, relative to the largest expected magnitude."""
+# How far outputs may be from those of the workstation: (mean, maximum), in steps of int8, or in shares of the largest
+# float. Kernels of different runtimes round differently: between LiteRT 2.3 and tflite-runtime 2.14 the belt detector
+# differs by 0.6 steps in the mean and 8 at most. Another model, or a broken kernel, differs by tens in the mean.
+MAX_STEPS = (2.0, 32.0)
+MAX_FLOAT_DRIFT = (1e-3, 1e-2)
 
 
 def golden_inputs(bundle: Bundle) -> NDArray[np.uint8]:
@@ -168,14 +169,15 @@ def self_test(bundle: Bundle, model: Model) -> str | None:
         got = model.run(prepare.from_picture(picture))
         for output in model.variant.outputs:
             want = expected[output.name][number].astype(np.float64)
-            drift = float(np.abs(got[output.name][0].astype(np.float64) - want).max())
-            most = (
-                MAX_GOLDEN_DRIFT * max(1.0, float(np.abs(want).max()))
-                if output.dtype == "float32"
-                else MAX_GOLDEN_STEPS
-            )
-            if not drift <= most:
-                return f"golden picture {number}: {output.name} is off by {drift:.4g}, at most {most:.4g} is expected"
+            drift = np.abs(got[output.name][0].astype(np.float64) - want)
+            scale, (mean, most) = 1.0, MAX_STEPS
+            if output.dtype == "float32":
+                scale, (mean, most) = max(1.0, float(np.abs(want).max())), MAX_FLOAT_DRIFT
+            if not (drift.mean() <= mean * scale and drift.max() <= most * scale):
+                return (
+                    f"golden picture {number}: {output.name} is off by {drift.mean():.3g} in the mean and "
+                    f"{drift.max():.3g} at most"
+                )
     return None
 
 

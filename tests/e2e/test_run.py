@@ -38,25 +38,27 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Sub:
     """``mosquitto_sub -v``: somebody else's reader."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, folder: Path) -> None:
         program = shutil.which("mosquitto_sub")
         if program is None:
             pytest.skip("mosquitto_sub is not installed: apt-get install mosquitto-clients")
         command = [program, "-p", str(port), "-v", "-q", "1", "-t", "tinysight/v1/#"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.out = folder / "mosquitto_sub.txt"
+        with self.out.open("wb") as out:  # a pipe would fill up and block it
+            self.process = subprocess.Popen(command, stdout=out)
         time.sleep(0.5)  # mosquitto_sub does not say when it has subscribed
 
     def end(self) -> list[tuple[t.Topic, bytes]]:
         time.sleep(0.5)
         self.process.terminate()
-        out, _ = self.process.communicate(timeout=10)
-        lines = [line.partition(" ") for line in out.splitlines()]
+        self.process.wait(10)
+        lines = [line.partition(" ") for line in self.out.read_text().splitlines()]
         return [(t.parse(topic), payload.encode()) for topic, _, payload in lines]
 
 
 @pytest.fixture
-def sub(mosquitto: Any) -> Iterator[Sub]:
-    reader = Sub(mosquitto.port)
+def sub(mosquitto: Any, tmp_path: Path) -> Iterator[Sub]:
+    reader = Sub(mosquitto.port, tmp_path)
     yield reader
     reader.process.kill()
     reader.process.wait()
