@@ -30,6 +30,7 @@ h1{font-size:1.5rem;margin:.5rem 0 0}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left}img{max-width:100%;height:auto;border-radius:.4rem;background:#fff}
+.wrap td{white-space:normal;text-align:left;vertical-align:top}
 code{font-size:.85em;overflow-wrap:anywhere;background:var(--soft);padding:.1rem .3rem;border-radius:.2rem}
 .note{opacity:.75;font-size:.9rem}.good{color:var(--good)}.bad{color:var(--bad)}
 """
@@ -181,10 +182,9 @@ def _provenance(manifest: Manifest, run: Run, examples: Examples) -> str:
     rows: list[list[Any]] = [
         ["data set", origin.dataset_digest],
         ["calibration", f"{len(examples.calibration)} pictures, {origin.calibration_digest}"],
-        ["seed", origin.seed],
         *([name, value] for name, value in origin.config.items()),
         *([name, version] for name, version in origin.tools.items()),
         *([name, f"{value:g}"] for name, value in run.figures.items()),
     ]
     lines = "".join(f"<tr><td>{_safe(name)}<td><code>{_safe(value)}</code>" for name, value in rows)
-    return f"<div class=scroll><table>{lines}</table></div>"
+    return f"<table class=wrap>{lines}</table>"

@@ -106,7 +106,9 @@ class Fleet:
 
 def watch(
     *,
-    broker: Annotated[str, typer.Option(help="mqtt://[user:password@]host[:port]; also mqtts, ws, wss.")],
+    broker: Annotated[
+        str, typer.Option(envvar="TINYSIGHT_BROKER", help="mqtt://[user:password@]host[:port]; also mqtts, ws, wss.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print each message as a line; end with a summary.")] = False,
     seconds: Annotated[float, typer.Option(help="End after this long; 0 goes on until Ctrl-C.", min=0)] = 0,
 ) -> None:
@@ -196,6 +198,7 @@ def _show_table(fleet: Fleet, heard: Heard, connection: Connection, until_s: flo
                     live.console.print(f"{message[0]}: {error.what}")
             if message is None or heard.empty():
                 live.update(_picture(fleet, address))
+    sys.stdout.write("\n")
 
 
 def _picture(fleet: Fleet, address: Address) -> Group:

@@ -22,7 +22,9 @@ def run(
             show_default=False,
         ),
     ],
-    broker: Annotated[str, typer.Option(help="mqtt://[user:password@]host[:port]; also mqtts, ws, wss.")],
+    broker: Annotated[
+        str, typer.Option(envvar="TINYSIGHT_BROKER", help="mqtt://[user:password@]host[:port]; also mqtts, ws, wss.")
+    ],
     site: Annotated[str, typer.Option(help="The site's id, a level of every topic.")],
     device: Annotated[str, typer.Option(help="The device's id, unique within the site.")],
     bundle: Annotated[Path | None, typer.Option(help="The bundle to run.", show_default=False)] = None,

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 IN_FLIGHT: Final = 64
 CONNECT_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = (1.0, 60.0)
+FIRST_REPORT_S: Final = 5.0
 TICK_S: Final = 0.1
 
 
@@ -41,7 +42,7 @@ class Publisher:
         client_id: of this device at the broker.
         online: topic and message that say we are here; sent first at every connect.
         offline: what the broker shall say when we vanish.
-        every_s: how often ``report`` is asked for a message.
+        every_s: how often ``report`` is asked for a message; also 5 s after each connect, and at the end.
         report: makes the health message of what it is told of the outbox.
     """
 
@@ -193,7 +194,7 @@ class Publisher:
         """Send until the connection is lost or all is said."""
         self._fresh.clear()
         in_flight: dict[int, int] = {}
-        sent_up_to, next_report_s = 0, time.monotonic()
+        sent_up_to, next_report_s = 0, time.monotonic() + min(FIRST_REPORT_S, self._every_s)
         while connection.alive:
             self._wake.wait(TICK_S)
             self._wake.clear()
@@ -247,6 +248,8 @@ class Publisher:
         return sent_up_to
 
     def _say_goodbye(self, connection: Connection) -> None:
+        self.state(*self._report(self._outbox_health()))
+        self._send_state(connection)
         topic, gone = self._offline
         done = replace(gone, reason="stopped", at=utc_now())
         message = connection.publish(str(topic), encode(done), qos=topic.QOS, retain=True)

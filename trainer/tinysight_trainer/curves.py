@@ -6,6 +6,7 @@ from typing import Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tinysight_contract.files import replace_file
 
@@ -36,6 +37,7 @@ def draw_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
             if min(learned + held) > 0:
                 axis.set_yscale("log")
             axis.set(title=name, xlabel="epoch")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.grid(alpha=0.25)
             axis.legend(frameon=False)
         figure.suptitle(title, fontweight="bold")
