@@ -17,21 +17,16 @@ ROLES: Final = {"heatmap", "box", "scores", "embedding"}
 
 
 def _open(content: bytes, runtime: Runtime) -> Any:  # noqa: ANN401 -- the runtimes have no types
+    from ai_edge_litert.interpreter import OpResolverType  # noqa: PLC0415 -- the workstation has LiteRT
+
     try:
         # Without a delegate, so that every tensor of the file is listed and not those of a fused partition.
-        kind = runtime.interpreter
-        resolver = _reference_resolver()
-        made = kind(model_content=content, experimental_op_resolver_type=resolver) if resolver else kind(content)
+        resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        made = runtime.interpreter(model_content=content, experimental_op_resolver_type=resolver)
         made.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         raise ConversionError(f"The converted model does not load: {error}.", mend="Report this as a bug.") from error
     return made
-
-
-def _reference_resolver() -> Any:  # noqa: ANN401 -- see above
-    from ai_edge_litert.interpreter import OpResolverType  # noqa: PLC0415 -- the workstation has LiteRT
-
-    return OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
 
 
 def tensors(content: bytes, runtime: Runtime) -> tuple[Tensor, list[Output]]:

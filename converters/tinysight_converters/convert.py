@@ -5,6 +5,7 @@ Nothing is written before all of it has succeeded.
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -16,8 +17,9 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from tinysight_contract import manifest as mf
-from tinysight_contract.bundle import LABELS, Bundle, file_ref, write_bundle
+from tinysight_contract.bundle import LABELS, Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import ConversionError
+from tinysight_contract.files import replace_file
 from tinysight_converters.audit import float_tensors, operators, tensors
 from tinysight_converters.metrics import best_threshold
 from tinysight_converters.proof import Proof, compare, detect_all, fit_all
@@ -69,6 +71,8 @@ def convert_run(
     """
     if not out.parent.is_dir():
         raise ConversionError(f"{out.parent} is no folder.", mend="Make it first.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ConversionError(f"{out} cannot be written.", mend="Name a file in a folder that you may write to.")
     run, examples = load_run(run_folder), load_examples(run_folder)
     runtime = find_runtime()
     root = Path(run.dataset)
@@ -117,12 +121,13 @@ def convert_run(
     files["report.json"] = report_json(manifest, run, examples, proofs, ops)
     files["report.html"] = report_html(manifest, run, examples, proofs, ops)
     manifest = replace(manifest, files={file: file_ref(data) for file, data in sorted(files.items())})
-    digest = write_bundle(out, manifest, files)
-    bundle = Bundle.open(out)
-    if (reason := self_test(bundle, Model.load(bundle))) is not None:
-        out.unlink()
-        raise ConversionError(f"The new bundle fails its own self-test: {reason}.", mend="Report this as a bug.")
-    return Converted(digest, bundle.size_bytes, manifest.thresholds.score, proofs)
+    raw = pack_bundle(manifest, files)
+    bundle = Bundle.parse(raw, source=str(out))
+    for scheme in SCHEMES:
+        if (reason := self_test(bundle, Model.load(bundle, scheme=scheme))) is not None:
+            raise ConversionError(f"The new bundle fails its own self-test: {reason}.", mend="Report this as a bug.")
+    replace_file(out, raw)
+    return Converted(bundle.digest, bundle.size_bytes, manifest.thresholds.score, proofs)
 
 
 def _draft(run: Run, *, name: str, version: str, release: int) -> mf.Manifest:

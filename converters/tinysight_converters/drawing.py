@@ -27,6 +27,11 @@ TILE_PX: Final = 360
 _HUES: Final = 10
 
 
+def _plain(labels: Sequence[str]) -> list[str]:
+    """Labels as they are: matplotlib would read mathematics between dollar signs."""
+    return [label.replace("$", r"\$") for label in labels]
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
@@ -69,7 +74,7 @@ def class_chart(labels: list[str], found: Mapping[str, Sequence[Detections]], tr
         ]
         axis.bar(place + offset, values, 0.38, color=COLOURS[scheme], label=scheme)
     axis.set(ylabel="AP50-95", ylim=(0, 1.02), xticks=place)
-    axis.set_xticklabels(labels, rotation=0 if max(map(len, labels)) < 4 else 45)
+    axis.set_xticklabels(_plain(labels), rotation=0 if max(map(len, labels)) < 4 else 45)
     axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return _png(figure)
 
@@ -107,8 +112,8 @@ def confusion_chart(labels: list[str], true: Sequence[Example], found: Sequence[
         for row, column in np.argwhere(counts):
             shade = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade, fontsize=8)
-        axis.set_xticks(range(len(labels)), labels, rotation=0 if max(map(len, labels)) < 4 else 60)
-        axis.set_yticks(range(len(labels)), labels)
+        axis.set_xticks(range(len(labels)), _plain(labels), rotation=0 if max(map(len, labels)) < 4 else 60)
+        axis.set_yticks(range(len(labels)), _plain(labels))
     axis.set(xlabel="taken for", ylabel="is")
     return _png(figure)
 

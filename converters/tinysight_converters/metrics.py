@@ -102,7 +102,8 @@ def hits(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], int]:
     """Every detection's score, whether it is right (same class, IoU), and how many objects there are.
 
-    What lies over a crowd counts neither way.
+    What is found within a crowd of its class counts neither way, as COCO defines it: by the share of the detection that
+    lies in the crowd.
     """
     scores: list[float] = []
     right: list[bool] = []
@@ -112,27 +113,40 @@ def hits(
         wanted += int((~crowd).sum())
         if not len(each):
             continue
-        overlap = iou_matrix(each.boxes_px, example.boxes_px) if len(ids) else np.zeros((len(each), 1), np.float32)
-        same = (each.class_ids[:, None] == ids[None]) if len(ids) else np.zeros((len(each), 1), bool)
-        free = ~crowd if len(ids) else np.zeros(1, bool)
-        for row, match, score in zip(overlap, same, each.scores, strict=True):
-            here = np.where(match & free, row, 0.0)
-            best = int(here.argmax())
-            hit = bool(here[best] >= iou)
+        same = each.class_ids[:, None] == ids[None]
+        overlap = np.where(same & ~crowd, iou_matrix(each.boxes_px, example.boxes_px), 0.0)
+        ignored = np.where(same & crowd, _share_within(each.boxes_px, example.boxes_px), 0.0)
+        for row, ignore, score in zip(overlap, ignored, each.scores, strict=True):
+            hit = bool((row >= iou).any())
             if hit:
-                free[best] = False
-            elif len(ids) and bool((row[crowd] > 0).any()):
+                overlap[:, int(row.argmax())] = 0.0  # an object is found once
+            elif bool((ignore >= iou).any()):
                 continue
             right.append(hit)
             scores.append(float(score))
     return np.array(scores), np.array(right, bool), wanted
 
 
+def _share_within(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Which share of each box (n, 4) lies in each box (m, 4), as (n, m)."""
+    common = np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]), 0, None)
+    area = np.maximum((a[:, 2:] - a[:, :2]).prod(1), 1e-9)
+    return np.asarray(common.prod(2) / area[:, None], np.float32)
+
+
 def best_threshold(found: Sequence[Detections], true: Sequence[Example]) -> float:
-    """The score from which on keeping detections gives the best F1 at IoU 0.5, within 0.05 to 0.9."""
+    """The threshold that gives the best F1 at IoU 0.5, within 0.05 to 0.9.
+
+    It lies half-way between two scores that occur, so that no rounding decides about either: int8 scores come in 256
+    steps, and many detections share one.
+    """
     scores, right, wanted = hits(found, true)
     if not right.any():
         return 0.3
     order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
     f1 = 2 * np.cumsum(right[order]) / (np.arange(1, len(order) + 1) + wanted)
-    return float(np.clip(scores[order][int(f1.argmax())], 0.05, 0.9))
+    f1[:-1][ranked[:-1] == ranked[1:]] = 0.0  # a threshold cannot part equal scores
+    best = int(f1.argmax())
+    below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
+    return float(np.clip((ranked[best] + below) / 2, 0.05, 0.9))

@@ -14,7 +14,6 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-import cv2
 import msgspec
 import numpy as np
 from msgspec import Meta, Struct
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import ConversionError, DataError
 from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import Input
-from tinysight_edge.sources import MAX_PIXELS
+from tinysight_edge.sources import decode_image
 
 __all__ = ["EXAMPLES", "MODEL", "BoxPx", "Example", "Examples", "Run", "load_examples", "load_run", "save_run"]
 
@@ -67,10 +66,9 @@ class Example(Struct, frozen=True, kw_only=True):
             raise DataError(f"{path} cannot be read: {error.strerror}.", mend="Put the data set back.") from error
         if hashlib.sha256(raw).hexdigest() != self.sha256:
             raise DataError(f"{path} has changed since it was first read.", mend="Train again on the changed data set.")
-        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
-        if image is None or image.shape[0] * image.shape[1] > MAX_PIXELS:
+        if (image := decode_image(raw)) is None:
             raise DataError(f"{path} is broken or no image.", mend="Repair it, or take it out of the data set.")
-        return np.asarray(image, np.uint8)
+        return image
 
     @property
     def boxes_px(self) -> NDArray[np.float32]:

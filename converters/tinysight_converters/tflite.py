@@ -1,8 +1,9 @@
 """The only user of TensorFlow's TFLite converter, in a child process because it leaks.
 
-``python -m tinysight_converters.tflite`` reads a job from its first argument (JSON) and writes one .tflite file per
-scheme. In: a Keras model with named outputs, fitted uint8 pictures to calibrate with.  Out: flatbuffers with a static
-batch of one, a signature with the model's own output names, built-in operators only.
+``python -P -m tinysight_converters.tflite`` reads a job from its first argument (JSON) and writes one .tflite file per
+scheme; with ``-P`` no module in the user's folder is taken for one of ours. In: a Keras model with named outputs,
+fitted uint8 pictures to calibrate with.  Out: flatbuffers with a static batch of one, a signature with the model's own
+output names, built-in operators only.
 """
 
 import os
@@ -48,7 +49,7 @@ def convert_model(model: Path, calibration: NDArray[np.uint8], schemes: tuple[st
         pictures = Path(folder) / "calibration.npy"
         np.save(pictures, calibration, allow_pickle=False)
         job = Job(model=str(model), calibration=str(pictures), targets=targets)
-        command = [sys.executable, "-m", "tinysight_converters.tflite", msgspec.json.encode(job).decode()]
+        command = [sys.executable, "-P", "-m", "tinysight_converters.tflite", msgspec.json.encode(job).decode()]
         env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
         try:
             done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, env=env, check=False)
@@ -66,7 +67,7 @@ def _work(job: Job) -> None:
     import keras  # noqa: PLC0415 -- the parent must not load TensorFlow
     import tensorflow as tf  # noqa: PLC0415 -- see above
 
-    model = keras.models.load_model(job.model, compile=False)
+    model = keras.models.load_model(job.model, compile=False, safe_mode=True)
     pictures = np.load(job.calibration, allow_pickle=False)
     with tempfile.TemporaryDirectory(prefix="tinysight-saved-") as folder:
         archive = keras.export.ExportArchive()

@@ -143,7 +143,7 @@ class _Steps:
             TinySightError: it failed.
         """
         console.print(f"         [dim]$ tinysight {' '.join(arguments)}[/]")
-        command = [sys.executable, "-m", "tinysight_deploy", *arguments, "--json"]
+        command = [sys.executable, "-P", "-m", "tinysight_deploy", *arguments, "--json"]
         done = subprocess.run(command, cwd=self._out, stdout=subprocess.PIPE, check=False)
         if done.returncode != 0:
             raise TinySightError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import CameraError
 from tinysight_edge.belt import Belt
 
-__all__ = ["IMAGE_SUFFIXES", "Source", "open_source"]
+__all__ = ["IMAGE_SUFFIXES", "Source", "decode_image", "open_source"]
 
 Image = NDArray[np.uint8]
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -182,12 +182,25 @@ def read_image(path: Path) -> Image:
         CameraError: it cannot be read or decoded, or has more than 100 million pixels.
     """
     try:
-        raw = np.fromfile(path, np.uint8)
+        raw = path.read_bytes()
     except OSError as error:
         raise CameraError(f"{path} cannot be read: {error.strerror}.", mend="Check the file and its rights.") from error
-    image = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
-    if image is None or image.shape[0] * image.shape[1] > MAX_PIXELS:
+    if (image := decode_image(raw)) is None:
         raise CameraError(f"{path} is broken or no image.", mend="Replace it or take it out of the folder.")
+    return image
+
+
+def decode_image(raw: bytes) -> Image | None:
+    """An image file's bytes as (H, W, 3) uint8 BGR, turned as its EXIF data says.
+
+    None when it is broken, no image, or has more than 100 million pixels.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
+    except cv2.error:  # OpenCV's own word for too many pixels
+        return None
+    if image is None or image.shape[0] * image.shape[1] > MAX_PIXELS:
+        return None
     return np.asarray(image, np.uint8)
 
 

@@ -59,8 +59,21 @@ def test_a_second_detection_of_one_object_is_a_false_alarm() -> None:
 
 def test_the_threshold_keeps_the_hits_and_drops_the_false_alarms() -> None:
     seen = [found((A, 0.9, 0)), found((A, 0.7, 0)), found((FAR, 0.4, 0))]
-    assert best_threshold(seen, [true((A, 0, False))] * 3) == pytest.approx(0.7)
+    assert best_threshold(seen, [true((A, 0, False))] * 3) == pytest.approx(0.55), "half-way to the false alarm"
     assert best_threshold([found()], [true()]) == 0.3
+
+
+def test_a_threshold_never_parts_equal_scores() -> None:
+    hit, alarm = found((A, 0.5, 0)), found((FAR, 0.5, 0))
+    seen = [found((A, 0.9, 0))] * 3 + [hit] + [alarm] * 6
+    assert best_threshold(seen, [true((A, 0, False))] * len(seen)) == pytest.approx(0.7)
+
+
+def test_only_what_lies_in_a_crowd_of_its_class_is_ignored() -> None:
+    truth = [true((B, 0, True))]
+    touching, other = found(((28.0, 8.0, 60.0, 40.0), 0.9, 0)), found((B, 0.9, 1))
+    for seen, right in ((touching, [False]), (other, [False]), (found((B, 0.9, 0)), [])):
+        assert hits([seen], truth)[1].tolist() == right
 
 
 def test_agreement_is_one_for_the_same_and_falls_with_each_difference() -> None:

@@ -1,6 +1,9 @@
 """A data set is checked before it is trusted: each fault is one line that says what and what to do."""
 
 import json
+import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,16 @@ import pytest
 from tinysight_contract.errors import DataError
 from tinysight_trainer.dataset import read_dataset
 
-Spoil = Callable[[Path, dict[str, Any]], None]
+Spoil = Callable[[Path, dict[str, Any]], object]
+
+
+def png_head(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds nothing."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+HUGE = png_head(1 << 20, 1 << 20)
 
 
 def image(path: Path, shade: int = 0, size: tuple[int, int] = (40, 60)) -> None:
@@ -114,10 +126,20 @@ def change(key: str, index: int, **fields: Any) -> Spoil:
         pytest.param(change("categories", 0, name="cat"), "category twice", id="category name twice"),
         pytest.param(change("images", 1, width=0), "no COCO file", id="image without width"),
         pytest.param(lambda _r, c: c.update(images=[], annotations=[]), "no images", id="empty set"),
+        pytest.param(change("images", 1, width=61), "has 60x40 pixels", id="annotations of another size"),
+        pytest.param(change("images", 1, width=40, height=60), "EXIF", id="annotations of the unturned image"),
+        pytest.param(change("images", 1, file_name="a\x00b.png"), "no usable file name", id="name with a zero byte"),
+        pytest.param(change("categories", 0, name="d\nog"), "no usable label", id="label of two lines"),
         pytest.param(
-            lambda _r, c: c["categories"].append({"id": 9, "name": "owl"}),
-            "'owl' has no example",
-            id="class without example",
+            lambda root, _c: (root / "images" / "3.png").write_bytes(b"\x89PNG"), r"3\.png is broken", id="broken image"
+        ),
+        pytest.param(
+            lambda root, _c: (root / "images" / "3.png").write_bytes(HUGE), r"3\.png is broken", id="a trillion pixels"
+        ),
+        pytest.param(
+            lambda _r, c: [each.update(iscrowd=1) for each in c["annotations"] if each["category_id"] == 6],
+            "'dog' has no example",
+            id="class of crowds only",
         ),
         pytest.param(lambda _r, c: c.pop("categories"), "no COCO file", id="no categories"),
     ],
@@ -148,14 +170,59 @@ def test_annotations_that_are_no_json_are_named(raw: bytes, tmp_path: Path) -> N
         read_dataset(tmp_path, "detect")
 
 
-def test_a_broken_image_is_named_when_it_is_read(coco: tuple[Path, dict[str, Any]]) -> None:
+def test_a_category_without_annotations_is_left_out_with_a_note(coco: tuple[Path, dict[str, Any]]) -> None:
     root, content = coco
-    (root / "images" / "7.png").write_bytes(b"\x89PNG")
+    content["categories"].append({"id": 0, "name": "animals"})
     write(root, content)
     data = read_dataset(root, "detect")
-    example = next(each for held in data.splits.values() for each in held if each.name == "images/7.png")
-    with pytest.raises(DataError, match=r"7\.png is broken"):
-        example.picture(root)
+    assert data.labels == ("cat", "dog")
+    assert "animals" in data.notes[0]
+
+
+def test_the_same_image_is_never_on_both_sides(coco: tuple[Path, dict[str, Any]]) -> None:
+    root, content = coco
+    for i in range(10):
+        shutil.copy(root / "images" / f"{i}.png", root / "images" / f"copy-{i}.png")
+        content["images"].append({"id": 100 + i, "file_name": f"copy-{i}.png", "width": 60, "height": 40})
+    write(root, content)
+    splits = read_dataset(root, "detect").splits
+    digests = {split: {each.sha256 for each in held} for split, held in splits.items()}
+    assert not digests["train"] & digests["test"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        pytest.param(("train", "val"), "val.json is no split", id="a split of another name"),
+        pytest.param(("train",), "has no test.json", id="no test"),
+        pytest.param(("train", "test"), "is the same image as", id="one image in two splits"),
+    ],
+)
+def test_a_fault_in_given_splits_is_named(names: tuple[str, ...], said: str, coco: tuple[Path, dict[str, Any]]) -> None:
+    root, content = coco
+    (root / "annotations").mkdir()
+    for name in names:
+        (root / "annotations" / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=said):
+        read_dataset(root, "detect")
+
+
+def test_a_test_split_without_objects_is_refused(coco: tuple[Path, dict[str, Any]]) -> None:
+    root, content = coco
+    (root / "annotations").mkdir()
+    image(root / "images" / "empty.png", 200)
+    empty = {"id": 99, "file_name": "empty.png", "width": 60, "height": 40}
+    (root / "annotations" / "train.json").write_text(json.dumps(content))
+    (root / "annotations" / "test.json").write_text(json.dumps({**content, "images": [empty], "annotations": []}))
+    with pytest.raises(DataError, match="nothing to be found"):
+        read_dataset(root, "detect")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for number, label in enumerate(("bus", "train")):
+        for i in range(12):
+            image(tmp_path / label / f"{i}.png", number * 20 + i)
+    assert read_dataset(tmp_path, "classify").labels == ("bus", "train")
 
 
 def test_an_image_that_changed_after_it_was_read_is_named(coco: tuple[Path, dict[str, Any]]) -> None:
@@ -168,9 +235,9 @@ def test_an_image_that_changed_after_it_was_read_is_named(coco: tuple[Path, dict
 
 
 def test_a_folder_of_images_per_class_is_read(tmp_path: Path) -> None:
-    for label in ("dog", "cat"):
+    for number, label in enumerate(("dog", "cat")):
         for i in range(12):
-            image(tmp_path / label / f"{i}.png", i)
+            image(tmp_path / label / f"{i}.png", number * 20 + i)
     (tmp_path / "cat" / "notes.txt").write_text("no image")
     data = read_dataset(tmp_path, "classify")
     assert data.labels == ("cat", "dog")
@@ -179,8 +246,8 @@ def test_a_folder_of_images_per_class_is_read(tmp_path: Path) -> None:
 
 
 def test_given_splits_of_classes_hold_and_an_unknown_class_is_refused(tmp_path: Path) -> None:
-    for split, label in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
-        image(tmp_path / split / label / "0.png")
+    for shade, (split, label) in enumerate((("train", "a"), ("train", "b"), ("test", "a"), ("test", "b"))):
+        image(tmp_path / split / label / "0.png", shade)
     assert len(read_dataset(tmp_path, "classify").splits["test"]) == 2
     image(tmp_path / "test" / "c" / "0.png")
     with pytest.raises(DataError, match="training lacks"):

@@ -33,7 +33,7 @@ def belt(
         int, typer.Option(help="Training images; calibration and test images come on top.", min=1)
     ] = 3000,
     frames: Annotated[int, typer.Option(help="Frames of a video, at 15 a second.", min=1)] = 300,
-    seed: Annotated[int, typer.Option(help="Of everything.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything.", min=0, max=2**32 - 1)] = 0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -43,7 +43,7 @@ def belt(
     from tinysight_edge.console import console, finish
     from tinysight_trainer.synth import belt_dataset, belt_video
 
-    if out.suffix == ".mp4":
+    if out.suffix.lower() == ".mp4":
         finish({"video": str(out), "frames": belt_video(out, frames=frames, seed=seed)}, as_json=as_json)
         return
     with Progress(console=console, transient=True, disable=quiet) as bar:
@@ -66,14 +66,14 @@ def train(
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="At its peak.", min=1e-7, max=1.0)] = 2e-3,
     scale: Annotated[float, typer.Option(help="Of the model's channels.", min=0.25, max=4.0)] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything random.", min=0, max=2**32 - 1)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed training stopped.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a detector or a classifier on your images. Ctrl-C or a power cut: go on with --resume."""
     from tinysight_contract.errors import ConfigError
-    from tinysight_edge.console import finish
+    from tinysight_edge.console import console, finish
     from tinysight_edge.quiet import without_lines
     from tinysight_trainer.dataset import read_dataset
 
@@ -81,6 +81,8 @@ def train(
         raise ConfigError(f"There is no task {task!r}.", mend="Choose --task detect or --task classify.")
     width, height = _parse_size(size or ("128x96" if task == "detect" else "64x64"))
     checked = read_dataset(data, task)
+    for note in checked.notes:
+        console.print(note)
     with without_lines(b"WARNING: All log messages before", b"I0000"):
         from tinysight_trainer.train import Config
         from tinysight_trainer.train import train as train_model

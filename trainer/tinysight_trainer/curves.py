@@ -40,7 +40,7 @@ def draw_curves(history: list[dict[str, float]], path: Path, *, title: str) -> N
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.grid(alpha=0.25)
             axis.legend(frameon=False)
-        figure.suptitle(title, fontweight="bold")
+        figure.suptitle(title.replace("$", r"\$"), fontweight="bold")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
     replace_file(path, buffer.getvalue())

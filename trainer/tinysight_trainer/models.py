@@ -1,7 +1,7 @@
 """The detector and the classifier: small residual networks that survive int8.
 
 In: task, labels, input size, width.  Out: a Keras model that takes raw pictures (batch, height, width, 3), 0..255.
-Rules, each measured (docs/int8.md): normalisation inside the graph, plain 3x3 convolutions, ReLU6, bilinear
+Rules that keep int8 as good as float: normalisation inside the graph, plain 3x3 convolutions, ReLU6, bilinear
 upsampling, addition instead of concatenation, one named output per meaning, decoding on the host.
 """
 

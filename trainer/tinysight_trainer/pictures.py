@@ -7,7 +7,7 @@ sees the same ones.
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -64,9 +64,7 @@ class Batch:
     class_ids: NDArray[np.int32] | None
 
 
-def load_pictures(
-    examples: list[Example], root: Path, spec: Input, *, progress: Callable[[int], None] = lambda _done: None
-) -> Pictures:
+def load_pictures(examples: list[Example], root: Path, spec: Input) -> Pictures:
     """Read and fit all examples.
 
     Raises:
@@ -85,14 +83,13 @@ def load_pictures(
         boxes.append(fit.to_model(example.boxes_px))
         class_ids.append(np.array(example.class_ids, np.int32))
         crowd.append(np.array(example.crowd, bool))
-        progress(number + 1)
     return Pictures(images, boxes, class_ids, crowd)
 
 
 def batches(
     pictures: Pictures, grid: Grid | None, *, size: int, seed: int, epoch: int, augment: bool
 ) -> Iterator[Batch]:
-    """One epoch in random order; made ahead in a thread. An incomplete last batch is left out when augmenting.
+    """One epoch in random order; made ahead in a thread. When augmenting, what does not fill a batch is left out.
 
     Args:
         pictures: to learn from.
@@ -110,22 +107,24 @@ def batches(
     made: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
     stop = threading.Event()
 
+    def put(item: Batch | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                made.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
     def produce() -> None:
         try:
             for number, start in enumerate(range(0, len(order), size)):
-                rng = np.random.default_rng((seed, epoch, number)) if augment else None
-                batch = _make(pictures, order[start : start + size], grid, rng)
-                while not stop.is_set():
-                    try:
-                        made.put(batch, timeout=0.1)
-                        break
-                    except queue.Full:
-                        continue
                 if stop.is_set():
                     return
-            made.put(None)
+                rng = np.random.default_rng((seed, epoch, number)) if augment else None
+                put(_make(pictures, order[start : start + size], grid, rng))
+            put(None)
         except BaseException as error:  # noqa: BLE001 -- handed to the reader, who raises it
-            made.put(error)
+            put(error)
 
     thread = threading.Thread(target=produce, name="batches", daemon=True)
     thread.start()

@@ -24,7 +24,7 @@ from tinysight_edge.belt import LABELS, Belt, Split, Truth
 __all__ = ["belt_dataset", "belt_video", "split_sizes"]
 
 FRAMES_PER_BELT: Final = 4
-APART: Final = 97  # frames between two pictures of one belt: more than a parcel needs to pass
+APART: Final = 120  # frames between two pictures of one belt: more than a parcel needs to pass
 JPEG_QUALITY: Final = 95
 
 
@@ -48,7 +48,10 @@ def belt_dataset(out: Path, *, images: int, seed: int, progress: Callable[[int, 
     if images < 1:
         raise ConfigError(f"{images} images are no data set.", mend="Give --images 100 or more.")
     sizes = split_sizes(images)
-    with _new_folder(out) as folder, ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with (
+        _new_folder(out.absolute()) as folder,
+        ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool,
+    ):
         (folder / "annotations").mkdir()
         done = 0
         for split, count in sizes.items():
@@ -89,6 +92,8 @@ def belt_video(out: Path, *, frames: int, seed: int, fps: float = 15.0) -> int:
                 [{"parcel": t.parcel, "label": LABELS[t.label], "box": t.box_px, "clear": t.clear} for t in shown]
             )
         writer.release()
+        if cv2.VideoCapture(str(part)).get(cv2.CAP_PROP_FRAME_COUNT) != frames:
+            raise ConfigError(f"{out} could not be written whole.", mend="Free some space.")
         content = {"width": belt.width, "height": belt.height, "fps": fps, "frames": truth}
         replace_file(out.with_suffix(".truth.json"), msgspec.json.encode(content))
         part.replace(out)

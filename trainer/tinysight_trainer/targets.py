@@ -45,7 +45,7 @@ class Targets:
         heat: float32 (h, w, labels), 1 at centres, falling off around them.
         heat_weight: float32 (h, w, 1), 0 where a crowd makes any answer right.
         box: float32 (h, w, 4): dx, dy, log w, log h in cells.
-        box_weight: float32 (h, w, 1); sums to one per object.
+        box_weight: float32 (h, w, 1); sums to about one per object, however large.
     """
 
     heat: Floats

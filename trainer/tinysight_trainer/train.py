@@ -39,6 +39,7 @@ __all__ = ["Config", "Progress", "train"]
 CHECKPOINT: Final = "checkpoint.npz"
 HISTORY: Final = "history.csv"
 VALIDATION_SHARE: Final = 0.05
+MIN_VALIDATION: Final = 50  # or a fifth of the training split, if that is less
 MAX_CALIBRATION: Final = 200
 WARM_UP_SHARE: Final = 0.05
 
@@ -110,12 +111,12 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
     )
     loop = _Loop(model, config, steps_per_epoch=max(1, len(train_set) // min(config.batch, len(train_set))))
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / EXAMPLES, msgspec.json.encode(examples))
     done, history = loop.restore(out) if resume else (0, [])
     spent_s = history[-1]["seconds"] if history else 0.0
     progress.begin(steps=loop.steps, done=done * loop.steps_per_epoch)
     if not done:
         loop.save(out, 0, [], config, data.digest)
+    replace_file(out / EXAMPLES, msgspec.json.encode(examples))
     for epoch in range(done, config.epochs):
         row = {"epoch": float(epoch + 1), **loop.epoch(train_set, grid, epoch, progress)}
         row |= loop.evaluate(val_set, grid)
@@ -124,6 +125,7 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
         loop.save(out, epoch + 1, history, config, data.digest)
         _write_history(out, history)
         progress.epoch(row)
+    _write_history(out, history)
     figures = {
         "train_s": round(history[-1]["seconds"], 2),
         "epochs": float(config.epochs),
@@ -199,7 +201,13 @@ class _Loop:
         variables = [*self.model.variables, *self._optimizer.variables]
         arrays = {f"v{number}": np.asarray(variable) for number, variable in enumerate(variables)}
         # The generators inside layers (dropout) are among the model's variables in Keras 3.
-        about = {"epoch": epoch, "history": history, "config": asdict(config), "digest": digest}
+        about = {
+            "version": __version__,
+            "epoch": epoch,
+            "history": history,
+            "config": asdict(config),
+            "digest": digest,
+        }
         buffer = io.BytesIO()
         np.savez(buffer, about=np.frombuffer(msgspec.json.encode(about), np.uint8), **arrays)  # type: ignore[arg-type]  # numpy types **kwds as bool
         replace_file(out / CHECKPOINT, buffer.getvalue())
@@ -230,6 +238,8 @@ def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> 
     if not (out / CHECKPOINT).is_file():
         raise TrainError(f"{out} has nothing to resume.", mend="Begin without --resume.")
     about = msgspec.json.decode(_read_checkpoint(out)["about"].tobytes())
+    if about["version"] != __version__:
+        raise TrainError(f"{out} was begun by TinySight {about['version']}.", mend="Begin anew in another --out.")
     if about["config"] != asdict(config) or about["digest"] != data.digest:
         raise TrainError(
             f"{out} began with other settings or another data set.",
@@ -241,20 +251,27 @@ def _read_checkpoint(out: Path) -> dict[str, Any]:
     """All arrays of the checkpoint by name."""
     try:
         with np.load(io.BytesIO((out / CHECKPOINT).read_bytes()), allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: held[name] for name in held.files}
+            msgspec.json.decode(arrays["about"].tobytes())
+            return arrays
+    except (OSError, KeyError, msgspec.MsgspecError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TrainError(f"{out / CHECKPOINT} is damaged.", mend="Begin anew in another --out.") from error
 
 
 def _sides(data: Dataset) -> tuple[list[Example], list[Example], Examples]:
-    """What is learned from, what only measures the loss, and what the conversion gets."""
+    """What is learned from, what only measures the loss, and what the conversion gets.
+
+    Calibration pictures also tune the threshold, so none of them may be learned from: without a split of their own they
+    are the validation pictures.
+    """
     held = list(data.splits["train"])
     order = np.random.default_rng(0).permutation(len(held))
-    count = max(1, int(len(held) * VALIDATION_SHARE)) if len(held) > 1 else 0
+    count = max(int(len(held) * VALIDATION_SHARE), min(MIN_VALIDATION, len(held) // 5))
     validation = [held[i] for i in order[:count]] or held
     learning = [held[i] for i in sorted(order[count:])]
-    calibration = list(data.splits.get("calibration") or [held[i] for i in order[:MAX_CALIBRATION]])
-    return learning, validation, Examples(calibration=calibration, test=list(data.splits["test"]))
+    given = list(data.splits.get("calibration", ()))
+    calibration = [given[i] for i in np.random.default_rng(0).permutation(len(given))] or validation
+    return learning, validation, Examples(calibration=calibration[:MAX_CALIBRATION], test=list(data.splits["test"]))
 
 
 def _grid(data: Dataset, config: Config) -> Grid | None:
