@@ -32,7 +32,7 @@ EXAMPLES: Final = "examples.json"
 MODEL: Final = "model.keras"
 
 T = TypeVar("T")
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 BoxPx = tuple[float, float, float, float]
 
 

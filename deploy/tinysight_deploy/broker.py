@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -110,12 +111,16 @@ def broker(
     """
     if not 1 <= port <= 65533:
         raise BrokerError(f"Port {port} is out of range.", mend="Choose one from 1 to 65533.")
+    try:
+        host = str(IPv4Address("127.0.0.1" if host == "localhost" else host))
+    except ValueError as error:
+        raise BrokerError(f"{host!r} is no IPv4 address.", mend="Give --host 127.0.0.1 or 0.0.0.0.") from error
     ports = Ports(port, port + 1, port + 2)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     with running_broker(ports, host=host):
-        if host not in {"127.0.0.1", "localhost", "::1"}:
+        if not IPv4Address(host).is_loopback:
             console.print(f"Whoever reaches {host} may read and write everything here.")
         finish(
             {

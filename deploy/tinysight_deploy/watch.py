@@ -9,8 +9,10 @@ import signal
 import sys
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -32,6 +34,38 @@ CONNECT_TIMEOUT_S: Final = 5.0
 EVENTS_SHOWN: Final = 10
 
 
+class Numbers:
+    """A set of whole numbers, held as runs, so that it stays small however many there are."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, number: int) -> bool:
+        """Take a number in; False if it is there already."""
+        at = bisect_right(self._starts, number)
+        if at and number <= self._ends[at - 1]:
+            return False
+        joins_left = bool(at) and self._ends[at - 1] == number - 1
+        joins_right = at < len(self._starts) and self._starts[at] == number + 1
+        if joins_left and joins_right:
+            self._ends[at - 1] = self._ends.pop(at)
+            del self._starts[at]
+        elif joins_left:
+            self._ends[at - 1] = number
+        elif joins_right:
+            self._starts[at] = number
+        else:
+            self._starts.insert(at, number)
+            self._ends.insert(at, number)
+        return True
+
+    @property
+    def gaps(self) -> int:
+        """How many numbers between the least and the greatest are not there."""
+        return sum(start - end - 1 for start, end in zip(self._starts[1:], self._ends, strict=False))
+
+
 @dataclass
 class _Device:
     status: Status | None = None
@@ -39,7 +73,7 @@ class _Device:
     health: Health | None = None
     cameras: dict[str, CameraStatus] = field(default_factory=dict)
     counts: dict[str, Counts] = field(default_factory=dict)
-    seqs: dict[str, set[int]] = field(default_factory=dict)
+    heard: dict[str, Numbers] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,9 +112,7 @@ class Fleet:
     @property
     def missing(self) -> int:
         """Events that are known to exist and did not come: the gaps in each boot's numbers since the first heard."""
-        return sum(
-            max(seqs) - min(seqs) + 1 - len(seqs) for device in self.devices.values() for seqs in device.seqs.values()
-        )
+        return sum(numbers.gaps for device in self.devices.values() for numbers in device.heard.values())
 
     def _note(self, where: t.Topic, message: msgspec.Struct) -> None:
         device = self.devices.setdefault((where.site, where.device), _Device())
@@ -95,11 +127,9 @@ class Fleet:
         elif isinstance(message, Counts) and isinstance(where, t.CountsTopic):
             device.counts[where.camera] = message
         elif isinstance(message, Event):
-            seqs = device.seqs.setdefault(message.boot_id, set())
-            if message.seq in seqs:
+            if not device.heard.setdefault(message.boot_id, Numbers()).add(message.seq):
                 self.repeated += 1
                 return
-            seqs.add(message.seq)
             self.events += 1
             self.recent.append(message)
 
@@ -195,10 +225,22 @@ def _show_table(fleet: Fleet, heard: Heard, connection: Connection, until_s: flo
                 try:
                     fleet.hear(message[0], message[1])
                 except ContractError as error:
-                    live.console.print(f"{message[0]}: {error.what}")
+                    live.console.print(_safe(f"{message[0]}: {error.what}"))
             if message is None or heard.empty():
                 live.update(_picture(fleet, address))
     sys.stdout.write("\n")
+
+
+def _safe(text: str) -> str:
+    """Text from outside, with nothing in it that would colour or move the terminal."""
+    return escape("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
+
+
+def _clock(at: datetime) -> str:
+    try:
+        return at.astimezone().strftime("%H:%M:%S")
+    except (OverflowError, ValueError):  # the year 1 or 9999, in another time zone
+        return "?"
 
 
 def _picture(fleet: Fleet, address: Address) -> Group:
@@ -214,8 +256,8 @@ def _picture(fleet: Fleet, address: Address) -> Group:
         devices.add_row(
             f"{site}/{name}",
             {"online": "[green]online[/]", "offline": "[red]offline[/]"}[device.status.state] if device.status else "?",
-            escape(f"{info.bundle.name} {info.bundle.version} {info.bundle.scheme}") if info else "?",
-            escape(f"{info.runtime.get('name', '?')} {info.runtime.get('version', '')}") if info else "?",
+            _safe(f"{info.bundle.name} {info.bundle.version} {info.bundle.scheme}") if info else "?",
+            _safe(f"{info.runtime.get('name', '?')} {info.runtime.get('version', '')}") if info else "?",
             f"{sum(flow.fps for flow in flows):.1f}" if health else "",
             f"{max((flow.frame_age_ms.p95 for flow in flows), default=0.0):.1f} ms" if health else "",
             str(health.outbox.depth) if health else "",
@@ -223,16 +265,16 @@ def _picture(fleet: Fleet, address: Address) -> Group:
         for camera, state in sorted(device.cameras.items()):
             present = device.counts[camera].objects if camera in device.counts else {}
             shown = "  ".join(f"{label}:{count}" for label, count in present.items() if count)
-            cameras.add_row(f"{site}/{name}/{camera}", state.state, escape(shown) or "nothing")
+            cameras.add_row(f"{site}/{name}/{camera}", state.state, _safe(shown) or "nothing")
     events = Table(title=f"Events: {fleet.events}, {fleet.missing} missing", title_justify="left", expand=True)
     for column in ("time", "camera", "what", "label", "score", "age", "seq"):
         events.add_column(column)
     for event in reversed(fleet.recent):
         events.add_row(
-            event.seen_at.astimezone().strftime("%H:%M:%S"),
+            _clock(event.seen_at),
             f"{event.device}/{event.camera}",
             {"start": "[green]start[/]", "update": "update", "end": "[dim]end[/]"}[event.type],
-            escape(event.label),
+            _safe(event.label),
             f"{event.score:.2f}",
             f"{event.track.age_s:.1f} s",
             str(event.seq),

@@ -111,7 +111,7 @@ class Bundle:
             manifest = parse_manifest(members.pop(MANIFEST))
         except BundleError as error:
             raise BundleError(f"{source}: {error.what}", mend=error.mend) from error
-        except (tarfile.TarError, EOFError, ValueError, KeyError) as error:
+        except (tarfile.TarError, EOFError, ValueError, KeyError, RecursionError) as error:
             raise BundleError(f"{source} is damaged or no bundle: {error}.", mend=_AGAIN) from error
         if (reason := _mismatch(manifest, members)) is not None:
             raise BundleError(f"{source}: {reason}.", mend=_AGAIN)

@@ -37,12 +37,14 @@ __all__ = [
 SCHEMA: Final = "1.0"
 MAX_MANIFEST_BYTES: Final = 1 << 20
 
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="a plain name, no folders")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
+FileName = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?![\s\S])", description="a plain name, no folders")
+]
 Side = Annotated[int, Meta(ge=1, le=8192)]
 Positive = Annotated[int, Meta(ge=1)]
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
-Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?$")]
+Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?(?![\s\S])")]
 
 
 class FileRef(Struct, frozen=True, kw_only=True):
@@ -151,8 +153,8 @@ class Provenance(Struct, frozen=True, kw_only=True):
 class Manifest(Struct, frozen=True, kw_only=True):
     """All that a bundle promises. ``files`` names every member besides the manifest itself."""
 
-    schema: Annotated[str, Meta(pattern=r"^\d+\.\d+$")] = SCHEMA
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    schema: Annotated[str, Meta(pattern=r"^\d+\.\d+(?![\s\S])")] = SCHEMA
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?![\s\S])")]
     version: Version
     release: Annotated[int, Meta(ge=0)]
     task: Literal["detect", "classify"]
@@ -205,7 +207,7 @@ def parse_manifest(raw: bytes) -> Manifest:
                 mend="Update TinySight, or convert the bundle again with a matching version.",
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"The manifest cannot be read: {error}.", mend=_AGAIN) from error
     if (reason := contradiction(manifest)) is not None:
         raise BundleError(f"The manifest contradicts itself: {reason}.", mend=_AGAIN)
@@ -232,11 +234,23 @@ def contradiction(manifest: Manifest) -> str | None:
     return None
 
 
+def _tensor_contradiction(tensor: Tensor) -> str | None:
+    if tensor.dtype == "float32":
+        return f"{tensor.name} is float and has a scale" if tensor.scale else None
+    low, high = (0, 255) if tensor.dtype == "uint8" else (-128, 127)
+    if tensor.scale <= 0 or not low <= tensor.zero_point <= high:
+        return f"{tensor.name} has scale {tensor.scale} and zero point {tensor.zero_point}, which {tensor.dtype} cannot"
+    return None
+
+
 def _variant_contradiction(manifest: Manifest, variant: Variant, channels: int) -> str | None:
     side = (manifest.input.height, manifest.input.width)
     want_input = [1, *side, channels] if manifest.input.layout == "NHWC" else [1, channels, *side]
     if variant.input.shape != want_input:
         return f"it takes {variant.input.shape}, the input is {want_input}"
+    for tensor in (variant.input, *variant.outputs):
+        if (reason := _tensor_contradiction(tensor)) is not None:
+            return reason
     if sorted(variant.golden) != sorted(output.name for output in variant.outputs):
         return "it lacks golden outputs"
     missing = sorted({variant.file, *variant.golden.values()} - set(manifest.files))

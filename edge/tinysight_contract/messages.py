@@ -51,8 +51,8 @@ __all__ = [
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
 
 Time = Annotated[datetime, Meta(tz=True, description="UTC, ISO 8601")]
-Id = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bundle file")]
+Id = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?![\s\S])")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])", description="SHA-256 of the bundle file")]
 Unit = Annotated[float, Meta(ge=0.0, le=1.0)]
 Count = Annotated[int, Meta(ge=0)]
 Millis = Annotated[float, Meta(ge=0.0, description="milliseconds")]
@@ -121,7 +121,7 @@ class Percentiles(Struct, frozen=True, kw_only=True):
 
 
 class CameraHealth(Struct, frozen=True, kw_only=True):
-    """One camera's flow since the last report. Every frame that was not inferred is in ``dropped`` under its cause."""
+    """One camera's flow since the last report. Frames replaced by newer ones are in ``dropped``, by cause."""
 
     fps: Annotated[float, Meta(ge=0.0)]
     frames: Count
@@ -294,7 +294,7 @@ class Frame(Struct, frozen=True, kw_only=True):
 class Alert(Struct, frozen=True, kw_only=True):
     """``alert/<code>``: a standing problem and its remedy; an empty payload clears it."""
 
-    severity: Annotated[str, Meta(pattern="^(warning|error)$")]
+    severity: Annotated[str, Meta(pattern=r"^(warning|error)(?![\s\S])")]
     what: str
     mend: str
     since: Time
@@ -376,7 +376,7 @@ def decode(payload: bytes, kind: type[M]) -> M:
         )
     try:
         return msgspec.json.decode(payload, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ContractError(
             f"Not a valid {kind.__name__}: {error}.", mend=f"Compare it with schemas/{kind.__name__.lower()}.json."
         ) from error

@@ -83,11 +83,6 @@ class Topic:
         )
 
     @classmethod
-    def any(cls) -> str:
-        """The subscription filter that matches this topic of every device."""
-        return f"{ROOT}/+/+/" + re.sub(r"\{\w+\}", "+", cls.TAIL)
-
-    @classmethod
     def parse(cls, text: str) -> Self:
         """Read a topic back.
 

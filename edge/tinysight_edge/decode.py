@@ -124,6 +124,8 @@ class _CenterNetDecoder:
         boxes = np.stack((centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h), 1)
         scores = np.clip(_real(value, self._heat), 0.0, 1.0)
         boxes, class_ids = boxes.astype(np.float32), class_ids.astype(np.int32)
+        finite = np.isfinite(boxes).all(1)  # a float model may answer anything
+        boxes, scores, class_ids = boxes[finite], scores[finite], class_ids[finite]
         keep = _distinct(boxes, scores, class_ids, self._iou)
         return Detections(boxes[keep], scores[keep], class_ids[keep])
 

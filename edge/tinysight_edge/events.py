@@ -30,12 +30,14 @@ class Moment:
         at_s: the same in the source's seconds, as in the tracks.
         frame: its size.
         latency: what it has cost so far.
+        clock_synced: whether the clock is known to be right; None when that is not known.
     """
 
     at: datetime
     at_s: float
     frame: FrameSize
     latency: LatencyMs
+    clock_synced: bool | None
 
 
 class Sequence:
@@ -88,11 +90,10 @@ class Lives:
     Args:
         who: goes into every event.
         sequence: of the device.
-        clock_synced: whether the clock is known to be right; None when that is not known.
     """
 
-    def __init__(self, who: Identity, sequence: Sequence, *, clock_synced: bool | None) -> None:
-        self._who, self._sequence, self._synced = who, sequence, clock_synced
+    def __init__(self, who: Identity, sequence: Sequence) -> None:
+        self._who, self._sequence = who, sequence
         self._told: dict[int, _Told] = {}
         self._counts: dict[str, int] | None = None
 
@@ -160,7 +161,7 @@ class Lives:
             started_at=told.started_at,
             seen_at=seen_at,
             ended_at=seen_at if kind is EventType.END else None,
-            clock_synced=self._synced,
+            clock_synced=moment.clock_synced,
             replayed=False,
             latency_ms=moment.latency,
         )

@@ -94,7 +94,7 @@ class Meter:
             cpu_percent=round(cpu_percent, 1),
             memory_mib=round(_memory_mib(), 1),
             temperature_c=_temperature_c(),
-            disk_free_mib=round(shutil.disk_usage(self._folder).free / 2**20, 1),
+            disk_free_mib=_disk_free_mib(self._folder),
             outbox=outbox,
         )
 
@@ -113,6 +113,13 @@ def _memory_mib() -> float:
     except (OSError, ValueError, IndexError):
         return 0.0
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _disk_free_mib(folder: Path) -> float:
+    try:
+        return round(shutil.disk_usage(folder).free / 2**20, 1)
+    except OSError:  # the folder's disk is gone; nothing is free there
+        return 0.0
 
 
 def _temperature_c() -> float | None:

@@ -5,9 +5,12 @@ never repaired: who needs another opens another, so nothing of an old session ca
 """
 
 import logging
+import os
+import socket
 import ssl
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEP_ALIVE_S: Final = 20
+FINAL_REFUSALS: Final = {0x87, 0x90, 0x95, 0x99}  # not authorized, topic invalid, packet too large, payload invalid
 FIX_LOGIN: Final = "Check the user name, the password and the broker's access rules."
 
 
@@ -60,15 +64,18 @@ class Address:
         mend = "Write it as mqtt://host:1883; mqtts://, ws:// and wss:// and ?version=3 also work."
         try:
             parts = urlsplit(url)
-            port = parts.port or PORTS.get(parts.scheme, 0)
-        except ValueError as error:
-            raise ConfigError(f"{url!r} is no broker address: {error}.", mend=mend) from error
+            port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
+        except ValueError:
+            port = 0
+        if not port:  # the address is not shown: it may hold a password
+            raise ConfigError("The broker's address has no scheme or port that TinySight can use.", mend=mend) from None
         options = parse_qs(parts.query)
         version = options.pop("version", ["5"])[0]
         if parts.scheme not in PORTS or not parts.hostname or version not in {"3", "5"} or options:
             shown = f"{parts.scheme}://{parts.hostname or ''}"
             raise ConfigError(f"{shown!r} is no broker address TinySight can use.", mend=mend)
-        user, password = (unquote(part) if part else None for part in (parts.username, parts.password))
+        user = unquote(parts.username or "") if parts.username or parts.password else None
+        password = unquote(parts.password) if parts.password else None
         return cls(parts.scheme, parts.hostname, port, parts.path or "/mqtt", user, password, int(version))
 
     def __str__(self) -> str:
@@ -92,7 +99,8 @@ class Connection:
         client_id: unique at the broker; another client with the same one ends this session.
         will: published by the broker if we vanish.
         on_message: topic, payload and retained flag of what arrives; called in the network thread.
-        on_ack: message number, and None or why the broker refused it; called in the network thread.
+        on_ack: message number, None or why the broker refused it, and whether it will refuse it again; called in the
+            network thread.
     """
 
     def __init__(
@@ -102,7 +110,7 @@ class Connection:
         client_id: str,
         will: Will | None = None,
         on_message: Callable[[str, bytes, bool], None] | None = None,
-        on_ack: Callable[[int, str | None], None] | None = None,
+        on_ack: Callable[[int, str | None, bool], None] | None = None,
     ) -> None:
         self.address = address
         self._answered = threading.Event()
@@ -128,7 +136,9 @@ class Connection:
         if on_message is not None:
             self._client.on_message = lambda _c, _u, m: on_message(m.topic, bytes(m.payload), m.retain)
         if on_ack is not None:
-            self._client.on_publish = lambda _c, _u, mid, code, _p: on_ack(mid, str(code) if code.is_failure else None)
+            self._client.on_publish = lambda _c, _u, mid, code, _p: on_ack(
+                mid, str(code) if code.is_failure else None, code.value in FINAL_REFUSALS
+            )
 
     def open(self, *, timeout_s: float) -> None:
         """Connect and wait for the broker's answer.
@@ -173,17 +183,17 @@ class Connection:
         """Ask for what matches any of the filters."""
         self._client.subscribe([(each, qos) for each in filters])
 
-    def wait_lost(self, timeout_s: float) -> bool:
-        """Wait until the session is lost; False after ``timeout_s``."""
-        return self._lost.wait(timeout_s)
-
     def close(self) -> None:
         """Disconnect properly (the will is not sent) and end the network thread."""
         self._client.disconnect()
         self._client.loop_stop()
 
     def abandon(self) -> None:
-        """End the network thread of a lost session."""
+        """End without a goodbye: the broker publishes the will."""
+        if (open_socket := self._client.socket()) is not None:
+            # Shut down, not closed: the network thread may be waiting on it, and a WebSocket wraps it.
+            with suppress(OSError), socket.socket(fileno=os.dup(open_socket.fileno())) as handle:
+                handle.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
 
     def _on_connect(

@@ -7,16 +7,19 @@ Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last,
 Used by one thread only (the publisher's): the inference loop never waits for the disk.
 """
 
+import logging
 import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from tinysight_contract.errors import StoreError
+from tinysight_contract.errors import ContractError, StoreError
 from tinysight_contract.messages import Event, EventType, decode, encode
 
 __all__ = ["Outbox"]
+
+log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S: Final = 0.25
 _MEND: Final = "Free some space, check the disk, or name another --state folder."
@@ -46,6 +49,7 @@ class Outbox:
                 "CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,"
                 " payload BLOB NOT NULL, is_update INTEGER NOT NULL)"
             )
+            self._db.execute("CREATE INDEX IF NOT EXISTS oldest ON event (is_update DESC, id)")
             self._depth = int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
         except sqlite3.Error as error:
             raise StoreError(f"The outbox {path} cannot be opened: {error}.", mend=_MEND) from error
@@ -69,11 +73,21 @@ class Outbox:
     def after(self, number: int, limit: int) -> list[tuple[int, str, Event]]:
         """Up to ``limit`` kept events with a number above ``number``, oldest first.
 
+        One that cannot be read is discarded and counted.
+
         Raises:
             StoreError: the disk is broken.
         """
-        rows = self._run("SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?", (number, limit))
-        return [(number, topic, decode(payload, Event)) for number, topic, payload in rows]
+        query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
+        kept = []
+        for row, topic, payload in self._run(query, (number, limit)).fetchall():
+            try:
+                kept.append((int(row), str(topic), decode(payload, Event)))
+            except ContractError as error:
+                log.error("event %d in the outbox cannot be read: %s", row, error)
+                self.discarded["unreadable"] += 1
+                self.done(row)
+        return kept
 
     def done(self, number: int) -> None:
         """Forget an event that the broker has.

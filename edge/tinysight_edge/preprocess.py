@@ -88,7 +88,7 @@ def fit_picture(frame_bgr: NDArray[np.uint8], spec: Input, out: NDArray[np.uint8
     elif spec.color == "GRAY":
         small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)[..., None]
     x, y = int(fit.pad_x), int(fit.pad_y)
-    if x > 0 or y > 0:
+    if inner_w < spec.width or inner_h < spec.height:
         out[:] = spec.fill
     from_y, from_x = max(-y, 0), max(-x, 0)
     seen = small[from_y : from_y + spec.height, from_x : from_x + spec.width]

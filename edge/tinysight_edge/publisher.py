@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tinysight_contract.errors import BrokerError, StoreError
+from tinysight_contract.errors import BrokerError, DeviceError, TinySightError
 from tinysight_contract.messages import Event, OutboxHealth, Status, encode, utc_now
 from tinysight_contract.topics import EventTopic, StatusTopic, Topic
 from tinysight_edge.mqtt import Address, Connection, Will
@@ -28,8 +28,11 @@ log = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 64
 CONNECT_TIMEOUT_S: Final = 5.0
+FIRST_TRY_S: Final = 15.0
+STABLE_S: Final = 10.0  # a session that lasted so long was not refused by way of dropping us
 RETRY_S: Final = (1.0, 60.0)
 FIRST_REPORT_S: Final = 5.0
+GOODBYE_S: Final = 2.0
 TICK_S: Final = 0.1
 
 
@@ -64,13 +67,13 @@ class Publisher:
         self._given: deque[tuple[EventTopic, Event]] = deque()
         self._state: dict[Topic, bytes] = {}
         self._unsent: set[Topic] = set()
-        self._acks: deque[tuple[int, str | None]] = deque()
+        self._acks: deque[tuple[int, str | None, bool]] = deque()
         self._wake, self._lock = threading.Event(), threading.Lock()
         self._closing = threading.Event()
         self._drain_until_s = 0.0
         self._first_try = threading.Event()
         self._first_error: BrokerError | None = None
-        self._broken: StoreError | None = None
+        self._broken: TinySightError | None = None
         self._fresh: set[int] = set()
         self._thread = threading.Thread(target=self._live, name="publisher", daemon=True)
 
@@ -82,20 +85,24 @@ class Publisher:
         """Wait for the first attempt to connect.
 
         Raises:
-            BrokerError: it failed. The publisher goes on trying.
+            BrokerError: it failed, or takes longer than 15 s. The publisher goes on trying.
         """
-        self._first_try.wait(3 * CONNECT_TIMEOUT_S)
+        if not self._first_try.wait(FIRST_TRY_S):
+            raise BrokerError(f"{self._address} does not answer in {FIRST_TRY_S:.0f} s.", mend="Check the network.")
         if self._first_error is not None:
             raise self._first_error
 
-    def event(self, topic: EventTopic, event: Event) -> None:
-        """Give an event; never waits.
+    def check(self) -> None:
+        """See that events can still be kept; costs nothing.
 
         Raises:
-            StoreError: the outbox broke earlier, so that events can no longer be kept.
+            TinySightError: the outbox broke, so the publisher has ended.
         """
         if self._broken is not None:
             raise self._broken
+
+    def event(self, topic: EventTopic, event: Event) -> None:
+        """Give an event; never waits."""
         self._last_seq = event.seq
         self._given.append((topic, event))
         self._wake.set()
@@ -118,7 +125,7 @@ class Publisher:
         self._drain_until_s = time.monotonic() + drain_s
         self._closing.set()
         self._wake.set()
-        self._thread.join(drain_s + 2 * CONNECT_TIMEOUT_S)
+        self._thread.join(drain_s + 3 * CONNECT_TIMEOUT_S)
         return self.waiting
 
     # Everything below runs in the publisher's thread.
@@ -135,41 +142,53 @@ class Publisher:
                         self._first_try.set()
                     else:
                         log.warning("%s", error)
-                    self._pause(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, not a secret
-                    wait_s = min(wait_s * 2, RETRY_S[1])
-                    continue
-                wait_s = RETRY_S[0]
-                self._first_try.set()
-                self._talk(connection)
+                else:
+                    self._first_try.set()
+                    begun_s = time.monotonic()
+                    try:
+                        self._talk(connection)
+                    finally:
+                        connection.abandon()
+                    if time.monotonic() - begun_s >= STABLE_S:
+                        wait_s = RETRY_S[0]
+                self._pause(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, not a secret
+                wait_s = min(wait_s * 2, RETRY_S[1])
             self._keep()
             self._outbox.close()
-        except StoreError as error:
-            log.exception("Events can no longer be kept")
+        except TinySightError as error:
             self._broken = error
+        except Exception as error:
+            log.debug("publisher", exc_info=True)
+            self._broken = DeviceError(f"The publisher broke: {error!r}.", mend="Start again; report this as a bug.")
         finally:
             self._first_try.set()
 
     def _over(self) -> bool:
         return self._closing.is_set() and time.monotonic() >= self._drain_until_s
 
-    def _pause(self, seconds: float) -> None:
-        """Wait for the next attempt, keeping events that come in the meantime."""
-        until_s = time.monotonic() + seconds
-        while (left_s := until_s - time.monotonic()) > 0 and not self._over():
-            self._wake.wait(min(left_s, TICK_S))
-            self._wake.clear()
-            self._keep()
+    def _tick(self) -> None:
+        """Wait a moment, or until something is given; keep it."""
+        self._wake.wait(TICK_S)
+        self._wake.clear()
+        self._keep()
 
-    def _keep(self, connection: Connection | None = None) -> None:
+    def _pause(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s and not self._over():
+            self._tick()
+
+    def _keep(self, *, fresh: bool = False) -> None:
         """Move given events into the outbox; what is kept while connected is fresh, the rest will be a replay."""
         while self._given:
-            topic, event = self._given.popleft()
+            topic, event = self._given[0]
             number = self._outbox.put(str(topic), event)
-            if connection is not None:
+            self._given.popleft()
+            if fresh:
                 self._fresh.add(number)
         self._outbox.commit()
 
     def _connect(self) -> Connection:
+        """Open a session in a thread of its own, so that events are kept on disk meanwhile."""
         topic, gone = self._offline
         self._acks.clear()
         connection = Connection(
@@ -178,7 +197,21 @@ class Publisher:
             will=Will(str(topic), encode(replace(gone, at=utc_now()))),
             on_ack=self._on_ack,
         )
-        connection.open(timeout_s=CONNECT_TIMEOUT_S)
+        failed: list[BrokerError] = []
+
+        def open_it() -> None:
+            try:
+                connection.open(timeout_s=CONNECT_TIMEOUT_S)
+            except BrokerError as error:
+                failed.append(error)
+            self._wake.set()
+
+        opening = threading.Thread(target=open_it, name="connect", daemon=True)
+        opening.start()
+        while opening.is_alive():
+            self._tick()
+        if failed:
+            raise failed[0]
         log.info("connected to %s", self._address)
         with self._lock:
             self._unsent = set(self._state)
@@ -186,20 +219,21 @@ class Publisher:
         connection.publish(str(here), encode(replace(status, at=utc_now())), qos=here.QOS, retain=True)
         return connection
 
-    def _on_ack(self, message: int, refusal: str | None) -> None:
-        self._acks.append((message, refusal))
+    def _on_ack(self, message: int, refusal: str | None, final: bool) -> None:
+        self._acks.append((message, refusal, final))
         self._wake.set()
 
     def _talk(self, connection: Connection) -> None:
-        """Send until the connection is lost or all is said."""
+        """Send until the session is lost or all is said."""
         self._fresh.clear()
         in_flight: dict[int, int] = {}
         sent_up_to, next_report_s = 0, time.monotonic() + min(FIRST_REPORT_S, self._every_s)
         while connection.alive:
             self._wake.wait(TICK_S)
             self._wake.clear()
-            self._keep(connection)
-            self._settle(in_flight)
+            self._keep(fresh=True)
+            if not self._settle(in_flight):
+                return
             self._send_state(connection)
             sent_up_to = self._send_events(connection, in_flight, sent_up_to)
             if time.monotonic() >= next_report_s:
@@ -209,25 +243,28 @@ class Publisher:
                 self._say_goodbye(connection)
                 self._drain_until_s = 0.0
                 return
-        connection.abandon()
         log.warning("connection to %s lost, %d events wait", self._address, self.waiting)
 
     def _outbox_health(self) -> OutboxHealth:
         return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._last_seq)
 
-    def _settle(self, in_flight: dict[int, int]) -> None:
+    def _settle(self, in_flight: dict[int, int]) -> bool:
+        """Forget what the broker has. False when it refuses for now, so that another session is to be tried later."""
         while self._acks:
-            message, refusal = self._acks.popleft()
+            message, refusal, final = self._acks.popleft()
             number = in_flight.pop(message, None)
             if number is None:
                 continue
+            if refusal is not None:
+                log.error("the broker refused an event: %s", refusal)
+                if not final:
+                    return False
+                self._outbox.discarded["refused"] += 1
+            else:
+                self.sent += 1
             self._outbox.done(number)
             self._fresh.discard(number)
-            if refusal is None:
-                self.sent += 1
-            else:
-                self._outbox.discarded["refused"] += 1
-                log.error("the broker refused an event: %s", refusal)
+        return True
 
     def _send_state(self, connection: Connection) -> None:
         with self._lock:
@@ -248,14 +285,15 @@ class Publisher:
         return sent_up_to
 
     def _say_goodbye(self, connection: Connection) -> None:
+        """Say that we are gone. If the broker does not take it, leave without a goodbye: then it publishes the will."""
         self.state(*self._report(self._outbox_health()))
         self._send_state(connection)
         topic, gone = self._offline
         done = replace(gone, reason="stopped", at=utc_now())
         message = connection.publish(str(topic), encode(done), qos=topic.QOS, retain=True)
-        until_s = time.monotonic() + 1.0
+        until_s = time.monotonic() + GOODBYE_S
         while connection.alive and time.monotonic() < until_s:
-            if any(acked == message for acked, _ in list(self._acks)):
-                break
+            if any(acked == message for acked, _, _ in list(self._acks)):
+                connection.close()
+                return
             time.sleep(0.01)
-        connection.close()

@@ -94,6 +94,7 @@ class Agent:
         self.hub = Hub()
         self.made: Counter[str] = Counter()
         self._me = settings.site, settings.device
+        self._clock_synced = clock_synced()
         self._sequence = Sequence()
         self._cameras = [Camera(id_, spec, self.hub, self._tell_camera) for id_, spec in settings.cameras.items()]
         self._meter = Meter(self.hub, boot_id=self.boot_id, folder=settings.state)
@@ -126,12 +127,14 @@ class Agent:
             for camera in self._cameras:
                 camera.start()
             ready()
-            for frame in self.hub:
-                if frame is not None:
-                    self._see(frame, views[frame.camera], prepare, model, decode)
+            for item in self.hub:
+                self._publisher.check()
+                if isinstance(item, Frame):
+                    self._see(item, views[item.camera], prepare, model, decode)
+                elif item is not None:
+                    self._end(views[item.camera])
             for view in views.values():
-                if view.moment is not None:
-                    self._tell(view, [], view.tracker.end_all(), view.moment)
+                self._end(view)
         except BrokerError:
             drain_s = 0.0
             raise
@@ -139,6 +142,7 @@ class Agent:
             for camera in self._cameras:
                 camera.stop()
             left = self._publisher.close(drain_s=drain_s)
+        self._publisher.check()
         for camera in self._cameras:
             if camera.failure is not None:
                 raise camera.failure
@@ -170,9 +174,14 @@ class Agent:
             total=round((done - frame.captured_s) * 1e3, 3),
         )
         size = FrameSize(width=fit.frame_w, height=fit.frame_h)
-        view.moment = Moment(frame.captured_at, frame.at_s, size, latency)
+        view.moment = Moment(frame.captured_at, frame.at_s, size, latency, self._clock_synced)
         self._tell(view, alive, ended, view.moment)
         self._meter.note(frame.camera, latency)
+
+    def _end(self, view: _View) -> None:
+        """End what is followed, so that no reader waits for it."""
+        if view.moment is not None:
+            self._tell(view, [], view.tracker.end_all(), view.moment)
 
     def _tell(self, view: _View, alive: list[Track], ended: list[Track], moment: Moment) -> None:
         for event in view.lives.tell(alive, ended, moment):
@@ -204,7 +213,6 @@ class Agent:
             Lives(
                 Identity(*self._me, camera.id, self.boot_id, model, tuple(manifest.labels)),
                 self._sequence,
-                clock_synced=clock_synced(),
             ),
             t.EventTopic(*self._me, camera.id),
             t.CountsTopic(*self._me, camera.id),
@@ -220,7 +228,7 @@ class Agent:
         publisher = Publisher(
             self.settings.broker,
             Outbox(self.settings.state / "outbox.db"),
-            client_id="-".join(("tinysight", *self._me)),
+            client_id="_".join(("tinysight", *self._me)),  # ids hold no "_", so no two devices share one
             online=(here, online),
             offline=(here, offline),
             every_s=self.settings.health_every_s,
@@ -232,6 +240,7 @@ class Agent:
         return publisher
 
     def _report(self, outbox: OutboxHealth) -> tuple[t.HealthTopic, Health]:
+        self._clock_synced = clock_synced()
         return t.HealthTopic(*self._me), self._meter.report(outbox)
 
     def _tell_camera(self, camera: str, state: CameraState, reason: str) -> None:

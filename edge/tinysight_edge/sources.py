@@ -23,6 +23,8 @@ __all__ = ["IMAGE_SUFFIXES", "Source", "decode_image", "open_source"]
 Image = NDArray[np.uint8]
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MAX_PIXELS: Final = 100_000_000
+MAX_FRAMES: Final = 1 << 40
+WHOLE_SHARE: Final = 0.9  # the number of frames in a file's header is an estimate
 
 
 class Source(Protocol):
@@ -89,16 +91,20 @@ class BeltSource:
             height=self.height,
             speed_px=60.0 / self.fps * self.width / 320.0,
         )
-        self._begun = time.monotonic()
+        self._begun: float | None = None
         self._next = 0
 
     def read(self) -> tuple[Image, float] | None:
-        """Waits until the next picture is due; one that is overdue by a second is skipped, as on a real camera."""
+        """Waits until the next picture is due; those that are overdue by more than a second are skipped."""
+        now = time.monotonic()
+        self._begun = now if self._begun is None else self._begun
+        late = now - self._begun - self._next / self.fps
+        if late > 1.0:
+            self._next += int(late * self.fps)
         if self._last and self._next >= self._last:
             return None
-        due = self._begun + self._next / self.fps
-        if (wait := due - time.monotonic()) > 0:
-            time.sleep(wait)
+        if late < 0:
+            time.sleep(-late)
         image, _ = self._belt.frame(self._next)
         at = self._next / self.fps
         self._next += 1
@@ -127,8 +133,9 @@ class VideoSource:
         self.fps = max(float(self._capture.get(cv2.CAP_PROP_FPS)), 0.0)
         self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         self.height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        frames = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.duration_s = frames / self.fps if self.fps and frames > 0 and not self.live else 0.0
+        frames = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self._promised = int(frames) if 0 < frames < MAX_FRAMES and not self.live else 0
+        self.duration_s = self._promised / self.fps if self.fps else 0.0
         self._begun, self._next = time.monotonic(), 0
 
     def read(self) -> tuple[Image, float] | None:
@@ -138,6 +145,11 @@ class VideoSource:
             if self.live or self._next == 0:
                 raise CameraError(
                     f"{self.name} delivers no picture.", mend="Check its cable and that nobody else uses it."
+                )
+            if self._next < WHOLE_SHARE * self._promised:
+                raise CameraError(
+                    f"{self.name} ends after {self._next} of {self._promised} frames.",
+                    mend="Copy the whole file again.",
                 )
             return None
         at = time.monotonic() - self._begun if self.live else self._next / (self.fps or 25.0)

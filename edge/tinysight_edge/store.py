@@ -12,7 +12,7 @@ cut at any moment leaves the old or the new bundle active, never a mixture. Who 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Final, Protocol
 
@@ -27,7 +27,7 @@ from tinysight_contract.files import fsync_folder, replace_file, sha256_of
 __all__ = ["State", "Store", "Trust", "Unsigned"]
 
 SCHEMA: Final = 1
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ class Store:
             raise StoreError(f"{self._state_path}: {error.strerror}.", mend="Check the path and its rights.") from error
         try:
             state = msgspec.json.decode(raw, type=State)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise StoreError(
                 f"{self._state_path} is damaged: {error}.", mend="Delete it and flash the bundle again."
             ) from error
@@ -166,7 +166,8 @@ class Store:
         wanted = {self._path(digest) for digest in (state.active, state.previous, state.candidate) if digest}
         for path in [*(self.root / "bundles").iterdir(), *self.root.glob(".*.part")]:
             if path not in wanted:
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # the switch is done; the next install tries again
+                    path.unlink()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -100,6 +100,7 @@ def changed(sample: Sample, **fields: object) -> bytes:
         ),
         pytest.param({"input": {"height": 32, "width": 16}}, "the input is", id="input that does not fit"),
         pytest.param({"input": {"height": 16, "width": 16, "std": [1, 0, 1]}}, "zero", id="division by zero"),
+        pytest.param({"name": "pets\n"}, "cannot be read", id="name with a line break"),
         pytest.param({"name": "Pets!"}, "cannot be read", id="name that is no id"),
     ],
 )
@@ -107,6 +108,21 @@ def test_a_manifest_that_cannot_be_true_is_refused(fields: dict[str, object], sa
     with pytest.raises(BundleError) as refused:
         parse_manifest(changed(sample, **fields))
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero_point"), [("int8", 0.0, 0), ("int8", 0.1, 200), ("uint8", 0.1, -1), ("float32", 0.5, 0)]
+)
+def test_a_tensor_that_cannot_be_is_refused(dtype: str, scale: float, zero_point: int, sample: Sample) -> None:
+    raw = msgspec.json.decode(sample()[0].to_json())
+    raw["variants"][0]["outputs"][1].update(dtype=dtype, scale=scale, zero_point=zero_point)
+    with pytest.raises(BundleError, match="contradicts itself"):
+        parse_manifest(msgspec.json.encode(raw))
+
+
+def test_a_manifest_nested_without_end_is_refused() -> None:
+    with pytest.raises(BundleError):
+        parse_manifest(b'{"schema":"1.0","x":' + b"[" * 5000 + b"]" * 5000 + b"}")
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"null", b"[]", b"\xff", b"{" + b" " * (1 << 20) + b"}"])

@@ -68,6 +68,14 @@ def test_retained_messages_and_wills_work_as_the_contract_needs(urls: dict[str, 
     speaker.abandon()
 
 
+@pytest.mark.parametrize("host", ["::1", "example", "1.2.3.4.5", '"x'])
+def test_a_host_that_is_no_ipv4_address_is_said_in_one_line(host: str, tinysight: Any) -> None:
+    done = tinysight("broker", "--host", host)
+    assert done.returncode == 2
+    assert "no IPv4 address" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_port_in_use_is_said_in_one_line(urls: dict[str, str], tinysight: Any) -> None:
     port = urls["mqtt5"].rsplit(":", 1)[1]
     done = tinysight("broker", "--port", port)

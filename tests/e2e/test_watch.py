@@ -1,15 +1,18 @@
 """What the reader makes of the messages, without a broker."""
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ContractError
 from tinysight_contract.messages import Event, decode, encode
-from tinysight_deploy.watch import Fleet, _picture
+from tinysight_deploy.watch import Fleet, Numbers, _picture
 from tinysight_edge.mqtt import Address
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -70,3 +73,31 @@ def test_the_table_shows_the_device_its_camera_and_its_events_whatever_they_are_
     shown = console.export_text()
     for text in ("plant-1/belt-7", "online", "belt 1.2.0 int8", "litert 2.3.0", "7:2", "[bold]7[/nonsense]", "0.94"):
         assert text in shown
+
+
+@given(st.lists(st.integers(1, 40)))
+def test_numbers_are_a_set_with_gaps(given_numbers: list[int]) -> None:
+    numbers, oracle = Numbers(), set()
+    for number in given_numbers:
+        assert numbers.add(number) == (number not in oracle)
+        oracle.add(number)
+    assert numbers.gaps == (max(oracle) - min(oracle) + 1 - len(oracle) if oracle else 0)
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_a_time_at_the_end_of_the_calendar_and_letters_that_move_the_terminal_do_no_harm(year: int) -> None:
+    from rich.console import Console
+
+    fleet = Fleet()
+    at = datetime(year, 1 if year == 1 else 12, 1 if year == 1 else 31, 12, tzinfo=UTC)
+    fleet.hear(TOPIC, encode(replace(EVENT, label="\x1b[2J", started_at=at, seen_at=at)))
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(_picture(fleet, Address.parse("mqtt://h")))
+    assert "\x1b[2J" not in console.export_text()
+
+
+def test_json_nested_without_end_is_counted() -> None:
+    fleet = Fleet()
+    with pytest.raises(ContractError):
+        fleet.hear(TOPIC, b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}")
+    assert fleet.broken == 1

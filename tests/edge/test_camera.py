@@ -10,15 +10,28 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import CameraError
 from tinysight_contract.messages import CameraState, utc_now
 from tinysight_edge import camera as camera_module
-from tinysight_edge.camera import Camera, Frame, Hub
+from tinysight_edge.camera import Camera, Frame, Gap, Hub
 
 
 def frame(camera: str, number: int) -> Frame:
     return Frame(camera, np.full((2, 2, 3), number, np.uint8), float(number), utc_now(), time.monotonic())
 
 
+def test_a_gap_comes_after_the_frames_before_it_and_is_never_dropped() -> None:
+    hub = Hub()
+    hub.join("a")
+    hub.put(frame("a", 0), live=True)
+    hub.lose("a")
+    hub.put(frame("a", 1), live=True)
+    hub.put(frame("a", 2), live=True)
+    hub.leave("a")
+    seen = [each if isinstance(each, Gap) else each and each.at_s for each in hub]
+    assert seen == [Gap("a"), 2.0], "what waited before the gap is stale, the gap is not"
+    assert hub.dropped["a"] == 2
+
+
 def numbers(hub: Hub) -> list[tuple[str, int]]:
-    return [(each.camera, int(each.at_s)) for each in hub if each is not None]
+    return [(each.camera, int(each.image_bgr[0, 0, 0])) for each in hub if isinstance(each, Frame)]
 
 
 def test_on_a_live_source_the_newest_frame_wins_and_the_others_are_counted() -> None:
@@ -92,7 +105,7 @@ class Script:
 
 
 def test_a_live_camera_that_breaks_is_opened_again_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts: list[Script | None] = [Script([0, None]), None, Script([1])]
+    scripts: list[Script | None] = [Script([0, None]), None, Script([9, 1])]
 
     def open_script(_spec: str) -> Script:
         if (script := scripts.pop(0)) is None:
@@ -106,9 +119,12 @@ def test_a_live_camera_that_breaks_is_opened_again_until_it_works(monkeypatch: p
     camera = Camera("a", "x", hub, lambda _camera, state, _reason: told.append(state))
     camera.open()
     camera.start()
-    seen = numbers(hub)
+    items = [each for each in hub if each is not None]
     camera.stop()
-    assert seen[-1] == ("a", 1)
+    assert [type(each) for each in items if isinstance(each, Gap)] == [Gap, Gap], "one for the break, one at the end"
+    times = [each.at_s for each in items if isinstance(each, Frame)]
+    assert times == sorted(times), "time goes on when the source begins anew"
+    assert int(next(each for each in reversed(items) if isinstance(each, Frame)).image_bgr[0, 0, 0]) == 1
     assert told == [CameraState.ONLINE, CameraState.RECONNECTING, CameraState.ONLINE, CameraState.DISABLED]
 
 
@@ -124,3 +140,19 @@ def test_a_file_that_breaks_is_given_up_with_its_reason(monkeypatch: pytest.Monk
     assert numbers(hub) == [("a", 0)]
     camera.stop()
     assert told[-1] == (CameraState.DISABLED, "The cable is loose.")
+
+
+def test_whatever_a_driver_throws_is_a_failure_and_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Script):
+        def read(self) -> tuple[NDArray[np.uint8], float] | None:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(camera_module, "open_source", lambda _spec: Broken([]))
+    hub = Hub()
+    camera = Camera("a", "x", hub, lambda *_told: None)
+    camera.open()
+    camera.start()
+    assert numbers(hub) == []
+    camera.stop()
+    assert camera.failure is not None
+    assert "ZeroDivisionError" in str(camera.failure)

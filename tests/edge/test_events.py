@@ -17,12 +17,12 @@ WHO = Identity("s", "d", "cam0", "b00t", ModelRef(name="m", version="1.0.0", dig
 
 def moment(at_s: float) -> Moment:
     latency = LatencyMs(wait=0, preprocess=0, inference=0, decode=0, track=0, total=0)
-    return Moment(BEGUN + timedelta(seconds=at_s), at_s, FrameSize(width=100, height=50), latency)
+    return Moment(BEGUN + timedelta(seconds=at_s), at_s, FrameSize(width=100, height=50), latency, None)
 
 
 def story(frames: list[list[tuple[int, int]]], *, step_s: float = 0.1) -> list[Event]:
     """Events of frames that each hold (x, class) objects; all ended at the end."""
-    tracker, lives = Tracker(), Lives(WHO, Sequence(), clock_synced=None)
+    tracker, lives = Tracker(), Lives(WHO, Sequence())
     told: list[Event] = []
     for i, objects in enumerate(frames):
         boxes = np.array([(x, 0, x + 20, 20) for x, _ in objects], np.float32).reshape(-1, 4)
@@ -58,7 +58,7 @@ def test_boxes_are_shares_of_the_frame() -> None:
 
 
 def test_counts_hold_zeros_and_are_told_only_when_they_change() -> None:
-    tracker, lives = Tracker(min_hits=1), Lives(WHO, Sequence(), clock_synced=None)
+    tracker, lives = Tracker(min_hits=1), Lives(WHO, Sequence())
     first = lives.counts([], at=BEGUN)
     assert first is not None
     assert first.objects == {"cat": 0, "dog": 0}

@@ -34,3 +34,17 @@ def test_credentials_are_never_shown() -> None:
     with pytest.raises(ConfigError) as refused:
         Address.parse("mqtt://user:secret@h?nonsense=1")
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mqtt://user:secret@h:99999", "mqtt://user:sec#ret@h", "mqtt://user:secret@[h", "mqtt://u:secret@h:0"]
+)
+def test_an_address_that_cannot_be_read_is_not_shown(url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Address.parse(url)
+    assert "sec" not in str(refused.value)
+
+
+def test_a_password_without_a_name_is_kept() -> None:
+    address = Address.parse("mqtt://:pw@h")
+    assert (address.user, address.password) == ("", "pw")

@@ -66,6 +66,12 @@ def test_the_padding_has_the_fill_and_the_colour_order_is_the_manifests() -> Non
     assert (gray == 50).all()
 
 
+def test_a_strip_of_one_pixel_is_filled_too() -> None:
+    out = np.full((96, 96, 3), 7, np.uint8)
+    fit_picture(frame(646, 640), Input(height=96, width=96, fill=114), out)
+    assert not (out == 7).any()
+
+
 def test_a_crop_fills_the_picture_and_cuts_the_longer_side() -> None:
     out = np.zeros((64, 64, 3), np.uint8)
     image = frame(100, 300)

@@ -1,9 +1,12 @@
 """The publisher against a real broker that comes, goes, and refuses."""
 
+import contextlib
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,9 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract import topics as t
-from tinysight_contract.errors import BrokerError
+from tinysight_contract.errors import BrokerError, StoreError
 from tinysight_contract.messages import Counts, Event, Health, OutboxHealth, State, Status, decode, utc_now
+from tinysight_edge import publisher as publisher_module
 from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.publisher import Publisher
@@ -61,6 +65,7 @@ def test_events_and_state_arrive_and_the_end_is_told(
 ) -> None:
     reader = make_reader(mosquitto.url)
     publisher = make_publisher(mosquitto.url)
+    publisher.wait_first_connect()
     for seq in range(1, 301):
         publisher.event(EVENTS, replace(EXAMPLE, seq=seq))
     publisher.state(COUNTS, counts(2))
@@ -195,3 +200,112 @@ def test_something_that_speaks_no_mqtt_is_told_apart_from_a_refusal(make_publish
         with pytest.raises(BrokerError, match="does not speak MQTT"):
             publisher.wait_first_connect()
         thread.join()
+
+
+@pytest.fixture
+def mute() -> Iterator[tuple[str, list[bytes]]]:
+    """Something that accepts connections, answers CONNECT with ``answer`` and nothing else; the address, what came."""
+    heard: list[bytes] = []
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                heard.append(client.recv(65536))
+                clients.append(client)
+
+        clients: list[socket.socket] = []
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"mqtt://127.0.0.1:{server.getsockname()[1]}?version=3", heard
+        for client in clients:
+            client.close()
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+
+
+def test_events_are_on_disk_while_a_broker_keeps_us_waiting(
+    mute: tuple[str, list[bytes]], make_publisher: Make, tmp_path: Path, eventually: Any
+) -> None:
+    url, heard = mute
+    publisher = make_publisher(url)
+    eventually(lambda: heard)
+    publisher.event(EVENTS, replace(EXAMPLE, seq=1))
+    with contextlib.closing(sqlite3.connect(tmp_path / "outbox.db")) as other:
+        eventually(lambda: other.execute("SELECT count(*) FROM event").fetchone()[0] == 1)
+        assert not publisher._first_try.is_set(), "it is still waiting for the broker"
+
+
+def test_an_event_that_cannot_be_read_is_counted_and_stops_nothing(
+    mosquitto: Any, make_reader: Any, make_publisher: Make, tmp_path: Path, eventually: Any
+) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.put(str(EVENTS), replace(EXAMPLE, seq=1, score=float("nan")))
+    outbox.put(str(EVENTS), replace(EXAMPLE, seq=2))
+    outbox.close()
+    reader = make_reader(mosquitto.url)
+    publisher = make_publisher(mosquitto.url, every_s=0.2)
+    eventually(lambda: publisher.sent == 1)
+    eventually(lambda: [event.seq for event in reader.events()] == [2])
+    eventually(
+        lambda: any(decode(raw, Health).outbox.discarded == {"unreadable": 1} for raw in reader.of(t.HealthTopic))
+    )
+
+
+def test_a_publisher_that_breaks_says_so(mosquitto: Any, make_publisher: Make, eventually: Any) -> None:
+    publisher = make_publisher(mosquitto.url)
+    publisher.wait_first_connect()
+    publisher._outbox._db.execute("DROP TABLE event")
+    publisher.event(EVENTS, EXAMPLE)
+
+    def broken() -> bool:
+        try:
+            publisher.check()
+        except StoreError:
+            return True
+        return False
+
+    eventually(broken)
+    assert publisher.close(drain_s=1) == 1, "the event is still counted"
+
+
+def test_when_the_broker_takes_no_goodbye_its_will_says_it(
+    mosquitto: Any, make_reader: Any, make_publisher: Make, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    reader = make_reader(mosquitto.url)
+    publisher = make_publisher(mosquitto.url)
+    publisher.wait_first_connect()
+    monkeypatch.setattr(publisher_module, "GOODBYE_S", 0.0)
+    publisher.close(drain_s=5)
+    eventually(lambda: any(decode(raw, Status).reason == "connection lost" for raw in reader.of(t.StatusTopic)))
+
+
+def test_a_broker_that_takes_us_and_drops_us_is_not_stormed(make_publisher: Make) -> None:
+    connects = []
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def serve() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                client.recv(65536)
+                client.sendall(bytes((0x20, 2, 0, 0)))  # CONNACK of MQTT 3.1.1: accepted
+                connects.append(time.monotonic())
+                client.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        make_publisher(f"mqtt://127.0.0.1:{server.getsockname()[1]}?version=3")
+        time.sleep(3.0)
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
+    assert 1 <= len(connects) <= 4

@@ -15,6 +15,7 @@ import pytest
 from tinysight_contract.errors import TrainError
 from tinysight_converters.run import load_examples, load_run
 from tinysight_trainer.dataset import read_dataset
+from tinysight_trainer.targets import Grid
 
 SMALL = ("--epochs", "3", "--scale", "0.5", "--batch", "16", "--seed", "9", "--quiet")
 
@@ -106,7 +107,6 @@ def test_a_loss_that_is_no_longer_finite_names_the_step(world: Path, tmp_path: P
 def test_batches_depend_on_seed_epoch_and_number_alone(world: Path) -> None:
     from tinysight_contract.manifest import Input
     from tinysight_trainer.pictures import batches, load_pictures
-    from tinysight_trainer.targets import Grid
 
     data = read_dataset(world / "belt", "detect")
     held = load_pictures(list(data.splits["train"]), data.root, Input(height=96, width=128))
@@ -120,6 +120,20 @@ def test_batches_depend_on_seed_epoch_and_number_alone(world: Path) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0], later[0])
     assert not np.array_equal(one[0], other[0])
+
+
+def test_a_reader_that_leaves_at_any_moment_does_not_wait_for_ever(world: Path) -> None:
+    from tinysight_contract.manifest import Input
+    from tinysight_trainer.pictures import AHEAD, batches, load_pictures
+
+    data = read_dataset(world / "belt", "detect")
+    held = load_pictures(list(data.splits["train"])[: AHEAD + 1], data.root, Input(height=32, width=32))
+    for taken in range(AHEAD + 2):
+        made = batches(held, Grid(4, 4, 10, 8), size=1, seed=0, epoch=0, augment=False)
+        for _ in range(taken):
+            next(made, None)
+        time.sleep(0.05)  # the queue is full, and its end mark waits
+        made.close()
 
 
 def test_varying_a_picture_moves_its_boxes_with_it() -> None:

@@ -7,7 +7,7 @@ sees the same ones.
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -88,7 +88,7 @@ def load_pictures(examples: list[Example], root: Path, spec: Input) -> Pictures:
 
 def batches(
     pictures: Pictures, grid: Grid | None, *, size: int, seed: int, epoch: int, augment: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """One epoch in random order; made ahead in a thread. When augmenting, what does not fill a batch is left out.
 
     Args:
