@@ -9,6 +9,7 @@ from tinysight_contract.messages import Event, decode
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_demo_goes_the_whole_way_and_checks_itself(tinysight: Any, tmp_path: Any) -> None:
     done = tinysight("demo", "--json", timeout=1500)
     assert done.returncode == 0, done.stderr

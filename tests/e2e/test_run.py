@@ -229,7 +229,7 @@ def bad(tmp_path: Path, belt_bundle: Path) -> dict[str, Path]:
         pytest.param({"--source": "video.mp4"}, "cannot be opened", id="file that is no video"),
         pytest.param({"--source": "pictures"}, "b.png is broken", id="broken image"),
         pytest.param({"--broker": "mqtt://127.0.0.1:1"}, "No broker answers", id="absent broker"),
-        pytest.param({"--broker": "http://x"}, "no broker address", id="address of no broker"),
+        pytest.param({"--broker": "http://x"}, "Write it as mqtt:", id="address of no broker"),
         pytest.param({"--site": "Plant 1"}, "not a valid id", id="site that is no id"),
         pytest.param({"--scheme": "float16"}, "has no variant", id="variant that is not there"),
         pytest.param({"--store": "nowhere"}, "either --bundle or --store", id="two things to run"),
