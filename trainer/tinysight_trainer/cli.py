@@ -1,9 +1,14 @@
 """``tinysight data`` and ``tinysight train`` from the command line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from tinysight_trainer.train import Progress
 
 __all__ = ["data_app", "train"]
 
@@ -114,9 +119,9 @@ def _parse_size(text: str) -> tuple[int, int]:
     return sides
 
 
-def _bar(*, quiet: bool) -> Any:  # noqa: ANN401 -- a context manager of our Progress, typed where it is used
-    from contextlib import contextmanager
-
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator["Progress"]:
+    """A progress bar with the loss and the time left, and a line an epoch, while the ``with`` lasts."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -124,7 +129,6 @@ def _bar(*, quiet: bool) -> Any:  # noqa: ANN401 -- a context manager of our Pro
     from tinysight_trainer.train import Progress
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
-    bar = Bar(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet)
 
     class Shown(Progress):
         def begin(self, *, steps: int, done: int) -> None:
@@ -140,9 +144,5 @@ def _bar(*, quiet: bool) -> Any:  # noqa: ANN401 -- a context manager of our Pro
                     f"{row['seconds']:5.0f} s"
                 )
 
-    @contextmanager
-    def shown() -> Any:  # noqa: ANN401 -- see above
-        with bar:
-            yield Shown()
-
-    return shown()
+    with Bar(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
+        yield Shown()
