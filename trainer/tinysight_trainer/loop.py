@@ -25,6 +25,9 @@ __all__ = ["CHECKPOINT", "Config", "Loop", "Progress", "read_checkpoint"]
 
 CHECKPOINT: Final = "checkpoint.npz"
 WARM_UP_SHARE: Final = 0.05
+TURN_SHARE: Final = (
+    0.75  # of the epochs; the box around a turned box is a guess, and the last ones are to learn true sizes
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,15 @@ class Loop:
     def epoch(self, pictures: Pictures, grid: Grid | None, epoch: int, progress: Progress) -> dict[str, float]:
         """Learn from every picture once; the mean of each part of the loss."""
         sums: dict[str, float] = {}
-        made = batches(pictures, grid, size=self.config.batch, seed=self.config.seed, epoch=epoch, augment=True)
+        made = batches(
+            pictures,
+            grid,
+            size=self.config.batch,
+            seed=self.config.seed,
+            epoch=epoch,
+            augment=True,
+            turn=epoch < TURN_SHARE * self.config.epochs,
+        )
         for number, batch in enumerate(made):
             losses = {name: float(value) for name, value in self._step(*_tensors(batch)).items()}
             if not np.isfinite(losses["loss"]):

@@ -87,7 +87,7 @@ def load_pictures(examples: list[Example], root: Path, spec: Input) -> Pictures:
 
 
 def batches(
-    pictures: Pictures, grid: Grid | None, *, size: int, seed: int, epoch: int, augment: bool
+    pictures: Pictures, grid: Grid | None, *, size: int, seed: int, epoch: int, augment: bool, turn: bool = True
 ) -> Generator[Batch, None, None]:
     """One epoch in random order; made ahead in a thread. When augmenting, what does not fill a batch is left out.
 
@@ -98,6 +98,7 @@ def batches(
         seed: of the training.
         epoch: its number.
         augment: vary the pictures, and shuffle.
+        turn: turning and slanting is among the variations.
     """
     order = np.arange(len(pictures))
     if augment:
@@ -121,7 +122,7 @@ def batches(
                 if stop.is_set():
                     return
                 rng = np.random.default_rng((seed, epoch, number)) if augment else None
-                put(_make(pictures, order[start : start + size], grid, rng))
+                put(_make(pictures, order[start : start + size], grid, rng, turn=turn))
             put(None)
         except BaseException as error:  # noqa: BLE001 -- handed to the reader, who raises it
             put(error)
@@ -138,13 +139,15 @@ def batches(
         thread.join()
 
 
-def _make(pictures: Pictures, indices: NDArray[np.intp], grid: Grid | None, rng: np.random.Generator | None) -> Batch:
+def _make(
+    pictures: Pictures, indices: NDArray[np.intp], grid: Grid | None, rng: np.random.Generator | None, *, turn: bool
+) -> Batch:
     images = pictures.images[indices]
     targets = []
     for place, index in enumerate(indices):
         boxes, crowd = pictures.boxes_px[index], pictures.crowd[index]
         if rng is not None:
-            boxes, crowd = _cut(_vary(images[place], boxes, rng), crowd, images.shape[2], images.shape[1])
+            boxes, crowd = _cut(_vary(images[place], boxes, rng, turn=turn), crowd, images.shape[2], images.shape[1])
         if grid is not None:
             targets.append(encode(boxes, pictures.class_ids[index], crowd, grid))
     if grid is not None:
@@ -152,16 +155,20 @@ def _make(pictures: Pictures, indices: NDArray[np.intp], grid: Grid | None, rng:
     return Batch(images, None, np.array([pictures.class_ids[index][0] for index in indices], np.int32))
 
 
-def _vary(image: NDArray[np.uint8], boxes: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _vary(
+    image: NDArray[np.uint8], boxes: NDArray[np.float32], rng: np.random.Generator, *, turn: bool = True
+) -> NDArray[np.float32]:
     """Size, slant, place, light, colour and noise, in place; the boxes of the varied picture.
 
     Nothing is mirrored: what is written, and much else, is not the same in the mirror.
     """
     height, width = image.shape[:2]
     centre = np.array((width / 2, height / 2))
-    turn, slant = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.15, 0.15)
+    angle, slant = (np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.15, 0.15)) if turn else (0.0, 0.0)
     zoom = rng.uniform(0.8, 1.25) * np.array((rng.uniform(0.87, 1.15), rng.uniform(0.87, 1.15)))
-    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.array([[1, slant], [0, 1]])
+    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array(
+        [[1, slant], [0, 1]]
+    )
     linear = linear * zoom
     shift = centre - linear @ centre + rng.uniform(-0.12, 0.12, 2) * (width, height)
     move = np.column_stack((linear, shift))
