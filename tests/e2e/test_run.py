@@ -1,9 +1,11 @@
 """The agent as a user runs it: real processes, a real Mosquitto, its own command-line reader."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -190,6 +192,35 @@ def test_events_wait_on_disk_when_the_agent_starts_offline(
     assert again.returncode == 0, again.stderr
     eventually(lambda: len(reader.events()) >= waiting)
     assert all(event.replayed for event in reader.events()[:waiting])
+
+
+def test_the_events_of_a_killed_agent_come_with_its_next_start(
+    make_mosquitto: Any, make_reader: Any, belt_bundle: Path, tmp_path: Path, eventually: Any
+) -> None:
+    broker = make_mosquitto()
+    command = [sys.executable, "-m", "tinysight_deploy", "run", "--bundle", str(belt_bundle), "--broker", broker.url]
+    told = [*command, *WHO, "--state", str(tmp_path / "state"), "--start-offline", "--quiet"]
+    killed = subprocess.Popen([*told, "--source", "synthetic:belt?seed=5&fps=60"], stderr=subprocess.DEVNULL)
+    eventually((tmp_path / "state" / "outbox.db").exists)
+
+    def kept() -> int:
+        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "outbox.db")) as db:
+            try:
+                return int(db.execute("SELECT count(*) FROM event").fetchone()[0])
+            except sqlite3.OperationalError:  # the table is about to be made
+                return 0
+
+    eventually(lambda: kept() >= 10)
+    killed.kill()
+    killed.wait()
+    before = kept()
+    broker.start()
+    reader = make_reader(broker.url)
+    done = subprocess.run([*told, "--source", "synthetic:belt?frames=1"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    eventually(lambda: len(reader.events()) >= before)
+    assert [event.seq for event in reader.events()] == list(range(1, before + 1))
+    assert all(event.replayed for event in reader.events())
 
 
 def test_a_classifier_tells_what_each_picture_of_a_folder_shows(
