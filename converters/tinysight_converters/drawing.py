@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tinysight_contract.manifest import Manifest
-from tinysight_converters.metrics import above, agreement, average_precision, hits
+from tinysight_converters.metrics import above, agreement, average_precision, hits, is_right
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections
 
@@ -121,10 +121,13 @@ def confusion_chart(labels: list[str], true: Sequence[Example], found: Sequence[
 def example_sheet(
     manifest: Manifest, root: Path, true: Sequence[Example], found: Mapping[str, Sequence[Detections]], *, count: int
 ) -> bytes:
-    """Held-out pictures, float left and int8 right, those first on which the two differ most."""
+    """Held-out pictures, float left and int8 right; those first that are wrong, or on which the two differ most."""
     threshold, one, other = manifest.thresholds.score, found["float32"], found["int8"]
     if manifest.task == "classify":
-        differ = [abs(float(a.scores[0]) - float(b.scores[0])) for a, b in zip(one, other, strict=True)]
+        differ = [
+            abs(float(a.scores[0]) - float(b.scores[0])) + (not is_right(b, example))
+            for a, b, example in zip(one, other, true, strict=True)
+        ]
     else:
         differ = [1 - agreement([a], [b], threshold) for a, b in zip(one, other, strict=True)]
     order = np.argsort(-np.array(differ), kind="stable")[:count]
@@ -141,6 +144,11 @@ def example_sheet(
     return raw.tobytes()
 
 
+def _ascii(label: str) -> str:
+    """OpenCV draws nothing else."""
+    return label.encode("ascii", "replace").decode()
+
+
 def _draw(image: Image, example: Example, found: Detections, labels: list[str]) -> Image:
     """The picture with the truth in white and what was found in its class's colour."""
     factor = TILE_PX / image.shape[1]
@@ -153,9 +161,13 @@ def _draw(image: Image, example: Example, found: Detections, labels: list[str]) 
         hue = np.array([[[int(class_id) % _HUES * 180 // _HUES, 230, 255]]], np.uint8)
         colour = tuple(int(part) for part in cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0])
         cv2.rectangle(out, (x1, y1), (x2, y2), colour, 2)
-        text = f"{labels[class_id].encode('ascii', 'replace').decode()} {score:.2f}"
+        text = f"{_ascii(labels[class_id])} {score:.2f}"
         (w, h), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
         top = y1 - h - 6 if y1 > h + 6 else y1 + 2
         cv2.rectangle(out, (x1, top), (x1 + w + 4, top + h + 6), colour, -1)
         cv2.putText(out, text, (x1 + 2, top + h + 2), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    if not example.boxes and example.class_ids:
+        text, bottom = f"is {_ascii(labels[example.class_ids[0]])}", len(out) - 8
+        for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(out, text, (6, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, thick, cv2.LINE_AA)
     return np.asarray(out, np.uint8)

@@ -85,8 +85,8 @@ def report_html(
         *_charts(manifest, examples, proofs),
         "<h2>Pictures</h2>",
         _note(
-            "Left the float model, right int8; those first on which they differ most. Drawn is what passes the "
-            f"threshold of {manifest.thresholds.score:g}; white is the truth."
+            "Left the float model, right int8; those first on which they differ most, or are wrong. Drawn is what "
+            f"passes the threshold of {manifest.thresholds.score:g}; white is the truth."
         ),
         _image(sheet, "held-out pictures with what both models find"),
         "<h2>Inside</h2>",
