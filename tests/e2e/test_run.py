@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -242,7 +243,16 @@ def test_a_classifier_tells_what_each_picture_of_a_folder_shows(
 @pytest.fixture
 def bad(tmp_path: Path, belt_bundle: Path) -> dict[str, Path]:
     """Files that are wrong in one way each."""
-    (tmp_path / "half.bundle").write_bytes(belt_bundle.read_bytes()[:50_000])
+    raw = belt_bundle.read_bytes()
+    (tmp_path / "half.bundle").write_bytes(raw[:50_000])
+    assert raw.count(b'"schema": "1.0"') == 1
+    (tmp_path / "future.bundle").write_bytes(raw.replace(b'"schema": "1.0"', b'"schema": "2.0"'))
+    with tarfile.open(belt_bundle) as held, tarfile.open(tmp_path / "climbs.bundle", "w") as climbs:
+        for member in held:
+            content = held.extractfile(member)
+            member.name = member.name.replace("labels.txt", "../labels.txt")
+            climbs.addfile(member, content)
+    (tmp_path / "wrong.bundle").write_bytes(raw[:-20_000] + bytes([raw[-20_000] ^ 1]) + raw[-19_999:])
     (tmp_path / "pictures").mkdir()
     cv2.imwrite(str(tmp_path / "pictures" / "a.png"), Belt(1).frame(50)[0])
     (tmp_path / "pictures" / "b.png").write_bytes(b"\x89PNG and then nothing")
@@ -255,6 +265,9 @@ def bad(tmp_path: Path, belt_bundle: Path) -> dict[str, Path]:
     [
         pytest.param({"--bundle": "none.bundle"}, "There is no bundle", id="missing bundle"),
         pytest.param({"--bundle": "half.bundle"}, "half.bundle", id="half-written bundle"),
+        pytest.param({"--bundle": "future.bundle"}, "this runtime reads 1.x", id="bundle of an unknown major version"),
+        pytest.param({"--bundle": "wrong.bundle"}, "wrong digest", id="bundle with a wrong digest"),
+        pytest.param({"--bundle": "climbs.bundle"}, "might leave its folder", id="bundle with a path that climbs out"),
         pytest.param({"--source": "rtsp://x"}, "Unknown source", id="unknown source"),
         pytest.param({"--source": "synthetic:moon"}, "no synthetic source", id="unknown synthetic source"),
         pytest.param({"--source": "video.mp4"}, "cannot be opened", id="file that is no video"),
