@@ -1,6 +1,6 @@
 """The bundle: an uncompressed tar with the manifest first, equal bytes for equal content.
 
-``write_bundle`` and ``Bundle.open`` are inverses. Opening reads the whole file once, trusts nothing in it, and
+``pack_bundle`` and ``Bundle.parse`` are inverses. Opening reads the whole file once, trusts nothing in it, and
 extracts nothing to disk: every cap is checked before parsing, every member against the manifest's digest.
 It does not decide whether the author is to be trusted; that is the store's ``Trust``.
 """
@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from tinysight_contract.errors import BundleError
-from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import MAX_MANIFEST_BYTES, FileRef, Manifest, parse_manifest
 
-__all__ = ["LABELS", "MANIFEST", "Bundle", "file_ref", "pack_bundle", "write_bundle"]
+__all__ = ["LABELS", "MANIFEST", "Bundle", "file_ref", "pack_bundle"]
 
 MANIFEST: Final = "manifest.json"
 LABELS: Final = "labels.txt"
@@ -49,18 +48,6 @@ def pack_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     raw = buffer.getvalue()
     Bundle.parse(raw, source="the new bundle")
     return raw
-
-
-def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> str:
-    """Write a bundle in one step and return its SHA-256.
-
-    Raises:
-        BundleError: as ``pack_bundle``.
-        OSError: the disk is full or not writable; nothing is left behind.
-    """
-    raw = pack_bundle(manifest, files)
-    replace_file(path, raw)
-    return hashlib.sha256(raw).hexdigest()
 
 
 class Bundle:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tinysight_contract.bundle import Bundle, file_ref, pack_bundle, write_bundle
+from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import BundleError
+from tinysight_contract.files import replace_file, sha256_of
 from tinysight_contract.manifest import CenterNet, Classify, Input, Manifest, Thresholds, parse_manifest
 from tinysight_contract.schemas import load
 
@@ -37,9 +38,9 @@ def tar(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
 
 def test_what_is_packed_opens_again_with_the_same_content(sample: Sample, tmp_path: Path) -> None:
     manifest, files = sample()
-    digest = write_bundle(tmp_path / "x.bundle", manifest, files)
+    replace_file(tmp_path / "x.bundle", pack_bundle(manifest, files))
     bundle = Bundle.open(tmp_path / "x.bundle")
-    assert (bundle.manifest, bundle.digest) == (manifest, digest)
+    assert (bundle.manifest, bundle.digest) == (manifest, sha256_of(tmp_path / "x.bundle"))
     assert {name: bundle.read(name) for name in files} == files
     assert list(tmp_path.iterdir()) == [tmp_path / "x.bundle"]
 
@@ -225,7 +226,7 @@ def test_the_label_file_must_have_a_line_for_each_label(sample: Sample) -> None:
 
 def test_a_full_disk_leaves_the_old_bundle(sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, files = sample()
-    write_bundle(tmp_path / "x.bundle", manifest, files)
+    replace_file(tmp_path / "x.bundle", pack_bundle(manifest, files))
     before = (tmp_path / "x.bundle").read_bytes()
 
     def full(_handle: int) -> None:
@@ -233,7 +234,7 @@ def test_a_full_disk_leaves_the_old_bundle(sample: Sample, tmp_path: Path, monke
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_bundle(tmp_path / "x.bundle", replace(manifest, release=4), files)
+        replace_file(tmp_path / "x.bundle", pack_bundle(replace(manifest, release=4), files))
     assert (tmp_path / "x.bundle").read_bytes() == before
     assert list(tmp_path.iterdir()) == [tmp_path / "x.bundle"]
 

@@ -182,57 +182,55 @@ def test_an_event_that_the_broker_refuses_is_counted_and_not_sent_for_ever(
     assert publisher.sent == 0
 
 
-def test_something_that_speaks_no_mqtt_is_told_apart_from_a_refusal(make_publisher: Make) -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        url = f"mqtt://127.0.0.1:{server.getsockname()[1]}"
-
-        def answer() -> None:
-            client, _ = server.accept()
-            client.recv(1000)
-            client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            client.close()
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        publisher = make_publisher(url)
-        with pytest.raises(BrokerError, match="does not speak MQTT"):
-            publisher.wait_first_connect()
-        thread.join()
+Fake = Callable[[bytes | None], tuple[str, list[bytes]]]
 
 
 @pytest.fixture
-def mute() -> Iterator[tuple[str, list[bytes]]]:
-    """Something that accepts connections, answers CONNECT with ``answer`` and nothing else; the address, what came."""
-    heard: list[bytes] = []
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
+def fake_broker() -> Iterator[Fake]:
+    """Make something that takes connections, gives one answer and hangs up, or with None says nothing for ever.
+
+    Its address, and what each connection said first.
+    """
+    servers: list[socket.socket] = []
+
+    def make(answer: bytes | None) -> tuple[str, list[bytes]]:
+        server = socket.create_server(("127.0.0.1", 0))
+        servers.append(server)
+        heard: list[bytes] = []
+        silent: list[socket.socket] = []
 
         def serve() -> None:
-            while True:
-                try:
+            with contextlib.suppress(OSError):  # the server is shut down at the end of the test
+                while True:
                     client, _ = server.accept()
-                except OSError:
-                    return
-                heard.append(client.recv(65536))
-                clients.append(client)
+                    heard.append(client.recv(65536))
+                    if answer is None:
+                        silent.append(client)
+                    else:
+                        client.sendall(answer)
+                        client.close()
+            for client in silent:
+                client.close()
 
-        clients: list[socket.socket] = []
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"mqtt://127.0.0.1:{server.getsockname()[1]}?version=3", heard
-        for client in clients:
-            client.close()
+        threading.Thread(target=serve, daemon=True).start()
+        return f"mqtt://127.0.0.1:{server.getsockname()[1]}?version=3", heard
+
+    yield make
+    for server in servers:
         server.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
+        server.close()
+
+
+def test_something_that_speaks_no_mqtt_is_told_apart_from_a_refusal(fake_broker: Fake, make_publisher: Make) -> None:
+    url, _ = fake_broker(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(BrokerError, match="does not speak MQTT"):
+        make_publisher(url).wait_first_connect()
 
 
 def test_events_are_on_disk_while_a_broker_keeps_us_waiting(
-    mute: tuple[str, list[bytes]], make_publisher: Make, tmp_path: Path, eventually: Any
+    fake_broker: Fake, make_publisher: Make, tmp_path: Path, eventually: Any
 ) -> None:
-    url, heard = mute
+    url, heard = fake_broker(None)
     publisher = make_publisher(url)
     eventually(lambda: heard)
     publisher.event(EVENTS, replace(EXAMPLE, seq=1))
@@ -285,27 +283,8 @@ def test_when_the_broker_takes_no_goodbye_its_will_says_it(
     eventually(lambda: any(decode(raw, Status).reason == "connection lost" for raw in reader.of(t.StatusTopic)))
 
 
-def test_a_broker_that_takes_us_and_drops_us_is_not_stormed(make_publisher: Make) -> None:
-    connects = []
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-
-        def serve() -> None:
-            while True:
-                try:
-                    client, _ = server.accept()
-                except OSError:
-                    return
-                client.recv(65536)
-                client.sendall(bytes((0x20, 2, 0, 0)))  # CONNACK of MQTT 3.1.1: accepted
-                connects.append(time.monotonic())
-                client.close()
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        make_publisher(f"mqtt://127.0.0.1:{server.getsockname()[1]}?version=3")
-        time.sleep(3.0)
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join(5)
-    assert 1 <= len(connects) <= 4
+def test_a_broker_that_takes_us_and_drops_us_is_not_stormed(fake_broker: Fake, make_publisher: Make) -> None:
+    url, heard = fake_broker(bytes((0x20, 2, 0, 0)))  # CONNACK of MQTT 3.1.1: accepted
+    make_publisher(url)
+    time.sleep(3.0)
+    assert 1 <= len(heard) <= 4

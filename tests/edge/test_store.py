@@ -13,8 +13,9 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tinysight_contract.bundle import file_ref, write_bundle
+from tinysight_contract.bundle import file_ref, pack_bundle
 from tinysight_contract.errors import BundleError, StoreError
+from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import Manifest
 from tinysight_edge.store import State, Store, Unsigned
 
@@ -26,7 +27,7 @@ def bundles(sample: Sample, tmp_path: Path) -> list[Path]:
     made = []
     for release in (1, 2, 3):
         path = tmp_path / f"{release}.bundle"
-        write_bundle(path, *sample(release=release))
+        replace_file(path, pack_bundle(*sample(release=release)))
         made.append(path)
     return made
 
@@ -173,7 +174,7 @@ def test_flash_killed_at_fifty_random_moments_leaves_the_old_or_the_new(sample: 
         files["int8.tflite"] = random.Random(release).randbytes(3_000_000)
         listed = {name: file_ref(data) for name, data in files.items()}
         path = tmp_path / f"big-{release}.bundle"
-        write_bundle(path, replace(manifest, release=release, files=listed), files)
+        replace_file(path, pack_bundle(replace(manifest, release=release, files=listed), files))
         pair.append(path)
     store = Store(tmp_path / "store")
     store.install(pair[0], trust=Unsigned())

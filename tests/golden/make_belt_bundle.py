@@ -10,7 +10,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from tinysight_contract.bundle import Bundle, file_ref, write_bundle
+from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
+from tinysight_contract.files import replace_file
 
 KEPT_PICTURES = 2
 
@@ -37,4 +38,4 @@ small = replace(
     golden=replace(manifest.golden, count=KEPT_PICTURES),
     files={name: file_ref(data) for name, data in sorted(files.items())},
 )
-write_bundle(Path(__file__).parent / "belt.bundle", small, files)
+replace_file(Path(__file__).parent / "belt.bundle", pack_bundle(small, files))
