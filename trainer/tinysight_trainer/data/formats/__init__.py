@@ -1,0 +1,1 @@
+"""Formats that data sets come and go in."""

@@ -1,0 +1,132 @@
+"""What every format's reader delivers, and how they all treat paths, splits and numbers.
+
+A format is one module with ``claims(source)``, ``read(source)`` and, where it can be written, ``write(data, out)``.
+Readers are generators that hold annotations in memory and never pictures.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from tinysight_contract.errors import DataError
+from tinysight_converters.run import BoxPx
+from tinysight_edge.sources import IMAGE_SUFFIXES
+from tinysight_trainer.data.dataset import Shown, Split
+
+__all__ = ["MAX_TEXT_BYTES", "Raw", "images_in", "inside", "pixels", "read_text", "split_names"]
+
+MAX_TEXT_BYTES: Final = 512 << 20
+_VALIDATION: Final = ("calibration", "val", "valid", "validation", "dev")
+_TRAIN: Final = ("train", "training")
+_TEST: Final = ("test", "testing")
+
+
+class Raw(Struct, frozen=True, kw_only=True):
+    """One picture as its source tells of it.
+
+    Attributes:
+        name: wished for below ``images/``, with slashes; unique in its source.
+        file: where its bytes are; None when they are in ``content``.
+        content: an encoded image, for sources without files.
+        shown: its annotations; with ``relative`` their boxes and polygons are in 0..1 of the picture.
+        relative: see above.
+        size: width and height that the annotations are for, when the source says so.
+        split: as the source names it, through `split_names`.
+        session: taken together with others of this name.
+        labelled: somebody has looked at it.
+    """
+
+    name: str
+    file: Path | None = None
+    content: bytes | None = None
+    shown: tuple[Shown, ...] = ()
+    relative: bool = False
+    size: tuple[int, int] | None = None
+    split: Split | None = None
+    session: str | None = None
+    labelled: bool = True
+
+
+def split_names(given: Iterable[str], where: Path) -> dict[str, Split]:
+    """A source's own names of splits to ours.
+
+    What others call validation becomes the test when there is no test of its own, and else calibration.
+
+    Raises:
+        DataError: a name says nothing to us, or there is nothing to train on.
+    """
+    names = set(given)
+    out: dict[str, Split] = {}
+    has_test = any(name.lower() in _TEST for name in names)
+    for name in names:
+        low = name.lower()
+        if low in _TRAIN:
+            out[name] = "train"
+        elif low in _TEST:
+            out[name] = "test"
+        elif low in _VALIDATION:
+            out[name] = "calibration" if has_test or low == "calibration" else "test"
+        else:
+            raise DataError(
+                f"{where} has a split {name!a}, which says nothing to TinySight.",
+                mend="Name splits train, val and test, or merge them and let `tinysight data split` part them.",
+            )
+    if out and "train" not in out.values():
+        raise DataError(f"{where} has splits and none to train on.", mend="Name one of them train.")
+    return out
+
+
+def inside(root: Path, path: Path) -> Path:
+    """The same path, after checking that it lies in the source, links followed.
+
+    A file that is missing is no error here: the import lists it.
+
+    Raises:
+        DataError: it leaves the source, or its name cannot be shown.
+    """
+    if not str(path).isprintable():
+        raise DataError(f"{str(path)!a} is no usable file name.", mend="Rename the file with letters that can be read.")
+    try:
+        within = path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError) as error:  # a link that leads to itself
+        raise DataError(f"{path} cannot be followed: {error}.", mend="Replace the link by the image.") from error
+    if not within:
+        raise DataError(f"{path} leaves {root}.", mend="Copy the image into the folder that is imported.")
+    return path
+
+
+def images_in(folder: Path) -> Iterator[Path]:
+    """All image files below a folder, in order, without hidden ones."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file():
+            yield path
+
+
+def read_text(path: Path, *, most: int = MAX_TEXT_BYTES) -> bytes:
+    """The bytes of an annotation file.
+
+    Raises:
+        DataError: it is larger than ``most`` or cannot be read.
+    """
+    try:
+        if path.stat().st_size > most:
+            raise DataError(f"{path} is larger than {most >> 10} KiB.", mend="Split the data set.")
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", mend="Check the file and its rights.") from error
+
+
+def pixels(x1: float, y1: float, x2: float, y2: float, where: str) -> BoxPx:
+    """A box of finite numbers to a hundredth of a pixel; whether it makes sense is for `tinysight data clean` to say.
+
+    Raises:
+        DataError: one is no finite number, or absurdly large.
+    """
+    box = (x1, y1, x2, y2)
+    if not all(math.isfinite(each) and abs(each) < 1e7 for each in box):
+        raise DataError(f"{where}: {box} is no box.", mend="Correct or remove it.")
+    return (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2))
