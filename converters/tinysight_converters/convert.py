@@ -28,7 +28,7 @@ from tinysight_converters.run import MODEL, Examples, Run, load_examples, load_r
 from tinysight_converters.tflite import convert_model
 from tinysight_edge.interpreter import Model, Runtime, find_runtime, self_test
 
-__all__ = ["Converted", "convert_run"]
+__all__ = ["Converted", "convert_run", "draft_manifest"]
 
 SCHEMES: Final = ("int8", "float32")  # the device takes the first that loads
 GOLDEN_COUNT: Final = 8
@@ -76,7 +76,7 @@ def convert_run(
     run, examples = load_run(run_folder), load_examples(run_folder)
     runtime = find_runtime()
     root = Path(run.dataset)
-    draft = _draft(run, name=name, version=version, release=release)
+    draft = draft_manifest(run, name=name, version=version, release=release)
     say(f"Fitting {len(examples.calibration)} pictures of the training side to calibrate with")
     any_variant = mf.Variant(
         file="any", scheme="int8", input=mf.Tensor(name="image", shape=[1, 1, 1, 1], dtype="uint8", scale=1.0),
@@ -130,7 +130,7 @@ def convert_run(
     return Converted(bundle.digest, bundle.size_bytes, manifest.thresholds.score, proofs)
 
 
-def _draft(run: Run, *, name: str, version: str, release: int) -> mf.Manifest:
+def draft_manifest(run: Run, *, name: str, version: str, release: int) -> mf.Manifest:
     """The manifest as far as it is known before converting."""
     tools = {**run.tools, "litert": version_of("ai-edge-litert")}
     return mf.Manifest(

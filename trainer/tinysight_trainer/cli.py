@@ -1,148 +1,127 @@
-"""``tinysight data`` and ``tinysight train`` from the command line."""
+"""``tinysight train``, ``evaluate`` and ``tune`` from the command line."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from tinysight_trainer.config import Config
+
 if TYPE_CHECKING:
-    from tinysight_trainer.train import Progress
+    from tinysight_trainer.loop import Progress
 
-__all__ = ["data_app", "train"]
-
-data_app = typer.Typer(no_args_is_help=True)
-synth_app = typer.Typer(no_args_is_help=True)
-data_app.add_typer(synth_app, name="synth", help="Draw a data set: nothing is downloaded.")
+__all__ = ["quiet_tensorflow", "shown_progress", "train"]
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")]
 
 
-@data_app.callback()
-def _data() -> None:
-    """Make data sets."""
-
-
-@synth_app.callback()
-def _synth() -> None:
-    """Draw data sets and videos whose truth is known."""
-
-
-@synth_app.command()
-def belt(
-    *,
-    out: Annotated[Path, typer.Option(help="Folder of the new data set; a name that ends in .mp4 makes a video.")],
-    images: Annotated[
-        int, typer.Option(help="Training images; calibration and test images come on top.", min=1)
-    ] = 3000,
-    frames: Annotated[int, typer.Option(help="Frames of a video, at 15 a second.", min=1)] = 300,
-    seed: Annotated[int, typer.Option(help="Of everything.", min=0, max=2**32 - 1)] = 0,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Draw a conveyor whose parcels carry real handwritten digits: a COCO data set, or a video with its truth."""
-    from rich.progress import Progress
-
-    from tinysight_edge.console import console, finish
-    from tinysight_trainer.synth import belt_dataset, belt_video
-
-    if out.suffix.lower() == ".mp4":
-        finish({"video": str(out), "frames": belt_video(out, frames=frames, seed=seed)}, as_json=as_json)
-        return
-    with Progress(console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task("drawing", total=None)
-        sizes = belt_dataset(
-            out, images=images, seed=seed, progress=lambda done, of: bar.update(task, completed=done, total=of)
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for each setting of `Config`; those given arrive in its ``settings``."""
+    own = inspect.signature(command)
+    hints = get_type_hints(Config, include_extras=True)
+    flags = []
+    for name in Config.__struct_fields__:
+        kind, meta = get_args(hints[name])
+        group = meta.extra["group"]
+        default = Config.__struct_defaults__[Config.__struct_fields__.index(name)]
+        words = meta.description
+        if get_origin(kind) is not None:
+            words, kind = f"{words} One of: {', '.join(get_args(kind))}.", str
+        if default not in {"", False}:
+            words = f"{words} [default: {default}]"
+        option = typer.Option(f"--{name.replace('_', '-')}", help=words, rich_help_panel=group, show_default=False)
+        flags.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+            )
         )
-    finish({"data": str(out), **sizes}, as_json=as_json)
+
+    def run(**given: Any) -> None:  # noqa: ANN401 -- typer has checked them
+        settings = {name: given.pop(name) for name in Config.__struct_fields__}
+        command(settings={name: value for name, value in settings.items() if value is not None}, **given)
+
+    kept = [each for each in own.parameters.values() if each.name != "settings"]
+    parameters = [*kept, *flags]
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    return run
 
 
+@_with_settings
 def train(
-    data: Annotated[Path, typer.Argument(help="A COCO data set, or a folder of images per class.", show_default=False)],
+    data: Annotated[Path, typer.Argument(help="A data set, see `tinysight data import`.", show_default=False)],
     *,
-    task: Annotated[str, typer.Option(help="detect or classify.")],
     out: Annotated[Path, typer.Option(help="The run folder to make.")],
-    epochs: Annotated[int, typer.Option(help="How often every image is seen.", min=1)] = 13,
-    batch: Annotated[int, typer.Option(help="Images per step.", min=1)] = 16,
-    size: Annotated[
-        str | None, typer.Option("--input", help="WIDTHxHEIGHT of the model. [default: 128x96, or 64x64 to classify]")
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with the same names as the flags; a flag beats it.", show_default=False)
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="At its peak.", min=1e-7, max=1.0)] = 2e-3,
-    scale: Annotated[float, typer.Option(help="Of the model's channels.", min=0.25, max=4.0)] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of everything random.", min=0, max=2**32 - 1)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed training stopped.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    settings: dict[str, Any],
 ) -> None:
-    """Train a detector or a classifier on your images. Ctrl-C or a power cut: go on with --resume."""
-    from tinysight_contract.errors import ConfigError
-    from tinysight_edge.console import console, finish
-    from tinysight_edge.quiet import without_lines
-    from tinysight_trainer.dataset import read_dataset
+    """Train a detector or a classifier on a data set. Ctrl-C or a power cut: go on with --resume."""
+    from tinysight_edge.console import finish
+    from tinysight_trainer.config import make_config, read_toml
+    from tinysight_trainer.data.dataset import open_dataset
 
-    if task not in {"detect", "classify"}:
-        raise ConfigError(f"There is no task {task!r}.", mend="Choose --task detect or --task classify.")
-    width, height = _parse_size(size or ("128x96" if task == "detect" else "64x64"))
-    checked = read_dataset(data, task)
-    for note in checked.notes:
-        console.print(note)
-    with without_lines(b"WARNING: All log messages before", b"I0000"):
-        from tinysight_trainer.train import Config
+    checked = open_dataset(data)
+    given = {**(read_toml(config) if config else {}), **settings}
+    given.pop("search", None)
+    wanted = make_config(given, task=checked.task or "detect", source=str(config or "command line"))
+    with quiet_tensorflow():
         from tinysight_trainer.train import train as train_model
-
-    config = Config(
-        task=task,
-        width=width,
-        height=height,
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        scale=scale,
-        seed=seed,
-    )
-    with _bar(quiet=quiet) as progress:
-        run = train_model(checked, config, out, resume=resume, progress=progress)
-    finish({"run": str(out), "task": task, "labels": len(run.labels), **run.figures}, as_json=as_json)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    from tinysight_contract.errors import ConfigError
-
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ConfigError(f"--input {text!r} is no size.", mend="Write it as WIDTHxHEIGHT, such as 128x96.")
-    sides = int(width), int(height)
-    if any(side % 16 or not 32 <= side <= 1024 for side in sides):
-        raise ConfigError(f"--input {text} does not fit the model.", mend="Use multiples of 16 from 32 to 1024.")
-    return sides
+    with shown_progress(quiet=quiet) as progress:
+        run = train_model(checked, wanted, out, resume=resume, progress=progress)
+    finish({"run": str(out), "task": run.task, "labels": len(run.labels), **run.figures}, as_json=as_json)
 
 
 @contextmanager
-def _bar(*, quiet: bool) -> Iterator["Progress"]:
-    """A progress bar with the loss and the time left, and a line an epoch, while the ``with`` lasts."""
+def quiet_tensorflow() -> Iterator[None]:
+    """Import TensorFlow without its greetings."""
+    from tinysight_edge.quiet import without_lines
+
+    with without_lines(b"WARNING: All log messages before", b"I0000"):
+        yield
+
+
+@contextmanager
+def shown_progress(*, quiet: bool) -> Iterator["Progress"]:
+    """A bar with the loss, pictures a second and the time left, and a line an epoch, while the ``with`` lasts."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     from tinysight_edge.console import console
-    from tinysight_trainer.train import Progress
+    from tinysight_trainer.loop import Progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
 
     class Shown(Progress):
-        def begin(self, *, steps: int, done: int) -> None:
-            self.task = bar.add_task("training", total=steps, completed=done)
+        what, pictures = "", 0
+
+        def begin(self, *, what: str, steps: int, done: int, pictures: int) -> None:
+            self.task = bar.add_task(what, total=steps, completed=done, rate="")
+            self.what, self.pictures = what, pictures
 
         def step(self, *, loss: float) -> None:
-            bar.update(self.task, advance=1, description=f"loss {loss:.3f}")
+            speed = bar.tasks[self.task].speed or 0.0
+            rate = f"{speed * self.pictures:,.0f} pictures/s"
+            bar.update(self.task, advance=1, description=f"{self.what}, loss {loss:.3f}", rate=rate)
 
         def epoch(self, row: dict[str, float]) -> None:
+            self.say(
+                f"{self.what}: epoch {row['epoch']:3.0f}  loss {row['loss']:.4f}  held out {row['val_loss']:.4f}  "
+                f"{row['seconds']:5.0f} s"
+            )
+
+        def say(self, text: str) -> None:
             if not quiet:
-                bar.console.print(
-                    f"epoch {row['epoch']:3.0f}  loss {row['loss']:.4f}  held out {row['val_loss']:.4f}  "
-                    f"{row['seconds']:5.0f} s"
-                )
+                bar.console.print(text)
 
     with Bar(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
         yield Shown()

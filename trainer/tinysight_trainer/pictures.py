@@ -1,195 +1,178 @@
-"""Training pictures in memory, and the batches made of them.
+"""Training pictures, and the batches made of them by ``tf.data`` beside the training step.
 
-In: examples and how the device fits pictures.  Out: batches of augmented uint8 pictures with their targets, made in a
-thread beside the training step. A batch depends on the seed, the epoch and its number alone, so a resumed training
-sees the same ones.
+In: examples and how the device fits pictures.  Out: batches of varied uint8 pictures with what is to be answered.
+Fitted pictures are kept in memory as long as they are few; many are decoded again each time. A batch depends on the
+seed, the epoch and its number alone, so a resumed training sees the same ones.
 """
 
-import queue
-import threading
-from collections.abc import Generator
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import cv2
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
-from tinysight_contract.errors import DataError
+from tinysight_contract.errors import TinySightError
 from tinysight_contract.manifest import Input
 from tinysight_converters.run import Example
 from tinysight_edge.preprocess import fit_picture
-from tinysight_trainer.targets import Grid, Targets, encode, stack
+from tinysight_trainer.augment import Boxes, blend, mosaic, vary
+from tinysight_trainer.config import Config
+from tinysight_trainer.targets import Grid, encode, stack
 
-__all__ = ["Batch", "Pictures", "batches", "load_pictures"]
+__all__ = ["KEEP_BYTES", "Pictures", "batches", "order_of", "steps_of"]
 
-MAX_BYTES: Final = 8 << 30
+KEEP_BYTES: Final = 2 << 30
 AHEAD: Final = 4
-CLEAR_SHARE: Final = 0.7  # an object of which less is left in the picture is not to be named
+WORKERS: Final = min(8, os.cpu_count() or 1)
+CHUNK: Final = 256
+
+Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
     """Fitted pictures with what they show.
 
-    Attributes:
-        images: uint8 (n, height, width, 3), RGB, fitted by the device's own code.
-        boxes_px: per picture float32 (k, 4) in model pixels.
-        class_ids: per picture int32 (k,).
-        crowd: per picture bool (k,).
-    """
-
-    images: NDArray[np.uint8]
-    boxes_px: list[NDArray[np.float32]]
-    class_ids: list[NDArray[np.int32]]
-    crowd: list[NDArray[np.bool_]]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """What one step learns from.
-
-    Attributes:
-        images: uint8 (b, height, width, 3).
-        targets: of a detector, or None.
-        class_ids: int32 (b,) of a classifier, or None.
-    """
-
-    images: NDArray[np.uint8]
-    targets: Targets | None
-    class_ids: NDArray[np.int32] | None
-
-
-def load_pictures(examples: list[Example], root: Path, spec: Input) -> Pictures:
-    """Read and fit all examples.
+    Args:
+        examples: which; every one is read and checked once.
+        root: of the data set.
+        spec: how the device fits pictures.
+        keep_bytes: up to which size all are held in memory.
+        progress: told how many are read.
 
     Raises:
-        DataError: an image is missing, broken or changed, or all together need more than 8 GiB.
+        DataError: an image is missing, broken or changed.
     """
-    needed = len(examples) * spec.height * spec.width * 3
-    if needed > MAX_BYTES:
-        raise DataError(
-            f"{len(examples)} pictures of {spec.width}x{spec.height} need {needed >> 30} GiB of memory.",
-            mend=f"Train on fewer images or with a smaller --input; {MAX_BYTES >> 30} GiB are allowed.",
-        )
-    images = np.empty((len(examples), spec.height, spec.width, 3), np.uint8)
-    boxes, class_ids, crowd = [], [], []
-    for number, example in enumerate(examples):
-        fit = fit_picture(example.picture(root), spec, images[number])
-        boxes.append(fit.to_model(example.boxes_px))
-        class_ids.append(np.array(example.class_ids, np.int32))
-        crowd.append(np.array(example.crowd, bool))
-    return Pictures(images, boxes, class_ids, crowd)
+
+    def __init__(
+        self,
+        examples: list[Example],
+        root: Path,
+        spec: Input,
+        *,
+        keep_bytes: int = KEEP_BYTES,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.examples, self._root, self._spec = examples, root, spec
+        self.shape = (spec.height, spec.width, 1 if spec.color == "GRAY" else 3)
+        keep = len(examples) * int(np.prod(self.shape)) <= keep_bytes
+        self._kept = np.empty((len(examples), *self.shape), np.uint8) if keep else None
+        self.shown: list[Boxes] = []
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for start in range(0, len(examples), CHUNK):
+                for number, (picture, boxes) in enumerate(pool.map(self._fit, examples[start : start + CHUNK]), start):
+                    if self._kept is not None:
+                        self._kept[number] = picture
+                    self.shown.append(boxes)
+                progress(len(self.shown))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def take(self, indices: NDArray[np.intp]) -> Bytes:
+        """Some pictures, (n, height, width, channels), to be written into."""
+        if self._kept is not None:
+            return self._kept[indices]
+        return np.stack([self._fit(self.examples[index])[0] for index in indices])
+
+    def _fit(self, example: Example) -> tuple[Bytes, Boxes]:
+        picture = np.empty(self.shape, np.uint8)
+        fit = fit_picture(example.picture(self._root), self._spec, picture)
+        ids, crowd = np.array(example.class_ids, np.int32), np.array(example.crowd, bool)
+        return picture, (fit.to_model(example.boxes_px), ids, crowd)
+
+
+def steps_of(pictures: Pictures, batch: int) -> int:
+    """Steps in an epoch of learning; what does not fill a batch is left out, another part of it each time."""
+    return max(1, len(pictures) // min(batch, len(pictures)))
+
+
+def order_of(pictures: Pictures, config: Config, epoch: int | None) -> NDArray[np.intp]:
+    """In which order an epoch takes the pictures, one batch after another."""
+    order = np.arange(len(pictures))
+    if epoch is not None:
+        np.random.default_rng((config.seed, epoch)).shuffle(order)
+    return order
 
 
 def batches(
-    pictures: Pictures, grid: Grid | None, *, size: int, seed: int, epoch: int, augment: bool, turn: bool = True
-) -> Generator[Batch, None, None]:
-    """One epoch in random order; made ahead in a thread. When augmenting, what does not fill a batch is left out.
+    pictures: Pictures, grid: Grid | None, labels: int, config: Config, *, epoch: int | None, turn: bool = True
+) -> Iterator[tuple[Any, Any]]:
+    """One epoch, made ahead on all cores.
 
     Args:
         pictures: to learn from.
         grid: the detector's map, None for a classifier.
-        size: pictures per batch.
-        seed: of the training.
-        epoch: its number.
-        augment: vary the pictures, and shuffle.
+        labels: number of classes.
+        config: batch, seed, and how pictures are varied.
+        epoch: its number: shuffle and vary; None: every picture once, in order, as it is.
         turn: turning and slanting is among the variations.
+
+    Yields:
+        uint8 (b, height, width, channels), and the truth: the four parts of ``Targets``, or float32 (b, labels).
+
+    Raises:
+        DataError: an image is missing, broken or changed.
     """
-    order = np.arange(len(pictures))
-    if augment:
-        np.random.default_rng((seed, epoch)).shuffle(order)
-        size = min(size, len(order))
-        order = order[: len(order) // size * size]
-    made: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
-    stop = threading.Event()
+    order = order_of(pictures, config, epoch)
+    size = min(config.batch, len(order))
+    count = -(-len(order) // size) if epoch is None else steps_of(pictures, config.batch)
+    failed: list[TinySightError] = []
 
-    def put(item: Batch | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                made.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def produce() -> None:
+    def make(number: NDArray[np.int64]) -> list[NDArray[Any]]:
+        indices = order[int(number) * size : (int(number) + 1) * size]
+        rng = None if epoch is None else np.random.default_rng((config.seed, epoch, int(number)))
         try:
-            for number, start in enumerate(range(0, len(order), size)):
-                if stop.is_set():
-                    return
-                rng = np.random.default_rng((seed, epoch, number)) if augment else None
-                put(_make(pictures, order[start : start + size], grid, rng, turn=turn))
-            put(None)
-        except BaseException as error:  # noqa: BLE001 -- handed to the reader, who raises it
-            put(error)
+            return _make(pictures, indices, grid, labels, config, rng=rng, turn=turn)
+        except TinySightError as error:
+            failed.append(error)
+            raise
 
-    thread = threading.Thread(target=produce, name="batches", daemon=True)
-    thread.start()
+    truth = [(labels,)] if grid is None else [(grid.height, grid.width, n) for n in (grid.labels, 1, 4, 1)]
+
+    def shaped(number: Any) -> tuple[Any, ...]:  # noqa: ANN401 -- tensors have no types
+        # stateful=False: else tf.data would make one batch after another, for fear of their order
+        made = tf.numpy_function(make, [number], [tf.uint8] + [tf.float32] * len(truth), stateful=False)
+        for tensor, shape in zip(made, (pictures.shape, *truth), strict=True):
+            tensor.set_shape((None, *shape))
+        return made[0], made[1] if grid is None else tuple(made[1:])
+
+    made = tf.data.Dataset.range(count).map(shaped, num_parallel_calls=WORKERS, deterministic=True).prefetch(AHEAD)
     try:
-        while (batch := made.get()) is not None:
-            if isinstance(batch, BaseException):
-                raise batch
-            yield batch
-    finally:
-        stop.set()
-        thread.join()
+        yield from made
+    except tf.errors.OpError:
+        if failed:
+            raise failed[0] from None
+        raise
 
 
 def _make(
-    pictures: Pictures, indices: NDArray[np.intp], grid: Grid | None, rng: np.random.Generator | None, *, turn: bool
-) -> Batch:
-    images = pictures.images[indices]
-    targets = []
-    for place, index in enumerate(indices):
-        boxes, crowd = pictures.boxes_px[index], pictures.crowd[index]
-        if rng is not None:
-            boxes, crowd = _cut(_vary(images[place], boxes, rng, turn=turn), crowd, images.shape[2], images.shape[1])
-        if grid is not None:
-            targets.append(encode(boxes, pictures.class_ids[index], crowd, grid))
+    pictures: Pictures,
+    indices: NDArray[np.intp],
+    grid: Grid | None,
+    labels: int,
+    config: Config,
+    *,
+    rng: np.random.Generator | None,
+    turn: bool,
+) -> list[NDArray[Any]]:
+    images = pictures.take(indices)
+    shown = [pictures.shown[index] for index in indices]
+    if rng is not None:
+        if grid is not None and config.mosaic:
+            for place in np.flatnonzero(rng.random(len(indices)) < config.mosaic):
+                others = rng.integers(len(pictures), size=3)
+                four = [images[place], *pictures.take(others)]
+                images[place], shown[place] = mosaic(four, [shown[place], *(pictures.shown[o] for o in others)], rng)
+        shown = vary(images, shown, config, rng, turn=turn)
     if grid is not None:
-        return Batch(images, stack(targets), None)
-    return Batch(images, None, np.array([pictures.class_ids[index][0] for index in indices], np.int32))
-
-
-def _vary(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], rng: np.random.Generator, *, turn: bool = True
-) -> NDArray[np.float32]:
-    """Size, slant, place, light, colour and noise, in place; the boxes of the varied picture.
-
-    Nothing is mirrored: what is written, and much else, is not the same in the mirror.
-    """
-    height, width = image.shape[:2]
-    centre = np.array((width / 2, height / 2))
-    angle, slant = (np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.15, 0.15)) if turn else (0.0, 0.0)
-    zoom = rng.uniform(0.8, 1.25) * np.array((rng.uniform(0.87, 1.15), rng.uniform(0.87, 1.15)))
-    linear = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.array(
-        [[1, slant], [0, 1]]
-    )
-    linear = linear * zoom
-    shift = centre - linear @ centre + rng.uniform(-0.12, 0.12, 2) * (width, height)
-    move = np.column_stack((linear, shift))
-    moved = cv2.warpAffine(image, move, (width, height), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    moved *= rng.uniform(0.75, 1.3) * rng.uniform(0.93, 1.07, 3).astype(np.float32)
-    moved += rng.uniform(-18, 18)
-    if rng.random() < 0.5:
-        moved += rng.standard_normal(moved.shape, np.float32) * np.float32(rng.uniform(0, 6))
-    image[:] = np.clip(moved, 0, 255)
-    # The box around the moved box; its sides grow with turn and slant, so half of that growth is taken back.
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2 @ linear.T + shift
-    sides = (boxes[:, 2:] - boxes[:, :2]) @ ((np.abs(linear) + np.diag(np.abs(np.diag(linear)))) / 2).T
-    return np.concatenate((middle - sides / 2, middle + sides / 2), 1).astype(np.float32)
-
-
-def _cut(
-    boxes: NDArray[np.float32], crowd: NDArray[np.bool_], width: int, height: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Boxes within the picture; what was mostly cut away is no longer to be named."""
-    if not len(boxes):
-        return boxes, crowd
-    inside = np.clip(boxes, 0.0, np.array((width, height, width, height), np.float32))
-    before, after = ((each[:, 2:] - each[:, :2]).prod(1) for each in (boxes, inside))
-    return inside, crowd | (after < CLEAR_SHARE * before)
+        targets = stack([encode(boxes, class_ids, crowd, grid) for boxes, class_ids, crowd in shown])
+        return [images, targets.heat, targets.heat_weight, targets.box, targets.box_weight]
+    wanted = np.zeros((len(indices), labels), np.float32)
+    wanted[np.arange(len(indices)), [class_ids[0] for _, class_ids, _ in shown]] = 1.0
+    if rng is not None and (config.mixup or config.cutmix):
+        blend(images, wanted, config, rng)
+    return [images, wanted]

@@ -1,15 +1,14 @@
 """Draw the belt as a data set or a video: training material with nothing downloaded.
 
-In: a number of images and a seed.  Out: a COCO data set with splits of disjoint digits, or a video with its truth.
+In: a number of images and a seed.  Out: a data set with splits of disjoint digits, or a video with its truth.
 The result depends on the arguments alone, not on the number of processes. Written beside the target and renamed at
 the end, so there is a whole data set or none.
 """
 
+import hashlib
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +17,12 @@ import cv2
 import msgspec
 
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.files import fsync_folder, replace_file
+from tinysight_contract.files import replace_file
 from tinysight_edge.belt import LABELS, Belt, Split, Truth
+from tinysight_trainer.data.dataset import IMAGES, Dataset, Item, Shown
+from tinysight_trainer.data.importer import new_folder
+from tinysight_trainer.data.looks import Look, Looks, look_at
+from tinysight_trainer.data.split import measure
 
 __all__ = ["belt_dataset", "belt_video", "split_sizes"]
 
@@ -34,7 +37,7 @@ def split_sizes(images: int) -> dict[Split, int]:
 
 
 def belt_dataset(out: Path, *, images: int, seed: int, progress: Callable[[int, int], None]) -> dict[str, int]:
-    """Write a COCO data set of the belt to ``out``; the number of images by split.
+    """Write a data set of the belt to ``out``; the number of images by split.
 
     Args:
         out: the data set's folder; must not exist, or be empty.
@@ -48,23 +51,19 @@ def belt_dataset(out: Path, *, images: int, seed: int, progress: Callable[[int, 
     if images < 1:
         raise ConfigError(f"{images} images are no data set.", mend="Give --images 100 or more.")
     sizes = split_sizes(images)
-    with (
-        _new_folder(out.absolute()) as folder,
-        ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool,
-    ):
-        (folder / "annotations").mkdir()
-        done = 0
+    items: list[Item] = []
+    looks: list[Look] = []
+    with new_folder(out) as folder, ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         for split, count in sizes.items():
-            (folder / "images" / split).mkdir(parents=True)
-            coco = _Coco()
-            firsts = range(0, count, FRAMES_PER_BELT)
-            jobs = [(folder, split, seed, first, count) for first in firsts]
-            for first, shown in zip(firsts, pool.map(_draw, jobs, chunksize=16), strict=True):
-                for number, truths in enumerate(shown, start=first):
-                    coco.add(f"{split}/{number:06d}.jpg", truths)
-                done += len(shown)
-                progress(done, sum(sizes.values()))
-            (folder / "annotations" / f"{split}.json").write_bytes(coco.to_json())
+            (folder / IMAGES / split).mkdir(parents=True)
+            jobs = [(folder, split, seed, first, count) for first in range(0, count, FRAMES_PER_BELT)]
+            for drawn in pool.map(_draw, jobs, chunksize=16):
+                items += [item for item, _ in drawn]
+                looks += [look for _, look in drawn]
+                progress(len(items), sum(sizes.values()))
+        held = {item.name: look for item, look in zip(items, looks, strict=True)}
+        data = Dataset(folder, (), None, source={"format": "synthetic:belt", "seed": str(seed)}).with_items(items)
+        measure(data, Looks.of(held[item.name] for item in data.items)).save()
     return {str(split): count for split, count in sizes.items()}
 
 
@@ -102,63 +101,33 @@ def belt_video(out: Path, *, frames: int, seed: int, fps: float = 15.0) -> int:
     return frames
 
 
-def _draw(job: tuple[Path, Split, int, int, int]) -> list[list[Truth]]:
-    """Pictures ``first`` and the following of a split, all of one belt; what they show."""
+def _draw(job: tuple[Path, Split, int, int, int]) -> list[tuple[Item, Look]]:
+    """Pictures ``first`` and the following of a split, all of one belt, and how they look."""
     folder, split, seed, first, count = job
     cv2.setNumThreads(1)
     salt = {"train": 1, "calibration": 2, "test": 3}[split]
     belt = Belt(((seed * 4 + salt) << 24) + first, split=split)
-    shown = []
+    drawn = []
     for step, number in enumerate(range(first, min(first + FRAMES_PER_BELT, count))):
         image, truths = belt.frame(100 + step * APART)
-        path = folder / "images" / split / f"{number:06d}.jpg"
-        if not cv2.imwrite(str(path), image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)):
-            raise OSError(28, "The image cannot be written", str(path))
-        shown.append(truths)
-    return shown
+        _, encoded = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+        content = encoded.tobytes()
+        name = f"{split}/{number:06d}.jpg"
+        (folder / IMAGES / name).write_bytes(content)
+        item = Item(
+            name=name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            width=belt.width,
+            height=belt.height,
+            split=split,
+            session=f"belt {split} {first:06d}",
+            shown=tuple(_shown(truth) for truth in truths),
+        )
+        drawn.append((item, look_at(image)))
+    return drawn
 
 
-class _Coco:
-    """Collects a COCO annotation file. A parcel that is not clear is a crowd: neither right nor wrong to find."""
-
-    def __init__(self) -> None:
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
-
-    def add(self, file_name: str, truths: list[Truth], width: int = 320, height: int = 240) -> None:
-        image_id = len(self._images) + 1
-        self._images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
-        for truth in truths:
-            x1, y1, x2, y2 = truth.box_px
-            self._annotations.append(
-                {
-                    "id": len(self._annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": truth.label + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": int(not truth.clear),
-                }
-            )
-
-    def to_json(self) -> bytes:
-        categories = [{"id": index + 1, "name": label} for index, label in enumerate(LABELS)]
-        return msgspec.json.encode({"images": self._images, "annotations": self._annotations, "categories": categories})
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that becomes ``out`` when all went well, and vanishes when not."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists already.", mend="Name another --out, or remove it.")
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if out.exists():
-            out.rmdir()
-        part.rename(out)
-        fsync_folder(out.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+def _shown(truth: Truth) -> Shown:
+    """A parcel that is not clear is a crowd: neither right nor wrong to find."""
+    x1, y1, x2, y2 = (round(float(side), 2) for side in truth.box_px)
+    return Shown(label=LABELS[truth.label], box=(x1, y1, x2, y2), crowd=not truth.clear)

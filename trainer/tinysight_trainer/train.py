@@ -1,47 +1,53 @@
 """START HERE: train a model, step by step, and survive being killed.
 
-In: a checked data set and a `Config`.  Out: a run folder (see ``tinysight_converters.run``). After every epoch all
-state goes into ``checkpoint.npz`` in one step; ``resume`` goes on from there with the same batches, so that a killed
-training ends where an undisturbed one does.
+In: a data set and a `Config`.  Out: a run folder (see ``tinysight_converters.run``). After every epoch all state goes
+into ``checkpoint.npz`` in one step; ``resume`` goes on from there with the same batches, so that a killed training ends
+where an undisturbed one does. With ``ensemble`` the teachers are trained first, each in a folder of its own.
 """
 
 import sys
-import time
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-import keras
 import msgspec
 import numpy as np
-import tensorflow as tf
 
 from tinysight_contract import __version__
 from tinysight_contract.errors import TrainError
 from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import Input
-from tinysight_converters.run import EXAMPLES, MODEL, Example, Examples, Run, save_run
-from tinysight_trainer.curves import draw_curves
-from tinysight_trainer.dataset import Dataset
-from tinysight_trainer.loop import CHECKPOINT, Config, Loop, Progress, read_checkpoint
-from tinysight_trainer.models import STRIDE, build_model
-from tinysight_trainer.pictures import load_pictures
-from tinysight_trainer.targets import Grid
+from tinysight_converters.run import EXAMPLES, Example, Examples, Run, save_run
+from tinysight_trainer.combine import compare_models, train_teachers
+from tinysight_trainer.config import Config, to_toml
+from tinysight_trainer.data.dataset import Dataset, Item
+from tinysight_trainer.data.ready import check_ready
+from tinysight_trainer.fit import fit, prepare, save_model
+from tinysight_trainer.loop import CHECKPOINT, Progress, Row, read_checkpoint
+from tinysight_trainer.models import STRIDE
+from tinysight_trainer.pictures import Pictures
 
-__all__ = ["Config", "Progress", "train"]
+__all__ = ["Progress", "train"]
 
-HISTORY: Final = "history.csv"
+SETTINGS: Final = "config.toml"
 VALIDATION_SHARE: Final = 0.05
 MIN_VALIDATION: Final = 50  # or a fifth of the training split, if that is less
 MAX_CALIBRATION: Final = 200
+
+
+class Sides(msgspec.Struct, frozen=True, kw_only=True):
+    """What is learned from, what only measures the loss, and what the conversion gets."""
+
+    learning: list[Example]
+    validation: list[Example]
+    examples: Examples
 
 
 def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: Progress) -> Run:
     """Train and write the run folder.
 
     Args:
-        data: the checked data set.
+        data: the data set.
         config: every setting.
         out: the run folder.
         resume: go on from the folder's checkpoint.
@@ -49,46 +55,37 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
 
     Raises:
         TrainError: the folder is in use, there is nothing to resume, or the loss is no longer finite.
-        DataError: an image is broken or has changed.
+        DataError: the data set cannot be trained on, or an image is broken or has changed.
+        OSError: the disk is full; what was there before is still whole.
     """
-    begun_s = time.monotonic()
-    keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
+    for note in check_ready(data):
+        progress.say(note)
     _check_folder(out, config, data, resume=resume)
-    spec = Input(height=config.height, width=config.width)
-    learning, validation, examples = _sides(data)
-    grid = _grid(data, config)
-    train_set, val_set = (load_pictures(side, data.root, spec) for side in (learning, validation))
-    model = build_model(
-        config.task, labels=len(data.labels), height=config.height, width=config.width, scale=config.scale
-    )
-    loop = Loop(model, config, steps_per_epoch=max(1, len(train_set) // min(config.batch, len(train_set))))
+    prepare(config)
+    sides = _sides(data)
     out.mkdir(parents=True, exist_ok=True)
-    done, history = loop.restore(out) if resume else (0, [])
-    spent_s = history[-1]["seconds"] if history else 0.0
-    progress.begin(steps=loop.steps, done=done * loop.steps_per_epoch)
-    if not done:
-        loop.save(out, 0, [], data.digest)
-    replace_file(out / EXAMPLES, msgspec.json.encode(examples))
-    for epoch in range(done, config.epochs):
-        row = {"epoch": float(epoch + 1), **loop.epoch(train_set, grid, epoch, progress)}
-        row |= loop.evaluate(val_set, grid)
-        row["seconds"] = spent_s + time.monotonic() - begun_s
-        history.append(row)
-        loop.save(out, epoch + 1, history, data.digest)
-        _write_history(out, history)
-        progress.epoch(row)
-    _write_history(out, history)
+    replace_file(out / SETTINGS, to_toml(config))
+    replace_file(out / EXAMPLES, msgspec.json.encode(sides.examples))
+    spec = Input(height=config.height, width=config.width, color=config.color)
+    progress.say(f"Reading {len(sides.learning)} pictures to learn from, {len(sides.validation)} to measure")
+    pictures = tuple(Pictures(side, data.root, spec) for side in (sides.learning, sides.validation))
+    teachers: list[Any] = []
+    if config.ensemble:
+        teachers = train_teachers(data, config, out, pictures, progress=progress)
+    fitted = fit(data, config, out, pictures, progress=progress, teachers=teachers if config.distill else [])
     figures = {
-        "train_s": round(history[-1]["seconds"], 2),
-        "epochs": float(config.epochs),
-        "params": float(model.count_params()),
-        "images": float(len(train_set)),
-        "val_loss": history[-1]["val_loss"],
+        "train_s": round(fitted.history[-1]["seconds"], 2),
+        "epochs": float(len(fitted.history)),
+        "params": float(fitted.model.count_params()),
+        "images": float(len(pictures[0])),
+        "val_loss": min(row["val_loss"] for row in fitted.history)
+        if config.patience
+        else fitted.history[-1]["val_loss"],
     }
     run = _describe(data, config, spec, figures)
-    _save_model(model, out)
-    draw_curves(history, out / "curves.png", title=f"{config.task}: {data.root.name}")
+    save_model(fitted.model, out)
+    if teachers:
+        figures |= compare_models(run, out, teachers, fitted.model, sides.examples.test, progress=progress)
     save_run(out, run)
     return run
 
@@ -99,63 +96,59 @@ def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> 
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise TrainError(f"{out} exists already.", mend="Name another --out, or go on with --resume.")
         return
-    if not (out / CHECKPOINT).is_file():
+    begun = [path for path in (out, *sorted(out.glob("teacher-*")), out / "alone") if (path / CHECKPOINT).is_file()]
+    if not begun:
         raise TrainError(f"{out} has nothing to resume.", mend="Begin without --resume.")
-    about = msgspec.json.decode(read_checkpoint(out)["about"].tobytes())
-    if about["version"] != __version__:
-        raise TrainError(f"{out} was begun by TinySight {about['version']}.", mend="Begin anew in another --out.")
-    if about["config"] != asdict(config) or about["digest"] != data.digest:
+    if not (out / SETTINGS).is_file() or (out / SETTINGS).read_bytes() != to_toml(config):
         raise TrainError(
             f"{out} began with other settings or another data set.",
             mend="Give the same ones, or begin in another --out.",
         )
+    for folder in begun:
+        about = msgspec.json.decode(read_checkpoint(folder)["about"].tobytes())
+        if about["version"] != __version__:
+            raise TrainError(
+                f"{folder} was begun by TinySight {about['version']}.", mend="Begin anew in another --out."
+            )
+        if about["digest"] != data.digest:
+            raise TrainError(
+                f"{out} began with other settings or another data set.",
+                mend="Give the same ones, or begin in another --out.",
+            )
 
 
-def _sides(data: Dataset) -> tuple[list[Example], list[Example], Examples]:
-    """What is learned from, what only measures the loss, and what the conversion gets.
+def _sides(data: Dataset) -> Sides:
+    """Part the pictures, in an order that depends on their content alone.
 
-    Calibration pictures also tune the threshold, so none of them may be learned from: without a split of their own they
-    are the validation pictures.
+    Calibration pictures also tune the threshold, so none of them may be learned from: they are those that measure the
+    loss. Without a split of their own, some of the training pictures are set aside.
     """
-    held = list(data.splits["train"])
-    order = np.random.default_rng(0).permutation(len(held))
-    count = max(int(len(held) * VALIDATION_SHARE), min(MIN_VALIDATION, len(held) // 5))
-    validation = [held[i] for i in order[:count]] or held
-    learning = [held[i] for i in sorted(order[count:])]
-    given = list(data.splits.get("calibration", ()))
-    calibration = [given[i] for i in np.random.default_rng(0).permutation(len(given))] or validation
-    return learning, validation, Examples(calibration=calibration[:MAX_CALIBRATION], test=list(data.splits["test"]))
+
+    def ordered(items: tuple[Item, ...]) -> list[Example]:
+        return data.examples(sorted(items, key=lambda item: (item.sha256, item.name)))
+
+    learning = ordered(data.of("train"))
+    validation = ordered(data.of("calibration"))
+    if not validation:
+        order = np.random.default_rng(0).permutation(len(learning))
+        count = max(int(len(learning) * VALIDATION_SHARE), min(MIN_VALIDATION, len(learning) // 5))
+        validation = [learning[i] for i in order[:count]] or learning
+        learning = [learning[i] for i in sorted(order[count:])]
+    chosen = [validation[i] for i in np.random.default_rng(0).permutation(len(validation))[:MAX_CALIBRATION]]
+    examples = Examples(calibration=chosen, test=ordered(data.of("test")))
+    return Sides(learning=learning, validation=validation, examples=examples)
 
 
-def _grid(data: Dataset, config: Config) -> Grid | None:
-    if config.task == "classify":
-        return None
-    return Grid(config.height // STRIDE, config.width // STRIDE, len(data.labels), STRIDE)
-
-
-def _save_model(model: Any, out: Path) -> None:  # noqa: ANN401 -- Keras has no types
-    part = out / ".part.keras"
-    model.save(part)
-    replace_file(out / MODEL, part.read_bytes())
-    part.unlink()
-
-
-def _write_history(out: Path, history: list[dict[str, float]]) -> None:
-    names = list(history[0])
-    lines = [",".join(names), *(",".join(f"{row[name]:.6g}" for name in names) for row in history)]
-    replace_file(out / HISTORY, ("\n".join(lines) + "\n").encode())
-
-
-def _describe(data: Dataset, config: Config, spec: Input, figures: dict[str, float]) -> Run:
+def _describe(data: Dataset, config: Config, spec: Input, figures: Row) -> Run:
     return Run(
-        task="detect" if config.task == "detect" else "classify",
+        task=config.task,
         labels=list(data.labels),
         input=spec,
         stride=STRIDE if config.task == "detect" else 0,
         dataset=str(data.root.resolve()),
         dataset_digest=data.digest,
         seed=config.seed,
-        config=asdict(config),
+        config=msgspec.to_builtins(config),
         tools={
             "tinysight": __version__,
             "tensorflow": version("tensorflow"),

@@ -1,0 +1,118 @@
+"""``tinysight data``: from raw pictures to a data set one can trust."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tinysight_trainer.data.dataset import Dataset
+
+__all__ = ["data_app"]
+
+data_app = typer.Typer(no_args_is_help=True)
+synth_app = typer.Typer(no_args_is_help=True)
+data_app.add_typer(synth_app, name="synth", help="Draw a data set: nothing is downloaded.")
+
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON line.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")]
+Data = Annotated[Path, typer.Argument(help="A data set.", show_default=False)]
+NewData = Annotated[Path, typer.Option("--out", help="The data set to make.")]
+
+
+@data_app.callback()
+def _data() -> None:
+    """Bring in, collect, label, clean, split and look at pictures."""
+
+
+@synth_app.callback()
+def _synth() -> None:
+    """Draw data sets and videos whose truth is known."""
+
+
+@synth_app.command()
+def belt(
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the new data set; a name that ends in .mp4 makes a video.")],
+    images: Annotated[
+        int, typer.Option(help="Training images; calibration and test images come on top.", min=1)
+    ] = 3000,
+    frames: Annotated[int, typer.Option(help="Frames of a video, at 15 a second.", min=1)] = 300,
+    seed: Annotated[int, typer.Option(help="Of everything.", min=0, max=2**32 - 1)] = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw a conveyor whose parcels carry real handwritten digits: a data set, or a video with its truth."""
+    from tinysight_edge.console import finish
+    from tinysight_trainer.synth import belt_dataset, belt_video
+
+    if out.suffix.lower() == ".mp4":
+        finish({"video": str(out), "frames": belt_video(out, frames=frames, seed=seed)}, as_json=as_json)
+        return
+    with _counting("drawing", quiet=quiet) as count:
+        sizes = belt_dataset(out, images=images, seed=seed, progress=count)
+    finish({"data": str(out), **sizes}, as_json=as_json)
+
+
+@data_app.command()
+def split(
+    data: Data,
+    *,
+    anew: Annotated[bool, typer.Option("--anew", help="Forget the splits that are there.")] = False,
+    cut_sessions: Annotated[int, typer.Option(help="Cut each session into so many parts by time.", min=1)] = 1,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Part pictures into train, calibration and test so that sessions and near-duplicates stay together."""
+    from tinysight_trainer.data.dataset import open_dataset
+    from tinysight_trainer.data.split import split_dataset
+    from tinysight_trainer.data.take import looks_of
+
+    held = open_dataset(data)
+    with _counting("looking", quiet=quiet, total=len(held.items)) as count:
+        looks = looks_of(held, lambda done: count(done, len(held.items)))
+    parted = split_dataset(held, looks, anew=anew, cut=cut_sessions)
+    parted.save()
+    _finish(parted, as_json=as_json)
+
+
+def _finish(data: "Dataset", *, as_json: bool, **more: Any) -> None:  # noqa: ANN401 -- figures of any kind
+    """End with what is in a data set now."""
+    from tinysight_edge.console import console, finish
+
+    for note in data.notes:
+        console.print(note)
+    for each in data.left_out[:5]:
+        console.print(f"left out: {each.file}: {each.why}")
+    if len(data.left_out) > 5:
+        console.print(f"... and {len(data.left_out) - 5} more; all are listed in {data.root / 'annotations.json'}")
+    result: dict[str, Any] = {
+        "data": str(data.root),
+        "task": data.task,
+        "labels": len(data.labels),
+        "images": len(data.items),
+        **data.counts(),
+        "left_out": len(data.left_out),
+    }
+    if data.figures is not None:
+        result |= {"leak": data.figures.leak, "random_leak": data.figures.random_leak}
+    finish({**result, **more, "digest": data.digest}, as_json=as_json)
+
+
+@contextmanager
+def _counting(what: str, *, quiet: bool, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar while the ``with`` lasts, to be told how many of how many are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from tinysight_edge.console import console
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        task = bar.add_task(what, total=total)
+
+        def count(done: int, of: int | None = None) -> None:
+            bar.update(task, completed=done, total=of or total)
+
+        yield count
