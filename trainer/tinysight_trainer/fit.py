@@ -98,7 +98,8 @@ def fit(
     )
     if not done:
         loop.save(out, 0, [], data.digest)
-    log = tf.summary.create_file_writer(str(out / "tensorboard"))
+    with tf.Graph().as_default():  # TF 2's own writer needs TensorBoard to be installed, to write as well as to look
+        log = tf.compat.v1.summary.FileWriter(str(out / "tensorboard"))
     for epoch in range(done, config.epochs):
         if history and loop.ends(history):
             break
@@ -109,9 +110,8 @@ def fit(
         loop.ends(history)
         loop.save(out, epoch + 1, history, data.digest)
         _write_history(out, history)
-        with log.as_default(step=epoch + 1):
-            for name, value in row.items():
-                tf.summary.scalar(name, value)
+        values = [tf.compat.v1.Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+        log.add_summary(tf.compat.v1.Summary(value=values), epoch + 1)
         progress.epoch(row)
     log.close()
     _write_history(out, history)

@@ -88,8 +88,8 @@ def split_dataset(data: Dataset, looks: Looks, *, anew: bool = False, cut: int =
         if any(item.labelled for item in items) and not part.of(split):
             largest = Counter(groups.tolist()).most_common(1)[0][1]
             raise DataError(
-                f"{data.root}: nothing is left for {split}: {largest} of {len(items)} pictures hang together by session "
-                "or look.",
+                f"{data.root}: nothing is left for {split}: {largest} of {len(items)} pictures hang together by "
+                "session or look.",
                 mend="Take pictures on another day, or give --cut-sessions 10 to part sessions by time.",
             )
     how = "capture session and near-duplicates" if any(item.session for item in items) else "near-duplicates"
