@@ -19,7 +19,7 @@ from tinysight_converters.metrics import above, agreement, average_precision, hi
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections
 
-__all__ = ["class_chart", "confusion_chart", "curve_chart", "example_sheet"]
+__all__ = ["chart", "class_chart", "confusion_chart", "curve_chart", "draw_example", "example_sheet", "png"]
 
 Image = NDArray[np.uint8]
 COLOURS: Final = {"float32": "#57606a", "int8": "#1f6feb"}
@@ -32,13 +32,15 @@ def _plain(labels: Sequence[str]) -> list[str]:
     return [label.replace("$", r"\$") for label in labels]
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The drawn figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
 
-def _axis(width: float, height: float) -> tuple[Figure, Any]:
+def chart(width: float, height: float) -> tuple[Figure, Any]:
+    """An empty chart of this size in inches, and its axis."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axis = figure.subplots()
     axis.spines[["top", "right"]].set_visible(False)
@@ -48,7 +50,7 @@ def _axis(width: float, height: float) -> tuple[Figure, Any]:
 
 def curve_chart(found: Mapping[str, Sequence[Detections]], true: Sequence[Example], threshold: float) -> bytes:
     """Precision over recall at IoU 0.5, all classes together; a dot where the threshold is."""
-    figure, axis = _axis(5.6, 3.4)
+    figure, axis = chart(5.6, 3.4)
     for scheme, held in found.items():
         scores, right, wanted = hits(held, true)
         order = np.argsort(-scores, kind="stable")
@@ -61,12 +63,12 @@ def curve_chart(found: Mapping[str, Sequence[Detections]], true: Sequence[Exampl
             axis.plot(recall[at], precision[at], "o", color=COLOURS[scheme])
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axis.legend(frameon=False, loc="lower left")
-    return _png(figure)
+    return png(figure)
 
 
 def class_chart(labels: list[str], found: Mapping[str, Sequence[Detections]], true: Sequence[Example]) -> bytes:
     """AP50-95 of each class, both models side by side."""
-    figure, axis = _axis(max(5.6, 0.42 * len(labels)), 3.0)
+    figure, axis = chart(max(5.6, 0.42 * len(labels)), 3.0)
     place = np.arange(len(labels))
     for offset, (scheme, held) in zip((-0.2, 0.2), found.items(), strict=False):
         values = [
@@ -76,7 +78,7 @@ def class_chart(labels: list[str], found: Mapping[str, Sequence[Detections]], tr
     axis.set(ylabel="AP50-95", ylim=(0, 1.02), xticks=place)
     axis.set_xticklabels(_plain(labels), rotation=0 if max(map(len, labels)) < 4 else 45)
     axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
-    return _png(figure)
+    return png(figure)
 
 
 def _only(found: Sequence[Detections], class_id: int) -> list[Detections]:
@@ -98,12 +100,9 @@ def _true_only(example: Example, class_id: int) -> Example:
     )
 
 
-def confusion_chart(labels: list[str], true: Sequence[Example], found: Sequence[Detections]) -> bytes:
-    """How often each true class (row) is taken for each class (column)."""
-    counts = np.zeros((len(labels), len(labels)), int)
-    for example, each in zip(true, found, strict=True):
-        counts[example.class_ids[0], each.class_ids[0]] += 1
-    side = min(10.0, max(3.4, 0.5 * len(labels) + 1.5))
+def confusion_chart(labels: Sequence[str], counts: NDArray[np.int64]) -> bytes:
+    """How often each true class (row) is taken for each class (column); ``counts`` is (n, n)."""
+    side = min(9.0, max(3.4, 0.38 * len(labels) + 1.5))
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -115,7 +114,7 @@ def confusion_chart(labels: list[str], true: Sequence[Example], found: Sequence[
         axis.set_xticks(range(len(labels)), _plain(labels), rotation=0 if max(map(len, labels)) < 4 else 60)
         axis.set_yticks(range(len(labels)), _plain(labels))
     axis.set(xlabel="taken for", ylabel="is")
-    return _png(figure)
+    return png(figure)
 
 
 def example_sheet(
@@ -134,7 +133,9 @@ def example_sheet(
     rows = []
     for index in order:
         image = true[index].picture(root)
-        tiles = [_draw(image, true[index], above(each[index], threshold), manifest.labels) for each in (one, other)]
+        tiles = [
+            draw_example(image, true[index], above(each[index], threshold), manifest.labels) for each in (one, other)
+        ]
         rows.append(np.hstack([tiles[0], np.full((len(tiles[0]), 8, 3), 255, np.uint8), tiles[1]]))
     width = max(row.shape[1] for row in rows)
     padded = [
@@ -149,7 +150,7 @@ def _ascii(label: str) -> str:
     return label.encode("ascii", "replace").decode()
 
 
-def _draw(image: Image, example: Example, found: Detections, labels: list[str]) -> Image:
+def draw_example(image: Image, example: Example, found: Detections, labels: Sequence[str]) -> Image:
     """The picture with the truth in white and what was found in its class's colour."""
     factor = TILE_PX / image.shape[1]
     out = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)

@@ -14,11 +14,32 @@ from numpy.typing import NDArray
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections, iou_matrix
 
-__all__ = ["above", "agreement", "average_precision", "best_threshold", "hits", "is_right"]
+__all__ = [
+    "above",
+    "agreement",
+    "average_precision",
+    "best_threshold",
+    "calibration",
+    "coco_figures",
+    "confusion",
+    "hits",
+    "is_right",
+]
 
 
 def average_precision(found: Sequence[Detections], true: Sequence[Example], labels: int) -> tuple[float, float]:
-    """COCO AP at IoU 0.50, and the mean over 0.50 to 0.95, in 0..1.
+    """COCO AP at IoU 0.50, and the mean over 0.50 to 0.95, in 0..1; see `coco_figures`."""
+    figures, _ = coco_figures(found, true, labels)
+    return figures["ap50"] or 0.0, figures["ap50_95"] or 0.0
+
+
+COCO_STATS = ("ap50_95", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar1", "ar10", "ar100")
+
+
+def coco_figures(
+    found: Sequence[Detections], true: Sequence[Example], labels: int
+) -> tuple[dict[str, float | None], list[float | None]]:
+    """COCO's own figures, and AP50-95 of each class, in 0..1; None where nothing of that size or class is there.
 
     Args:
         found: per picture, in frame pixels, with all scores (no threshold).
@@ -52,14 +73,72 @@ def average_precision(found: Sequence[Detections], true: Sequence[Example], labe
         for (x1, y1, x2, y2), score, c in zip(each.boxes_px, each.scores, each.class_ids, strict=True)
     ]
     if not rows:
-        return 0.0, 0.0
+        return dict.fromkeys(COCO_STATS, 0.0), [0.0] * labels
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         result = COCOeval(truth, truth.loadRes(np.array(rows, np.float64)), "bbox")
         result.evaluate()
         result.accumulate()
         result.summarize()
-    return float(result.stats[1]), float(result.stats[0])
+    figures = {name: _known(value) for name, value in zip(COCO_STATS, result.stats, strict=False)}
+    precision = result.eval["precision"][:, :, :, 0, -1]  # IoU, recall, class, all sizes, most detections
+    by_class = [precision[:, :, c][precision[:, :, c] > -1] for c in range(labels)]
+    return figures, [float(each.mean()) if each.size else None for each in by_class]
+
+
+def _known(value: float) -> float | None:
+    """COCO says -1 where there is nothing to measure."""
+    return None if value < 0 else float(value)
+
+
+def confusion(
+    found: Sequence[Detections], true: Sequence[Example], labels: int, *, threshold: float | None = None
+) -> NDArray[np.int64]:
+    """How often each true class (row) is taken for each class (column).
+
+    Args:
+        found: per picture; for a classifier strongest first.
+        true: the same pictures' truth.
+        labels: number of classes.
+        threshold: of a detector; a last row and column then stand for "nothing". Objects are matched with what
+            overlaps them most (IoU 0.5), whatever its class.
+    """
+    if threshold is None:
+        counts = np.zeros((labels, labels), np.int64)
+        for each, example in zip(found, true, strict=True):
+            counts[example.class_ids[0], each.class_ids[0]] += 1
+        return counts
+    counts = np.zeros((labels + 1, labels + 1), np.int64)
+    for each, example in zip(found, true, strict=True):
+        kept, crowd = above(each, threshold), np.array(example.crowd, bool)
+        overlap = iou_matrix(kept.boxes_px, example.boxes_px)
+        taken: set[int] = set()
+        for row, class_id in zip(overlap, kept.class_ids, strict=True):
+            free = [at for at in np.argsort(-row) if row[at] >= 0.5 and int(at) not in taken]
+            if free:
+                taken.add(int(free[0]))
+                if not crowd[free[0]]:
+                    counts[example.class_ids[free[0]], class_id] += 1
+            else:
+                counts[labels, class_id] += 1
+        for at, class_id in enumerate(example.class_ids):
+            if at not in taken and not crowd[at]:
+                counts[class_id, labels] += 1
+    return counts
+
+
+def calibration(
+    scores: NDArray[np.float64], right: NDArray[np.bool_], *, bins: int = 15
+) -> tuple[float, list[tuple[float, float, int]]]:
+    """Expected calibration error (C. Guo et al., arXiv 1706.04599), and for each bin mean score, share right, count."""
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    rows = []
+    for number in range(bins):
+        mine = place == number
+        if mine.any():
+            rows.append((float(scores[mine].mean()), float(right[mine].mean()), int(mine.sum())))
+    total = max(len(scores), 1)
+    return sum(abs(score - share) * count for score, share, count in rows) / total, rows
 
 
 def is_right(found: Detections, example: Example) -> bool:

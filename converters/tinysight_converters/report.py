@@ -11,6 +11,7 @@ import msgspec
 
 from tinysight_contract.manifest import Manifest
 from tinysight_converters.drawing import class_chart, confusion_chart, curve_chart, example_sheet
+from tinysight_converters.metrics import confusion
 from tinysight_converters.page import card, cards, image, note, page, safe, table
 from tinysight_converters.proof import Proof
 from tinysight_converters.run import Examples, Run
@@ -119,7 +120,7 @@ def _variants(manifest: Manifest, proofs: dict[str, Proof]) -> str:
 
 def _charts(manifest: Manifest, examples: Examples, proofs: dict[str, Proof]) -> list[str]:
     if manifest.task == "classify":
-        chart = confusion_chart(manifest.labels, examples.test, proofs["int8"].found)
+        chart = confusion_chart(manifest.labels, confusion(proofs["int8"].found, examples.test, len(manifest.labels)))
         return ["<h2>What is taken for what</h2>", image(chart, "confusion matrix of the int8 model")]
     curves = {scheme: proof.found for scheme, proof in proofs.items()}
     return [

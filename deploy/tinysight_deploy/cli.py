@@ -18,6 +18,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "demo": ("tinysight_deploy.demo", "demo", "all", "The whole way in one go: data, training, bundle, device, MQTT."),
     "data": ("tinysight_trainer.cli_data", "data_app", "train", "Bring in, collect, label, clean, split pictures."),
     "train": ("tinysight_trainer.cli", "train", "train", "Train a detector or a classifier on your images."),
+    "evaluate": (
+        "tinysight_trainer.cli",
+        "evaluate",
+        "train",
+        "Measure a model; see where it fails and what it looked at.",
+    ),
     "convert": ("tinysight_converters.cli", "convert", "convert", "Quantize a trained model and prove it: the bundle."),
     "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),

@@ -13,7 +13,7 @@ from tinysight_trainer.config import Config
 if TYPE_CHECKING:
     from tinysight_trainer.loop import Progress
 
-__all__ = ["quiet_tensorflow", "shown_progress", "train"]
+__all__ = ["evaluate", "quiet_tensorflow", "shown_progress", "train"]
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")]
@@ -125,3 +125,49 @@ def shown_progress(*, quiet: bool) -> Iterator["Progress"]:
 
     with Bar(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
         yield Shown()
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A run folder, or a bundle.", show_default=False)],
+    *,
+    data: Annotated[
+        Path | None, typer.Option(help="A data set. [default: the run's own test pictures]", show_default=False)
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the data set: train, calibration, test or all.")] = "test",
+    report: Annotated[
+        Path | None, typer.Option(help="The page to write, with its figures as .json beside it.", show_default=False)
+    ] = None,
+    scheme: Annotated[
+        str | None, typer.Option(help="Of a bundle: int8 or float32. [default: the first]", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model on pictures with their truth; the page shows where it fails and what it looked at."""
+    from rich.progress import Progress as Bar
+
+    from tinysight_contract.errors import ConfigError
+    from tinysight_contract.files import replace_file
+    from tinysight_edge.console import console, finish
+    from tinysight_trainer.data.dataset import SPLITS, open_dataset
+
+    if split not in {*SPLITS, "all"}:
+        raise ConfigError(f"There is no split {split!r}.", mend=f"Choose one of: {', '.join(SPLITS)}, all.")
+    held = open_dataset(data) if data is not None else None
+    with quiet_tensorflow():
+        from tinysight_trainer.evaluate import evaluate as measure
+        from tinysight_trainer.evaluate import examples_for, open_subject
+        from tinysight_trainer.evaluate_page import evaluation_json, evaluation_page
+
+        subject = open_subject(model, scheme=scheme)
+    examples, root, notes = examples_for(subject, held, split)
+    for note in notes:
+        console.print(note)
+    with Bar(console=console, transient=True, disable=quiet) as bar:
+        task = bar.add_task("finding", total=len(examples))
+        done = measure(subject, examples, root, progress=lambda count: bar.update(task, completed=count))
+    if report is not None:
+        replace_file(report.with_suffix(".json"), evaluation_json(subject, done))
+        replace_file(report, evaluation_page(subject, done, root, notes=notes))
+    figures = {name: value for name, value in done.figures.items() if value is not None}
+    finish({"model": str(model), **figures, **({"report": str(report)} if report else {})}, as_json=as_json)

@@ -78,6 +78,71 @@ def split(
     _finish(parted, as_json=as_json)
 
 
+@data_app.command()
+def clean(
+    data: Data,
+    *,
+    models: Annotated[
+        bool, typer.Option("--models/--no-models", help="Train quick models to find wrong labels, boxes, turns.")
+    ] = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find broken, doubled, turned and mislabelled pictures: clean.html to look at, clean.json to decide."""
+    from tinysight_contract.files import replace_file
+    from tinysight_edge.console import console, finish
+    from tinysight_trainer.cli import quiet_tensorflow
+    from tinysight_trainer.data.dataset import open_dataset
+
+    with quiet_tensorflow():
+        from tinysight_trainer.data.clean import CLEAN, find_faults, save_findings
+        from tinysight_trainer.data.clean_page import clean_page
+
+    held = open_dataset(data)
+    with _counting("looking", quiet=quiet, total=len(held.items)) as count:
+        found = find_faults(
+            held,
+            models=models,
+            say=lambda text: None if quiet else console.print(text),
+            progress=lambda done: count(done, None),
+        )
+    save_findings(data / CLEAN, found)
+    page = (data / CLEAN).with_suffix(".html")
+    replace_file(page, clean_page(held, found))
+    result = {"data": str(data), "findings": len(found.findings), **found.counts(), "page": str(page)}
+    finish(result, as_json=as_json)
+
+
+@data_app.command()
+def apply(
+    data: Data,
+    *,
+    findings: Annotated[
+        Path | None, typer.Option(help="The decided list. [default: clean.json of the data set]", show_default=False)
+    ] = None,
+    accept: Annotated[str, typer.Option(help="Accept all of these kinds besides, with commas between.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Do what was accepted of `tinysight data clean`; pictures taken out are kept in removed/."""
+    from tinysight_contract.errors import ConfigError
+    from tinysight_trainer.data.checks import KINDS
+    from tinysight_trainer.data.clean import CLEAN, apply_findings, load_findings
+    from tinysight_trainer.data.dataset import open_dataset
+
+    kinds = [kind.strip() for kind in accept.split(",") if kind.strip()]
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ConfigError(f"There is no kind of finding {unknown[0]!r}.", mend=f"Known: {', '.join(KINDS)}.")
+    held = open_dataset(data)
+    found = load_findings(findings or data / CLEAN)
+    wanted = [
+        each
+        for each in found.findings
+        if each.decision == "accept" or (each.kind in kinds and each.decision != "reject")
+    ]
+    cleaned = apply_findings(held, found, wanted)
+    _finish(cleaned, as_json=as_json, accepted=len(wanted), removed=len(held.items) - len(cleaned.items))
+
+
 def _finish(data: "Dataset", *, as_json: bool, **more: Any) -> None:  # noqa: ANN401 -- figures of any kind
     """End with what is in a data set now."""
     from tinysight_edge.console import console, finish

@@ -142,7 +142,7 @@ class Loop:
             losses = {name: float(value) for name, value in self._step(*self._shared(images, truth)).items()}
             if not np.isfinite(losses["loss"]):
                 shown = order_of(pictures, self.config, epoch)[number * len(images) : (number + 1) * len(images)]
-                names = ", ".join(pictures.examples[index].name for index in shown[:NAMED])
+                names = ", ".join(pictures.names[index] for index in shown[:NAMED])
                 raise TrainError(
                     f"The loss is {losses['loss']} in epoch {epoch + 1}, step {number + 1} "
                     f"(batch of {len(images)}: {names}, ...).",

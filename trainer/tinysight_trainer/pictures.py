@@ -6,7 +6,7 @@ seed, the epoch and its number alone, so a resumed training sees the same ones.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -56,10 +56,11 @@ class Pictures:
         keep_bytes: int = KEEP_BYTES,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self.examples, self._root, self._spec = examples, root, spec
-        self.shape = (spec.height, spec.width, 1 if spec.color == "GRAY" else 3)
+        self._examples, self._root, self._spec = examples, root, spec
+        self.names = [example.name for example in examples]
+        self.shape: tuple[int, ...] = (spec.height, spec.width, 1 if spec.color == "GRAY" else 3)
         keep = len(examples) * int(np.prod(self.shape)) <= keep_bytes
-        self._kept = np.empty((len(examples), *self.shape), np.uint8) if keep else None
+        self._kept: Bytes | None = np.empty((len(examples), *self.shape), np.uint8) if keep else None
         self.shown: list[Boxes] = []
         with ThreadPoolExecutor(WORKERS) as pool:
             for start in range(0, len(examples), CHUNK):
@@ -69,14 +70,21 @@ class Pictures:
                     self.shown.append(boxes)
                 progress(len(self.shown))
 
+    @classmethod
+    def of(cls, images: Bytes, shown: list[Boxes], names: Sequence[str]) -> "Pictures":
+        """Pictures that are fitted already, (n, height, width, channels)."""
+        made = cls.__new__(cls)
+        made.names, made.shown, made.shape, made._kept = list(names), shown, images.shape[1:], images
+        return made
+
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.names)
 
     def take(self, indices: NDArray[np.intp]) -> Bytes:
         """Some pictures, (n, height, width, channels), to be written into."""
         if self._kept is not None:
             return self._kept[indices]
-        return np.stack([self._fit(self.examples[index])[0] for index in indices])
+        return np.stack([self._fit(self._examples[index])[0] for index in indices])
 
     def _fit(self, example: Example) -> tuple[Bytes, Boxes]:
         picture = np.empty(self.shape, np.uint8)

@@ -66,6 +66,12 @@ class KerasModel:
         answers = [model(images, training=False) for model in self.models]
         return {name: np.mean([np.asarray(each[name]) for each in answers], 0) for name in answers[0]}
 
+    def find(self, image: NDArray[np.uint8]) -> Detections:
+        """What is found in one picture (H, W, 3) BGR, in its pixels, with all scores."""
+        picture = np.empty(self.variant.input.shape[1:], np.uint8)
+        fit = fit_picture(image, self.run.input, picture)
+        return self._decode(self.answer(picture[None])).in_frame(fit)
+
     def find_all(self, examples: list[Example], root: Path) -> list[Detections]:
         """What is found in each example, in frame pixels, with all scores.
 
