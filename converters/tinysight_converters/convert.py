@@ -28,7 +28,7 @@ from tinysight_converters.run import MODEL, Examples, Run, load_examples, load_r
 from tinysight_converters.tflite import convert_model
 from tinysight_edge.interpreter import Model, Runtime, find_runtime, self_test
 
-__all__ = ["Converted", "convert_run", "draft_manifest"]
+__all__ = ["Converted", "convert_run", "draft_manifest", "variant_of"]
 
 SCHEMES: Final = ("int8", "float32")  # the device takes the first that loads
 GOLDEN_COUNT: Final = 8
@@ -90,7 +90,7 @@ def convert_run(
             f"The int8 model holds {len(floating)} float tensors, the first is {floating[0]!r}.",
             mend="Replace the layer it belongs to by one that quantizes.",
         )
-    variants = [_variant(scheme, contents[scheme], runtime) for scheme in SCHEMES]
+    variants = [variant_of(scheme, contents[scheme], runtime) for scheme in SCHEMES]
     models: dict[str, Model] = {each.scheme: Model(contents[each.scheme], each, runtime=runtime) for each in variants}
     say("Tuning the threshold on the calibration pictures, with the int8 model")
     manifest = replace(draft, thresholds=_thresholds(draft, models["int8"], examples, root))
@@ -151,7 +151,12 @@ def draft_manifest(run: Run, *, name: str, version: str, release: int) -> mf.Man
     )
 
 
-def _variant(scheme: str, content: bytes, runtime: Runtime) -> mf.Variant:
+def variant_of(scheme: str, content: bytes, runtime: Runtime) -> mf.Variant:
+    """What the manifest says of a converted file, before it has proved anything.
+
+    Raises:
+        ConversionError: it does not load, or its tensors are none that a device understands.
+    """
     input_tensor, outputs = tensors(content, runtime)
     return mf.Variant(
         file=f"{scheme}.tflite",

@@ -51,5 +51,5 @@ def test_help_imports_typer_and_nothing_of_ours_but_the_root() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "train", "convert", "flash", "run", "watch", "broker"):
+    for command in ("demo", "train", "tune", "convert", "flash", "run", "watch", "broker"):
         assert command in done.stdout

@@ -12,8 +12,9 @@ from tinysight_trainer.config import Config
 
 if TYPE_CHECKING:
     from tinysight_trainer.loop import Progress
+    from tinysight_trainer.trials import Point
 
-__all__ = ["evaluate", "quiet_tensorflow", "shown_progress", "train"]
+__all__ = ["evaluate", "quiet_tensorflow", "shown_progress", "train", "tune"]
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON line.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")]
@@ -81,6 +82,92 @@ def train(
     finish({"run": str(out), "task": run.task, "labels": len(run.labels), **run.figures}, as_json=as_json)
 
 
+@_with_settings
+def tune(
+    data: Annotated[Path, typer.Argument(help="A data set, see `tinysight data import`.", show_default=False)],
+    *,
+    out: Annotated[Path, typer.Option(help="The study folder; one that was killed goes on.")],
+    trials: Annotated[int, typer.Option(help="Until so many trials of the whole study have ended.", min=1)] = 20,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 90s, 30m or 2h: later than this no trial is begun; a running one ends as usual.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML: settings of every trial, and what to try in its table `search`.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    settings: dict[str, Any],
+) -> None:
+    """Search for settings: accuracy against int8 latency and size.
+
+    A setting given here is that of every trial; what is searched stands in the table `search` of --config, as
+    learning_rate = { low = 5e-4, high = 8e-3, log = true } or scale = [0.5, 1.0]. The test pictures are not looked at.
+    Ctrl-C or a power cut: the same command goes on.
+    """
+    from tinysight_edge.console import finish
+    from tinysight_trainer.config import read_toml
+    from tinysight_trainer.data.dataset import open_dataset
+    from tinysight_trainer.data.ready import check_ready
+    from tinysight_trainer.search import default_space, parse_time, part, read_space
+    from tinysight_trainer.trials import best_of
+
+    time_s = None if time is None else parse_time(time)
+    checked = open_dataset(data)
+    check_ready(checked)
+    task, source = checked.task or "detect", str(config or "command line")
+    fixed, table = part(read_toml(config) if config else {}, settings)
+    if table is None:
+        space = default_space(fixed, task=task, source=source)
+    else:
+        space = read_space(table, fixed, task=task, source=source)
+    with quiet_tensorflow():
+        from tinysight_trainer.tune import MEASURES, TUNED
+        from tinysight_trainer.tune import tune as search
+    with shown_progress(quiet=quiet) as progress:
+        points = search(checked, fixed, space, out, trials=trials, time_s=time_s, progress=progress)
+    if not quiet:
+        _show_front(points, MEASURES[task])
+    best = best_of(points)
+    assert best is not None  # noqa: S101 -- else tune has raised
+    result = {
+        "study": str(out),
+        "trials": len(points),
+        "given_up": sum(point.state == "pruned" for point in points),
+        "front": [point.number for point in points if point.front],
+        "best": best.number,
+        MEASURES[task]: best.accuracy,
+        "int8_ms": best.int8_ms,
+        "int8_kib": best.int8_kib,
+        "settings": str(out / TUNED),
+    }
+    finish(result, as_json=as_json)
+
+
+def _show_front(points: list["Point"], measure: str) -> None:
+    """The trials that no other beats, the most accurate first, with what was searched."""
+    from rich.table import Table
+
+    from tinysight_edge.console import console
+
+    front = sorted((point for point in points if point.front), key=lambda point: point.goals)
+    drawn = front[0].drawn
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", measure, "int8 ms", "int8 KiB", *drawn):
+        table.add_column(name, justify="right")
+    for point in front:
+        values = [getattr(point.config, name) for name in drawn]
+        settings = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+        table.add_row(
+            str(point.number), f"{point.accuracy:.3f}", f"{point.int8_ms:.2f}", f"{point.int8_kib:.0f}", *settings
+        )
+    console.print(table)
+
+
 @contextmanager
 def quiet_tensorflow() -> Iterator[None]:
     """Import TensorFlow without its greetings."""
@@ -105,11 +192,13 @@ def shown_progress(*, quiet: bool) -> Iterator["Progress"]:
         what, pictures = "", 0
 
         def begin(self, *, what: str, steps: int, done: int, pictures: int) -> None:
+            for before in bar.task_ids:
+                bar.remove_task(before)
             self.task = bar.add_task(what, total=steps, completed=done, rate="")
             self.what, self.pictures = what, pictures
 
         def step(self, *, loss: float) -> None:
-            speed = bar.tasks[self.task].speed or 0.0
+            speed = bar.tasks[-1].speed or 0.0
             rate = f"{speed * self.pictures:,.0f} pictures/s"
             bar.update(self.task, advance=1, description=f"{self.what}, loss {loss:.3f}", rate=rate)
 

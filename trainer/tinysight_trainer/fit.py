@@ -24,7 +24,7 @@ from tinysight_trainer.models import STRIDE, build_model
 from tinysight_trainer.pictures import Pictures, steps_of
 from tinysight_trainer.targets import Grid
 
-__all__ = ["Fitted", "fit", "prepare", "save_model"]
+__all__ = ["HISTORY", "Fitted", "fit", "prepare", "save_model"]
 
 HISTORY: Final = "history.csv"
 

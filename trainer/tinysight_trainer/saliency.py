@@ -20,6 +20,7 @@ __all__ = ["GradientSaliency", "covering_map", "overlay"]
 PIECES: Final = 12  # along the longer side
 FINE_STRIDE: Final = 4  # a detector's map is taken where a cell is no wider
 
+SPREAD: Final = 1.0  # cells; single bright ones are hard to see
 Floats = NDArray[np.float32]
 
 
@@ -53,7 +54,8 @@ class GradientSaliency:
         gradient = tape.gradient(target, features)
         weights = tf.reduce_mean(gradient, (1, 2), keepdims=True) if self._classify else gradient
         cam = tf.nn.relu(tf.reduce_sum(weights * features, -1))[0]
-        return _unit(np.asarray(cam), image.shape[1], image.shape[2])
+        spread = np.asarray(cam) if self._classify else cv2.GaussianBlur(np.asarray(cam), (0, 0), SPREAD)
+        return _unit(np.asarray(spread), image.shape[1], image.shape[2])
 
 
 def _pooled(model: Any) -> Any:  # noqa: ANN401 -- see above

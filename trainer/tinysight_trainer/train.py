@@ -22,12 +22,12 @@ from tinysight_trainer.combine import compare_models, train_teachers
 from tinysight_trainer.config import Config, to_toml
 from tinysight_trainer.data.dataset import Dataset, Item
 from tinysight_trainer.data.ready import check_ready
-from tinysight_trainer.fit import fit, prepare, save_model
+from tinysight_trainer.fit import Fitted, fit, prepare, save_model
 from tinysight_trainer.loop import CHECKPOINT, Progress, Row, read_checkpoint
 from tinysight_trainer.models import STRIDE
 from tinysight_trainer.pictures import Pictures
 
-__all__ = ["Progress", "train"]
+__all__ = ["SETTINGS", "Progress", "Sides", "describe", "sides_of", "train", "training_figures"]
 
 SETTINGS: Final = "config.toml"
 VALIDATION_SHARE: Final = 0.05
@@ -62,7 +62,7 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
         progress.say(note)
     _check_folder(out, config, data, resume=resume)
     prepare(config)
-    sides = _sides(data)
+    sides = sides_of(data)
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / SETTINGS, to_toml(config))
     replace_file(out / EXAMPLES, msgspec.json.encode(sides.examples))
@@ -73,16 +73,8 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
     if config.ensemble:
         teachers = train_teachers(data, config, out, pictures, progress=progress)
     fitted = fit(data, config, out, pictures, progress=progress, teachers=teachers if config.distill else [])
-    figures = {
-        "train_s": round(fitted.history[-1]["seconds"], 2),
-        "epochs": float(len(fitted.history)),
-        "params": float(fitted.model.count_params()),
-        "images": float(len(pictures[0])),
-        "val_loss": min(row["val_loss"] for row in fitted.history)
-        if config.patience
-        else fitted.history[-1]["val_loss"],
-    }
-    run = _describe(data, config, spec, figures)
+    figures = training_figures(fitted, config, len(pictures[0]))
+    run = describe(data, config, spec, figures)
     save_model(fitted.model, out)
     if teachers:
         figures |= compare_models(run, out, teachers, fitted.model, sides.examples.test, progress=progress)
@@ -117,7 +109,7 @@ def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> 
             )
 
 
-def _sides(data: Dataset) -> Sides:
+def sides_of(data: Dataset) -> Sides:
     """Part the pictures, in an order that depends on their content alone.
 
     Calibration pictures also tune the threshold, so none of them may be learned from: they are those that measure the
@@ -139,7 +131,20 @@ def _sides(data: Dataset) -> Sides:
     return Sides(learning=learning, validation=validation, examples=examples)
 
 
-def _describe(data: Dataset, config: Config, spec: Input, figures: Row) -> Run:
+def training_figures(fitted: Fitted, config: Config, images: int) -> Row:
+    """What a training measured of itself; ``images`` is how many were learned from."""
+    last = fitted.history[-1]
+    return {
+        "train_s": round(last["seconds"], 2),
+        "epochs": float(len(fitted.history)),
+        "params": float(fitted.model.count_params()),
+        "images": float(images),
+        "val_loss": min(row["val_loss"] for row in fitted.history) if config.patience else last["val_loss"],
+    }
+
+
+def describe(data: Dataset, config: Config, spec: Input, figures: Row) -> Run:
+    """What ``run.json`` says of a training."""
     return Run(
         task=config.task,
         labels=list(data.labels),
