@@ -2,8 +2,8 @@
 
 In: a model and a fitted picture.  Out: a map (height, width) float32, 0..1. With a Keras model by gradients: Grad-CAM
 for a classifier (R. Selvaraju et al., arXiv 1610.02391), and for one detection its element-wise form, HiResCAM (R.
-Draelos and L. Carin, arXiv 2011.08891), because averaging a gradient over the picture would blur where a box rests. With
-a bundle, which has no gradients, by covering one piece after another (M. Zeiler and R. Fergus, arXiv 1311.2901).
+Draelos and L. Carin, arXiv 2011.08891), because averaging a gradient over the picture would blur where a box rests.
+With a bundle, which has no gradients, by covering one piece after another (M. Zeiler and R. Fergus, arXiv 1311.2901).
 """
 
 from collections.abc import Callable

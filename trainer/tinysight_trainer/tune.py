@@ -245,7 +245,7 @@ class _Study:
         """Accuracy of the trial's int8 model with the device's own code, and what its architecture costs."""
         validation = self._fitted(run.input)[1]
         chosen = {each.sha256 for each in self.sides.examples.calibration}
-        indices = np.array([at for at, each in enumerate(validation.examples) if each.sha256 in chosen], np.intp)
+        indices = np.array([at for at, each in enumerate(self.sides.validation) if each.sha256 in chosen], np.intp)
         model = Int8Model(run, folder, validation.take(indices))
         key = f"{config.model} {config.width}x{config.height} {config.color} scale {config.scale:.6g}"
         if key not in self.held.costs:

@@ -14,11 +14,23 @@ from msgspec import Struct
 from tinysight_contract.errors import DataError
 from tinysight_converters.run import BoxPx
 from tinysight_edge.sources import IMAGE_SUFFIXES
-from tinysight_trainer.data.dataset import Shown, Split
+from tinysight_trainer.data.dataset import Dataset, Item, Shown, Split
 
-__all__ = ["MAX_TEXT_BYTES", "Raw", "images_in", "inside", "pixels", "read_text", "split_names"]
+__all__ = [
+    "MAX_TEXT_BYTES",
+    "Proposal",
+    "Raw",
+    "images_in",
+    "inside",
+    "other_name",
+    "parts",
+    "pixels",
+    "read_text",
+    "split_names",
+]
 
 MAX_TEXT_BYTES: Final = 512 << 20
+UNSPLIT: Final = "unsplit"
 _VALIDATION: Final = ("calibration", "val", "valid", "validation", "dev")
 _TRAIN: Final = ("train", "training")
 _TEST: Final = ("test", "testing")
@@ -50,6 +62,13 @@ class Raw(Struct, frozen=True, kw_only=True):
     labelled: bool = True
 
 
+class Proposal(Struct, frozen=True, kw_only=True):
+    """What a model thinks that a picture shows, and how sure it is, 0..1."""
+
+    shown: Shown
+    score: float
+
+
 def split_names(given: Iterable[str], where: Path) -> dict[str, Split]:
     """A source's own names of splits to ours.
 
@@ -63,6 +82,8 @@ def split_names(given: Iterable[str], where: Path) -> dict[str, Split]:
     has_test = any(name.lower() in _TEST for name in names)
     for name in names:
         low = name.lower()
+        if low == UNSPLIT:
+            continue
         if low in _TRAIN:
             out[name] = "train"
         elif low in _TEST:
@@ -130,3 +151,48 @@ def pixels(x1: float, y1: float, x2: float, y2: float, where: str) -> BoxPx:
     if not all(math.isfinite(each) and abs(each) < 1e7 for each in box):
         raise DataError(f"{where}: {box} is no box.", mend="Correct or remove it.")
     return (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2))
+
+
+def other_name(root: Path, file: Path) -> str:
+    """An image's name in the data set: its path in the source, without the folders that only say "images"."""
+    kept = [part for part in file.relative_to(root).parts[:-1] if part.lower() not in _SAY_NOTHING]
+    return "/".join([*kept, file.name])
+
+
+_SAY_NOTHING: Final = {"images", "jpegimages", "."}
+_WORDS: Final = {"train": "train", "calibration": "val", "test": "test"}
+
+
+def parts(data: Dataset, *, flat: bool = False) -> Iterator[tuple[str, list[tuple[Item, str]]]]:
+    """What goes out together: a split's word as others know it, and its pictures with names below that split's folder.
+
+    Pictures without a split come under ``unsplit`` when there are splits, and under no word when there are none.
+
+    Args:
+        data: goes out.
+        flat: names are without folders, and unique in the whole set.
+    """
+    by_word: dict[str, list[Item]] = {}
+    has_test = any(item.split == "test" for item in data.items)
+    split = any(item.split is not None for item in data.items)
+    for item in data.items:
+        word = UNSPLIT if split else ""
+        if item.split is not None:
+            word = _WORDS[item.split] if has_test else item.split
+        by_word.setdefault(word, []).append(item)
+    seen: set[str] = set()
+    for word, items in by_word.items():
+        firsts = {item.name.partition("/")[0].lower() for item in items}
+        said = len(firsts) == 1 and firsts <= {*_VALIDATION, *_TRAIN, *_TEST} and word != ""
+        names = [item.name.partition("/")[2] if said else item.name for item in items]
+        if flat:
+            names = [_flat(f"{word}/{name}".strip("/"), item, seen) for item, name in zip(items, names, strict=True)]
+        yield word, list(zip(items, names, strict=True))
+
+
+def _flat(name: str, item: Item, seen: set[str]) -> str:
+    made = name.replace("/", "_")
+    if made.lower() in seen:
+        made = f"{item.sha256[:12]}_{len(seen)}_{made}"
+    seen.add(made.lower())
+    return made
