@@ -32,12 +32,12 @@ def copy_of(image: NDArray[np.uint8], how: int, rng: np.random.Generator) -> NDA
     if how == 0:
         return np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 60])[1], 0), np.uint8)
     if how == 1:
-        return np.clip(image * 0.8 + 20, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(image * 0.8 + 20, 0, 255), np.uint8)
     if how == 2:
         dx, dy = [(1, 0), (-1, 0), (0, 1), (0, -1)][rng.integers(4)]
-        return np.roll(image, (dx, dy), (0, 1))
+        return np.asarray(np.roll(image, (dx, dy), (0, 1)), np.uint8)
     if how == 3:
-        return np.clip(image + rng.normal(0, 10, image.shape), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(image + rng.normal(0, 10, image.shape), 0, 255), np.uint8)
     if how == 4:
         return np.asarray(cv2.GaussianBlur(image, (3, 3), 0.7), np.uint8)
     turn = cv2.getRotationMatrix2D((13.5, 13.5), 2, 1)

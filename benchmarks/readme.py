@@ -4,22 +4,14 @@
 """
 
 import json
-import os
-import platform
-import re
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 
+from steps import where
+
 README = Path(__file__).parents[1] / "README.md"
-
-
-def cpu() -> str:
-    """The processor's name, as the kernel gives it."""
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return found[1] if found else platform.machine()
 
 
 def run_demo() -> tuple[dict[str, float], str]:
@@ -39,7 +31,7 @@ def put(text: str, name: str, block: str) -> str:
 
 
 figures, event = run_demo()
-where = f"{cpu()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}, `python benchmarks/readme.py`"
+place = f"{where()}, `python benchmarks/readme.py`"
 shown = "\n".join(f"    {name:16}{value:g}" for name, value in figures.items())
 rows = [
     ("AP50 (IoU 0.5) on 500 held-out pictures", f"{figures['float_ap50']:.3f}", f"{figures['int8_ap50']:.3f}"),
@@ -48,9 +40,9 @@ rows = [
 ]
 table = "\n".join(f"| {name} | {float32} | {int8} |" for name, float32, int8 in rows)
 text = README.read_text(encoding="utf-8")
-text = put(text, "demo", f"{shown}\n\n({where})")
+text = put(text, "demo", f"{shown}\n\n({place})")
 text = put(text, "event", f"```json\n{json.dumps(json.loads(event), indent=1)}\n```")
 head = "The demo's detector, 128x96 pixels, 10 classes.\n\n| | float32 | int8 |\n|---|---|---|"
-text = put(text, "figures", f"{head}\n{table}\n\n{where}.")
+text = put(text, "figures", f"{head}\n{table}\n\n{place}.")
 README.write_text(text, encoding="utf-8")
 print(json.dumps(figures))

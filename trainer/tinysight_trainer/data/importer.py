@@ -62,11 +62,14 @@ def import_pictures(
         ordered = Looks.of(looked[item.name] for item in data.items)
         if any(item.split is not None for item in data.items):
             data = measure(data, ordered)
-        elif data.task is not None:
-            data = split_dataset(data, ordered)
+        notes = [f"{count} images: each {oddity}." for oddity, count in sorted(oddities.items())]
+        if data.figures is None and data.task is not None:
+            try:
+                data = split_dataset(data, ordered)
+            except DataError as error:
+                notes.append(f"It is not split: {str(error).replace(str(folder), str(out))}")
         data.save()
-    notes = tuple(f"{count} images: each {oddity}." for oddity, count in sorted(oddities.items()))
-    return replace(data, root=out, notes=notes)
+    return replace(data, root=out, notes=tuple(notes))
 
 
 def _copy(

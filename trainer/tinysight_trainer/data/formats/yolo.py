@@ -110,7 +110,9 @@ def _listed(root: Path, where: Path) -> Iterator[Path]:
 
 def _one(root: Path, file: Path, names: list[str], split: Split | None) -> Raw:
     shown = _lines(root, _beside(root, file, "labels"), names)
-    crowds = [replace(each, crowd=True) for each in _lines(root, _beside(root, file, CROWDS), names)]
+    crowds = []
+    if "images" in file.relative_to(root).parts:
+        crowds = [replace(each, crowd=True) for each in _lines(root, _beside(root, file, CROWDS), names)]
     return Raw(name=other_name(root, file), file=file, shown=(*shown, *crowds), relative=True, split=split)
 
 
