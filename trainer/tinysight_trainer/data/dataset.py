@@ -201,15 +201,12 @@ class Dataset:
     def digest(self) -> str:
         """SHA-256 over what is shown where, in which split."""
         rows = sorted(
-            (
-                item.sha256,
-                item.split or "",
-                item.labelled,
-                [msgspec.to_builtins(each) for each in sorted(item.shown, key=msgspec.json.encode)],
+            msgspec.json.encode(
+                [item.sha256, item.split, item.labelled, sorted(item.shown, key=msgspec.json.encode)], order="sorted"
             )
             for item in self.items
         )
-        return hashlib.sha256(msgspec.json.encode(rows, order="sorted")).hexdigest()
+        return hashlib.sha256(b"\n".join(rows)).hexdigest()
 
     def of(self, split: Split | None) -> tuple[Item, ...]:
         """The labelled pictures of a split."""

@@ -203,7 +203,7 @@ class _Units:
     """Small pictures without their mean and at length one, made when they are compared: a quarter of the memory."""
 
     def __init__(self, small: Bytes) -> None:
-        self._flat = small.reshape(len(small), -1)
+        self._flat = small.reshape(len(small), SIDE * SIDE)
         self._mean = np.empty(len(small), np.float32)
         self._length = np.empty(len(small), np.float32)
         for start in range(0, len(small), BLOCK):

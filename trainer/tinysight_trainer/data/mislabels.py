@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysight_converters.metrics import above, best_threshold
 from tinysight_edge.decode import Detections, iou_matrix
 from tinysight_edge.sources import decode_image
 from tinysight_trainer.data.checks import Finding, Remedy, finding
@@ -23,10 +24,9 @@ __all__ = ["check_boxes_by_model", "check_labels", "check_turned"]
 
 LEAST_PICTURES: Final = 30  # with fewer a quick model knows nothing
 MARGIN: Final = 0.1  # around a box, of its sides
-SURE: Final = 0.6  # score of a detection that is taken for an object
 APART: Final = 0.3  # IoU below which a detection belongs to none of the boxes
 MISPLACED: Final = (0.2, 0.55)  # IoU of a box with what the model sees there
-TURNED_SURE: Final = 0.98
+TURNED_SURE: Final = 0.95
 WHOLE: Final = -1
 
 Said = Callable[[str], None]
@@ -117,20 +117,19 @@ def check_boxes_by_model(data: Dataset, items: Sequence[Item], groups: NDArray[n
         return []
     examples = data.examples(items[number] for number in labelled)
     found = detections_out_of_fold(examples, data.root, data.labels, groups[labelled], say)
+    sure = best_threshold(found, examples)
     out: list[Finding] = []
     for number, each in zip(labelled, found, strict=True):
-        out += _compare(items[number], each, data.labels)
+        out += _compare(items[number], above(each, sure), data.labels)
     return out
 
 
 def _compare(item: Item, found: Detections, labels: tuple[str, ...]) -> list[Finding]:
+    """What is surely seen, against the boxes that are there."""
     boxes = np.array([shown.box for shown in item.shown], np.float32).reshape(-1, 4)
-    sure = found.scores >= SURE
-    overlap = iou_matrix(found.boxes_px[sure], boxes) if len(boxes) else np.zeros((int(sure.sum()), 0), np.float32)
+    overlap = iou_matrix(found.boxes_px, boxes)
     out = []
-    for row, box, score, class_id in zip(
-        overlap, found.boxes_px[sure], found.scores[sure], found.class_ids[sure], strict=True
-    ):
+    for row, box, score, class_id in zip(overlap, found.boxes_px, found.scores, found.class_ids, strict=True):
         corners = tuple(round(float(side), 2) for side in box)
         if not len(row) or row.max() < APART:
             label = labels[int(class_id)]

@@ -30,10 +30,11 @@ CLASS_FOLDS: Final = 3
 BOX_FOLDS: Final = 2
 TURN_FOLDS: Final = 2
 TURN_PICTURES: Final = 3000  # a fold learns from, each in four positions
-# How many pictures the models of all folds look at in total; a small set is seen more often.
-CLASS_BUDGET: Final = 400_000
-BOX_BUDGET: Final = 60_000
-EPOCHS: Final = (3, 30)
+# How many pictures a model looks at while it learns; a small set is seen more often.
+CLASS_BUDGET: Final = 130_000  # by one fold
+TURN_BUDGET: Final = 50_000  # likewise
+BOX_BUDGET: Final = 30_000  # likewise
+EPOCHS: Final = (3, 20)
 BATCH: Final = 64
 ASKED: Final = 512
 
@@ -67,7 +68,7 @@ def probabilities_out_of_fold(
         learn, ask = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         if len(learn) and len(ask):
             what = f"fold {fold + 1} of {CLASS_FOLDS}"
-            model = _classifier(pictures[learn], class_ids[learn], labels, what, say)
+            model = _classifier(pictures[learn], class_ids[learn], labels, budget=CLASS_BUDGET, what=what, say=say)
             out[ask] = _asked(model, pictures[ask])
     return out
 
@@ -91,21 +92,36 @@ def turns_out_of_fold(pictures: NDArray[np.uint8], groups: NDArray[np.int64], sa
             learn = np.random.default_rng(fold).permutation(learn)[:TURN_PICTURES]
             four = np.concatenate([np.rot90(pictures[learn], turn, (1, 2)) for turn in range(4)])
             turns = np.repeat(np.arange(4, dtype=np.int32), len(learn))
-            model = _classifier(four, turns, 4, f"which way is up, fold {fold + 1} of {TURN_FOLDS}", say)
+            what = f"which way is up, fold {fold + 1} of {TURN_FOLDS}"
+            model = _classifier(four, turns, 4, budget=TURN_BUDGET, what=what, say=say)
             out[ask] = _asked(model, pictures[ask])
     return out
 
 
-def _classifier(pictures: NDArray[np.uint8], class_ids: NDArray[np.int32], labels: int, what: str, say: Said) -> Any:  # noqa: ANN401 -- Keras has no types
-    epochs = int(np.clip(round(CLASS_BUDGET / CLASS_FOLDS / len(pictures)), *EPOCHS))
+def _classifier(
+    pictures: NDArray[np.uint8], class_ids: NDArray[np.int32], labels: int, *, budget: int, what: str, say: Said
+) -> Any:  # noqa: ANN401 -- Keras has no types
+    epochs = _epochs(budget, len(pictures))
     config = make_config(
-        {"input": f"{SIDE}x{SIDE}", "scale": 0.5, "epochs": epochs, "batch": BATCH, "learning_rate": 4e-3, "turn": 0.0},
+        {
+            "input": f"{SIDE}x{SIDE}",
+            "scale": 0.5,
+            "epochs": epochs,
+            "batch": BATCH,
+            "learning_rate": 4e-3,
+            "turn": 0.0,
+            "smoothing": 0.0,
+        },
         task="classify",
         source="quick model",
     )
     nothing, clear = np.empty((0, 4), np.float32), np.zeros(1, bool)
     shown = [(nothing, class_ids[n : n + 1], clear) for n in range(len(pictures))]
     return _trained(config, Pictures.of(pictures, shown, [""] * len(pictures)), None, labels, what=what, say=say)
+
+
+def _epochs(budget: int, pictures: int) -> int:
+    return int(np.clip(round(budget / max(pictures, 1)), *EPOCHS))
 
 
 def _asked(model: Any, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:  # noqa: ANN401 -- see above
@@ -130,7 +146,7 @@ def detections_out_of_fold(
     """
     folds = folds_of(groups, BOX_FOLDS)
     config = make_config(
-        {"epochs": int(np.clip(round(BOX_BUDGET / len(examples)), *EPOCHS))}, task="detect", source="quick model"
+        {"epochs": _epochs(BOX_BUDGET, len(examples) // BOX_FOLDS)}, task="detect", source="quick model"
     )
     spec = Input(height=config.height, width=config.width)
     grid = Grid(config.height // STRIDE, config.width // STRIDE, len(labels), STRIDE)

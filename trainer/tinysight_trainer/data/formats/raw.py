@@ -150,7 +150,7 @@ def pixels(x1: float, y1: float, x2: float, y2: float, where: str) -> BoxPx:
     box = (x1, y1, x2, y2)
     if not all(math.isfinite(each) and abs(each) < 1e7 for each in box):
         raise DataError(f"{where}: {box} is no box.", mend="Correct or remove it.")
-    return (round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2))
+    return (round(float(x1), 2), round(float(y1), 2), round(float(x2), 2), round(float(y2), 2))
 
 
 def other_name(root: Path, file: Path) -> str:
