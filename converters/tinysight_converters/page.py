@@ -5,10 +5,10 @@ In: texts, tables, pictures' bytes.  Out: HTML. Every text from outside is escap
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["card", "cards", "image", "note", "page", "safe", "table"]
+__all__ = ["bars", "card", "cards", "figure", "grid", "image", "legend", "note", "page", "points", "safe", "table"]
 
 STYLE: Final = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--good:#1a7f37;--bad:#d1242f}
@@ -22,6 +22,12 @@ th:first-child,td:first-child{text-align:left}img{max-width:100%;height:auto;bor
 .wrap td{white-space:normal;text-align:left;vertical-align:top}
 code{font-size:.85em;overflow-wrap:anywhere;background:var(--soft);padding:.1rem .3rem;border-radius:.2rem}
 .note{opacity:.75;font-size:.9rem}.good{color:var(--good)}.bad{color:var(--bad)}
+.grid{display:grid;gap:1.2rem;align-items:start}figure{margin:0;min-width:0}figure img{display:block;width:100%}
+figcaption{font-size:.9rem;margin-top:.3rem;overflow-wrap:anywhere}li{margin:.3rem 0;overflow-wrap:anywhere}
+.name{max-width:14rem;overflow:hidden;text-overflow:ellipsis}td.bar{width:60%;min-width:5rem}
+.bar div{display:flex;height:.9rem}.bar i{display:block}
+.dot{display:inline-block;width:.7em;height:.7em;border-radius:.2em}
+@media(prefers-color-scheme:dark){img[src^="data:image/png"]{filter:invert(.92) hue-rotate(180deg)}}
 """
 
 
@@ -66,3 +72,45 @@ def image(raw: bytes, alt: str) -> str:
     """A JPEG or PNG within the page."""
     kind = "jpeg" if raw.startswith(b"\xff\xd8") else "png"
     return f'<p><img alt="{safe(alt)}" src="data:image/{kind};base64,{base64.b64encode(raw).decode()}"></p>'
+
+
+def figure(raw: bytes, alt: str, caption: str, dots: Mapping[str, str] | None = None) -> str:
+    """A picture with text below it, and what its colours mean; ``dots`` are names with our own #rrggbb each."""
+    below = f"{safe(caption)} {legend(dots)}" if dots else safe(caption)
+    return f"<figure>{image(raw, alt)}<figcaption>{below}</figcaption></figure>"
+
+
+def legend(dots: Mapping[str, str]) -> str:
+    """Names with the colour of each."""
+    return " ".join(
+        f'<span class=dot style="background:{safe(colour)}"></span> {safe(name)}' for name, colour in dots.items()
+    )
+
+
+def grid(made: Iterable[str], *, least_rem: int) -> str:
+    """Parts side by side, each at least so wide where the screen allows."""
+    return (
+        f'<div class=grid style="grid-template-columns:repeat(auto-fill,minmax(min(100%,{least_rem}rem),1fr))">'
+        f"{''.join(made)}</div>"
+    )
+
+
+def points(texts: Iterable[str]) -> str:
+    """A list of sentences."""
+    return f"<ul>{''.join(f'<li>{safe(text)}' for text in texts)}</ul>"
+
+
+def bars(head: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[str, float]], Sequence[Any]]]) -> str:
+    """A table with a bar in each row, which takes any name in any script.
+
+    Args:
+        head: of the names, of the bars, and of each figure.
+        rows: a name, the parts of its bar (our own #rrggbb, share of the whole width), and the figures.
+    """
+    top = "".join(f"<th>{safe(cell)}" for cell in head)
+    lines = []
+    for name, parts, cells in rows:
+        bar = "".join(f'<i style="width:{100 * share:.2f}%;background:{safe(colour)}"></i>' for colour, share in parts)
+        figures = "".join(f"<td>{safe(cell)}" for cell in cells)
+        lines.append(f"<tr><td class=name>{safe(name)}<td class=bar><div>{bar}</div>{figures}")
+    return f"<div class=scroll><table><tr>{top}{''.join(lines)}</table></div>"

@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from tinysight_trainer.data.dataset import Dataset
+    from tinysight_trainer.data.inspect import Inspection
 
 __all__ = ["data_app"]
 
@@ -318,6 +319,69 @@ def apply(
     ]
     cleaned = apply_findings(held, found, wanted)
     _finish(cleaned, as_json=as_json, accepted=len(wanted), removed=len(held.items) - len(cleaned.items))
+
+
+@data_app.command()
+def inspect(
+    data: Data,
+    *,
+    report: Annotated[Path | None, typer.Option(help="Write a page with charts and samples, FILE.html.")] = None,
+    input_size: Annotated[
+        str, typer.Option("--input", help="WIDTHxHEIGHT of the model that is to see the boxes.")
+    ] = "128x96",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a data set before trusting it: what is in it, how even, how small, and samples of every class."""
+    from rich.markup import escape
+
+    from tinysight_contract.files import replace_file
+    from tinysight_edge.console import console, finish
+    from tinysight_trainer.config import parse_size
+    from tinysight_trainer.data.dataset import open_dataset
+    from tinysight_trainer.data.inspect import findings, inspect_data
+
+    size = parse_size(input_size, "detect", "small")
+    held = open_dataset(data)
+    found = inspect_data(held, size)
+    said = [*held.notes, *findings(found)]
+    if report is not None:
+        from tinysight_trainer.data.inspect_page import inspection_page
+
+        with _counting("drawing", quiet=quiet) as count:
+            content = inspection_page(held, found, progress=count)
+        replace_file(report, content)
+    where = None if report is None else str(report)
+    if as_json:
+        finish({"data": str(data), **found.result(), "findings": said, "report": where}, as_json=True)
+        return
+    for each in said:
+        console.print(each, markup=False)
+    finish({name: escape(str(value)) for name, value in _in_short(found, data, where).items()}, as_json=False)
+
+
+def _in_short(found: "Inspection", data: Path, report: str | None) -> dict[str, str]:
+    """The figures that fit on a screen."""
+    out = {
+        "data": str(data),
+        "task": found.task or "nothing is labelled",
+        "pictures": f"{found.total}: " + ", ".join(f"{count} {split}" for split, count in found.pictures.items()),
+        "classes": f"{len(found.objects)}, most to least frequent {found.imbalance:.3g} : 1",
+        "objects": f"{found.shown}; {found.empty} pictures show nothing",
+        "sizes": ", ".join(f"{width}x{height} ({count})" for width, height, count in found.sizes),
+    }
+    if found.largest_session is not None:
+        out["sessions"] = f"{found.sessions}, the largest has {found.largest_session[1]} pictures"
+    for each in () if found.boxes is None else (found.boxes, *(() if found.boxes.fits else found.others)):
+        width, height = each.input_wh
+        out[f"at {width}x{height}"] = (
+            f"{each.too_small:.2%} of the boxes too small, {each.same_cell_pairs:.2%} of the pairs in one cell, "
+            f"{each.hidden:.2%} of the objects hidden"
+        )
+    if found.splits is not None:
+        out["leak"] = f"{found.splits.leak:.2%}, at random {found.splits.random_leak:.2%}"
+    out |= {"left out": str(found.left_out_count), "digest": found.digest}
+    return out if report is None else {**out, "report": report}
 
 
 def _finish(data: "Dataset", *, as_json: bool, **more: Any) -> None:  # noqa: ANN401 -- figures of any kind

@@ -12,10 +12,10 @@ import keras
 from keras import layers
 
 from tinysight_trainer.config import Config
+from tinysight_trainer.targets import STRIDE
 
 __all__ = ["STRIDE", "build_model"]
 
-STRIDE: Final = 8
 HEAT_BIAS: Final = -2.2  # the heat map begins at sigmoid(-2.2) = 0.1 (T.-Y. Lin et al., arXiv 1708.02002, section 4.1)
 WIDTHS: Final = {"small": (16, 32, 64, 96), "medium": (24, 48, 96, 144)}
 BLOCKS: Final = {"small": 1, "medium": 2}

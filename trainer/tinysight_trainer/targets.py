@@ -12,7 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Grid", "Targets", "encode", "stack"]
+__all__ = ["STRIDE", "Grid", "Targets", "encode", "stack"]
+
+STRIDE: Final = 8  # model pixels per cell of every detector here
 
 Floats = NDArray[np.float32]
 MIN_SIGMA: Final = 0.45  # cells; below this only the centre cell itself would shine
