@@ -199,20 +199,21 @@ def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what a user has after a small training of each task.
 
-    ``belt`` and ``digits`` (data sets), ``detector`` and ``classifier`` (runs), ``detector.bundle`` and
-    ``classifier.bundle``: too small to be good, whole in every other way.
+    ``folder`` (images by class), ``belt`` and ``digits`` (data sets), ``detector`` and ``classifier`` (runs),
+    ``detector.bundle`` and ``classifier.bundle``: too small to be good, whole in every other way.
     """
     root = tmp_path_factory.mktemp("world")
     images, labels = _digits()
     for number, (image, label) in enumerate(zip(images[:300], labels, strict=False)):
-        path = root / "digits" / str(label) / f"{number}.png"
+        path = root / "folder" / str(label) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), 255 - cv2.resize(image * 15, (32, 32)))
     small = ("--epochs", "2", "--scale", "0.5", "--batch", "16", "--seed", "5", "--quiet")
     for arguments in (
         ("data", "synth", "belt", "--out", "belt", "--images", "64", "--seed", "5", "--quiet"),
-        ("train", "belt", "--task", "detect", "--out", "detector", *small),
-        ("train", "digits", "--task", "classify", "--out", "classifier", "--input", "32x32", *small),
+        ("data", "import", "folder", "--out", "digits", "--quiet"),
+        ("train", "belt", "--out", "detector", *small),
+        ("train", "digits", "--out", "classifier", "--input", "32x32", *small),
         ("convert", "detector", "--out", "detector.bundle", "--quiet"),
         ("convert", "classifier", "--out", "classifier.bundle", "--quiet"),
     ):

@@ -78,7 +78,7 @@ def demo(
     steps.say("Draw a data set: a conveyor whose parcels carry real handwritten digits")
     steps.run("data", "synth", "belt", "--out", "data", "--images", str(IMAGES), "--seed", str(seed))
     steps.say("Train a detector on it (curves: run/curves.png)")
-    trained = steps.run("train", "data", "--task", "detect", "--out", "run", "--seed", str(seed))
+    trained = steps.run("train", "data", "--out", "run", "--seed", str(seed))
     steps.say("Quantize it to int8 and prove it on held-out pictures (report: report.html)")
     proof = steps.run("convert", "run", "--out", "belt.bundle", "--name", "belt")
     _unpack_report(out)

@@ -80,7 +80,7 @@ def test_the_devices_install_runs_the_device_and_holds_no_tensorflow(
     assert result["events_waiting"] == 0
     eventually(lambda: len(reader.events()) == result["events_sent"])
     assert decode(reader.of(InfoTopic)[0], Info).runtime["name"] == runtime
-    missing = tinysight("train", "x", "--task", "detect", "--out", "y")
+    missing = tinysight("train", "x", "--out", "y")
     assert missing.returncode == 2
     assert "tinysight[train]" in missing.stderr or "There is no data set" in missing.stderr
     demo = tinysight("demo")

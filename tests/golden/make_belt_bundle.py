@@ -22,7 +22,7 @@ def tinysight(*arguments: str, cwd: str) -> None:
 
 with tempfile.TemporaryDirectory() as folder:
     tinysight("data", "synth", "belt", "--out", "data", "--images", "3000", "--seed", "1", cwd=folder)
-    tinysight("train", "data", "--task", "detect", "--out", "run", "--scale", "0.5", "--seed", "1", cwd=folder)
+    tinysight("train", "data", "--out", "run", "--scale", "0.5", "--seed", "1", cwd=folder)
     tinysight("convert", "run", "--out", "belt.bundle", "--version", "1.0.0", cwd=folder)
     whole = Bundle.open(Path(folder) / "belt.bundle")
 

@@ -50,7 +50,32 @@ def test_a_classifiers_loss_falls_with_the_right_class_and_its_error_is_a_rate()
 
     from tinysight_trainer.losses import classifier_loss
 
-    scores = tf.constant([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05]])
-    right, wrong = (classifier_loss({"scores": scores}, tf.constant(ids)) for ids in ([0, 0], [1, 2]))
+    scores = {"scores": tf.constant([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05]])}
+    plain = np.ones(3, np.float32)
+    right, wrong = (
+        classifier_loss(scores, np.eye(3, dtype=np.float32)[ids], smoothing=0.05, class_weights=plain)
+        for ids in ([0, 0], [1, 2])
+    )
     assert float(right["loss"]) < float(wrong["loss"])
     assert (float(right["error"]), float(wrong["error"])) == (0.0, 1.0)
+    heavy = np.array([1, 3, 1], np.float32)
+    one = np.eye(3, dtype=np.float32)[[1, 1]]
+    light_loss, heavy_loss = (
+        float(classifier_loss(scores, one, smoothing=0.0, class_weights=weights)["loss"]) for weights in (plain, heavy)
+    )
+    assert heavy_loss == pytest.approx(3 * light_loss, rel=1e-5)
+
+
+def test_who_answers_as_the_teachers_do_has_nothing_to_learn() -> None:
+    import tensorflow as tf
+
+    from tinysight_trainer.losses import classifier_teaching, detector_teaching
+
+    scores = {"scores": tf.constant([[0.7, 0.2, 0.1]])}
+    assert float(classifier_teaching(scores, scores)) == pytest.approx(0, abs=1e-6)
+    assert float(classifier_teaching({"scores": tf.constant([[0.1, 0.2, 0.7]])}, scores)) > 0.1
+    t = drawn()
+    seen = {"heatmap": tf.constant(t.heat * 0.9), "box": tf.constant(t.box)}
+    assert float(detector_teaching(seen, seen)) == pytest.approx(0, abs=5e-3)  # what the clipping of logarithms leaves
+    moved = {"heatmap": seen["heatmap"], "box": seen["box"] + 1.0}
+    assert float(detector_teaching(moved, seen)) > 1.0

@@ -7,7 +7,9 @@ import cv2
 import pytest
 
 from tinysight_contract.errors import ConfigError
-from tinysight_trainer.dataset import read_dataset
+from tinysight_contract.files import sha256_of
+from tinysight_trainer.data.dataset import open_dataset
+from tinysight_trainer.data.ready import check_ready
 from tinysight_trainer.synth import belt_dataset, belt_video
 
 
@@ -16,14 +18,17 @@ def draw(out: Path, seed: int = 3) -> Path:
     return out
 
 
-def test_the_set_reads_as_coco_and_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    one, again, other = (
-        read_dataset(draw(tmp_path / name, seed), "detect") for name, seed in (("a", 3), ("b", 3), ("c", 4))
-    )
-    assert {split: len(held) for split, held in one.splits.items()} == {"train": 12, "calibration": 10, "test": 20}
+def test_the_set_is_whole_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    one, again, other = (open_dataset(draw(tmp_path / name, seed)) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
+    assert one.counts() == {"train": 12, "calibration": 10, "test": 20}
     assert one.labels == tuple("0123456789")
     assert one.digest == again.digest != other.digest
-    assert any(crowd for each in one.splits["train"] for crowd in each.crowd)
+    assert any(shown.crowd for item in one.of("train") for shown in item.shown)
+    assert one.figures is not None
+    assert one.figures.leak == 0.0
+    assert check_ready(one) == ()
+    for item in one.items:
+        assert sha256_of(one.path(item)) == item.sha256
 
 
 def test_a_folder_in_use_is_refused_and_left_alone(tmp_path: Path) -> None:

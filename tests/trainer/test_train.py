@@ -12,12 +12,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinysight_contract.errors import TrainError
+from tinysight_contract.errors import DataError, TrainError
+from tinysight_contract.manifest import Input
 from tinysight_converters.run import load_examples, load_run
-from tinysight_trainer.dataset import read_dataset
+from tinysight_trainer.config import Config, make_config, read_toml
+from tinysight_trainer.data.dataset import IMAGES, open_dataset
 from tinysight_trainer.targets import Grid
 
-SMALL = ("--epochs", "3", "--scale", "0.5", "--batch", "16", "--seed", "9", "--quiet")
+SMALL = (
+    "--epochs",
+    "3",
+    "--scale",
+    "0.5",
+    "--batch",
+    "16",
+    "--seed",
+    "9",
+    "--ema",
+    "0.9",
+    "--patience",
+    "9",
+    "--quiet",
+)
 
 
 def weights(run: Path) -> dict[str, np.ndarray]:
@@ -28,29 +44,40 @@ def weights(run: Path) -> dict[str, np.ndarray]:
 def test_the_run_folder_is_whole_and_says_where_it_comes_from(world: Path) -> None:
     folder = world / "detector"
     assert {path.name for path in folder.iterdir()} == {
-        "checkpoint.npz", "curves.png", "examples.json", "history.csv", "model.keras", "run.json",
+        "checkpoint.npz", "config.toml", "curves.png", "examples.json", "history.csv", "model.keras", "run.json",
+        "tensorboard",
     }  # fmt: skip
     run = load_run(folder)
-    data = read_dataset(world / "belt", "detect")
+    data = open_dataset(world / "belt")
     assert (run.task, run.labels, run.stride, run.seed) == ("detect", list("0123456789"), 8, 5)
     assert run.dataset_digest == data.digest
     assert run.config["epochs"] == 2
     assert {"tensorflow", "keras", "python", "tinysight"} <= set(run.tools)
     assert (folder / "history.csv").read_text().count("\n") == 3
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    again = make_config(read_toml(folder / "config.toml"), task="detect", source="config.toml")
+    assert (again.epochs, again.scale, again.seed) == (2, 0.5, 5)
+
+
+def test_tensorboard_can_read_the_log(world: Path) -> None:
+    import tensorflow as tf
+
+    (log,) = (world / "detector" / "tensorboard").iterdir()
+    events = [tf.compat.v1.Event.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(str(log))]
+    told = {(value.tag, event.step) for event in events for value in event.summary.value}
+    assert {("loss", 1), ("val_loss", 2)} <= told
 
 
 def test_the_test_pictures_are_none_that_were_learned_from(world: Path) -> None:
-    for run, data in (("detector", "belt"), ("classifier", "digits")):
-        examples = load_examples(world / run)
-        splits = read_dataset(world / data, load_run(world / run).task).splits
-        learned = {each.sha256 for each in splits["train"]}
+    for run, name in (("detector", "belt"), ("classifier", "digits")):
+        examples, data = load_examples(world / run), open_dataset(world / name)
+        learned = {item.sha256 for item in data.of("train")}
         assert examples.test
         assert not learned & {each.sha256 for each in examples.test}
 
 
 def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), "--task", "detect", *SMALL]
+    command = [sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), *SMALL]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     killed = subprocess.Popen(
         [*command, "--out", str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -69,85 +96,232 @@ def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, t
         assert np.array_equal(whole[name], resumed[name]), name
 
 
-def config(**changes: Any) -> Any:
-    from tinysight_trainer.train import Config
+def config(**changes: Any) -> Config:
+    given = {"input": "32x32", "epochs": 1, "batch": 8, "scale": 0.5, **changes}
+    return make_config(given, task=given.pop("task", "detect"), source="test")
 
-    return Config(**{"task": "detect", "width": 32, "height": 32, "epochs": 1, "batch": 8, "scale": 0.5, **changes})
+
+def trained(data: Path, out: Path, given: Config, *, resume: bool = False) -> Any:
+    from tinysight_trainer.train import Progress, train
+
+    return train(open_dataset(data), given, out, resume=resume, progress=Progress())
 
 
 def test_a_run_is_never_overwritten_and_resumes_only_as_it_began(world: Path) -> None:
-    from tinysight_trainer.train import Progress, train
-
-    data = read_dataset(world / "belt", "detect")
     with pytest.raises(TrainError, match="exists already"):
-        train(data, config(), world / "detector", resume=False, progress=Progress())
+        trained(world / "belt", world / "detector", config())
     with pytest.raises(TrainError, match="other settings"):
-        train(data, config(), world / "detector", resume=True, progress=Progress())
+        trained(world / "belt", world / "detector", config(), resume=True)
 
 
 def test_there_must_be_something_to_resume_and_it_must_be_whole(world: Path, tmp_path: Path) -> None:
-    from tinysight_trainer.train import Progress, train
-
-    data = read_dataset(world / "belt", "detect")
     with pytest.raises(TrainError, match="nothing to resume"):
-        train(data, config(), tmp_path / "none", resume=True, progress=Progress())
+        trained(world / "belt", tmp_path / "none", config(), resume=True)
     (tmp_path / "checkpoint.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(TrainError, match="damaged"):
-        train(data, config(), tmp_path, resume=True, progress=Progress())
+        trained(world / "belt", tmp_path, config(), resume=True)
 
 
-def test_a_loss_that_is_no_longer_finite_names_the_step(world: Path, tmp_path: Path) -> None:
-    from tinysight_trainer.train import Progress, train
+def test_a_training_killed_before_its_first_checkpoint_can_be_resumed(world: Path, tmp_path: Path) -> None:
+    from tinysight_trainer.config import to_toml
 
-    data = read_dataset(world / "belt", "detect")
-    with pytest.raises(TrainError, match="in epoch 1, step"):
-        train(data, config(learning_rate=float("nan")), tmp_path / "r", resume=False, progress=Progress())
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "config.toml").write_bytes(to_toml(config()))
+    assert trained(world / "belt", tmp_path / "r", config(), resume=True).task == "detect"
+
+
+def test_a_loss_that_is_no_longer_finite_names_the_step_and_its_pictures(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinysight_trainer import loop
+    from tinysight_trainer.losses import detector_loss
+
+    def spoiled(*given: Any) -> dict[str, Any]:
+        return {name: value * np.nan for name, value in detector_loss(*given).items()}
+
+    monkeypatch.setattr(loop, "detector_loss", spoiled)
+    with pytest.raises(TrainError, match=r"nan in epoch 1, step 1 \(batch of 8: images/train/\d+\.jpg, "):
+        trained(world / "belt", tmp_path / "r", config())
+
+
+def test_a_picture_that_changed_since_the_import_is_named(world: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(world / "digits", tmp_path / "digits")
+    data = open_dataset(tmp_path / "digits")
+    victim = data.of("train")[0]
+    (data.root / IMAGES / victim.name).write_bytes((data.root / IMAGES / data.of("train")[1].name).read_bytes())
+    with pytest.raises(DataError, match="has changed"):
+        trained(tmp_path / "digits", tmp_path / "r", config(task="classify"))
+
+
+def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(world: Path, tmp_path: Path) -> None:
+    program = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "import tinysight_trainer.loop as loop, tinysight_trainer.fit\n"
+        "save = loop.Loop.save\n"
+        "def full(self, out, epoch, history, digest):\n"
+        "    if epoch == 2: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "    save(self, out, epoch, history, digest)\n"
+        "loop.Loop.save = full\n"
+        "from tinysight_deploy.cli import _run\n"
+        "sys.exit(_run(sys.argv[1:]))\n"
+    )
+    command = ("train", str(world / "belt"), *SMALL, "--out")
+    full = (*command, str(tmp_path / "full"))
+    done = subprocess.run([sys.executable, "-c", program, *full], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "free space" in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / "full").glob(".*part*"))
+    plain = (sys.executable, "-m", "tinysight_deploy")
+    subprocess.run([*plain, *full, "--resume"], check=True, capture_output=True)
+    subprocess.run([*plain, *command, str(tmp_path / "whole")], check=True, capture_output=True)
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "full")
+    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_patience_ends_a_training_and_keeps_the_best_weights(world: Path, tmp_path: Path) -> None:
+    run = trained(world / "digits", tmp_path / "r", config(task="classify", epochs=40, patience=2, learning_rate=0.0))
+    assert run.figures["epochs"] == 3
+    history = (tmp_path / "r" / "history.csv").read_text().splitlines()
+    at = history[0].split(",").index("val_loss")
+    assert run.figures["val_loss"] == pytest.approx(min(float(row.split(",")[at]) for row in history[1:]), rel=1e-4)
+
+
+def test_weights_follow_from_seed_and_content_and_not_from_names(world: Path, tmp_path: Path) -> None:
+    from tinysight_trainer.data.formats import WRITERS, read_source
+    from tinysight_trainer.data.importer import import_pictures
+
+    data = open_dataset(world / "digits")
+    (tmp_path / "csv").mkdir()
+    WRITERS["csv"](data, tmp_path / "csv")
+    again = import_pictures(read_source(str(tmp_path / "csv"), "csv")[1], tmp_path / "again", source={})
+    assert again.digest == data.digest
+    assert [item.name for item in again.items] != [item.name for item in data.items]
+    given = config(task="classify", mixup=0.3, cutmix=0.3, class_weights=True)
+    for name, root in (("one", data.root), ("two", again.root)):
+        trained(root, tmp_path / name, given)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def pictures(world: Path, count: int | None = None, *, keep_bytes: int = 1 << 30) -> Any:
+    from tinysight_trainer.pictures import Pictures
+
+    data = open_dataset(world / "belt")
+    examples = data.examples(data.of("train"))[:count]
+    return Pictures(examples, data.root, Input(height=96, width=128), keep_bytes=keep_bytes)
 
 
 def test_batches_depend_on_seed_epoch_and_number_alone(world: Path) -> None:
-    from tinysight_contract.manifest import Input
-    from tinysight_trainer.pictures import batches, load_pictures
+    from tinysight_trainer.pictures import batches
 
-    data = read_dataset(world / "belt", "detect")
-    held = load_pictures(list(data.splits["train"]), data.root, Input(height=96, width=128))
-    grid = Grid(12, 16, 10, 8)
+    held, grid = pictures(world), Grid(12, 16, 10, 8)
 
-    def epoch(seed: int, number: int) -> list[np.ndarray]:
-        return [b.images for b in batches(held, grid, size=16, seed=seed, epoch=number, augment=True)]
+    def epoch(seed: int, number: int, source: Any = held) -> list[np.ndarray]:
+        given = config(input="128x96", batch=16, seed=seed, mosaic=0.3, blur=0.3, flip=0.5)
+        return [np.asarray(images) for images, _ in batches(source, grid, 10, given, epoch=number)]
 
     one, again, later, other = epoch(1, 0), epoch(1, 0), epoch(1, 1), epoch(2, 0)
     assert len(one) == 4
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0], later[0])
     assert not np.array_equal(one[0], other[0])
+    from_files = epoch(1, 0, pictures(world, keep_bytes=0))
+    assert all(np.array_equal(a, b) for a, b in zip(one, from_files, strict=True))
 
 
-def test_a_reader_that_leaves_at_any_moment_does_not_wait_for_ever(world: Path) -> None:
-    from tinysight_contract.manifest import Input
-    from tinysight_trainer.pictures import AHEAD, batches, load_pictures
+def test_a_reader_may_leave_at_any_moment(world: Path) -> None:
+    from tinysight_trainer.pictures import AHEAD, batches
 
-    data = read_dataset(world / "belt", "detect")
-    held = load_pictures(list(data.splits["train"])[: AHEAD + 1], data.root, Input(height=32, width=32))
+    held = pictures(world, AHEAD + 1)
     for taken in range(AHEAD + 2):
-        made = batches(held, Grid(4, 4, 10, 8), size=1, seed=0, epoch=0, augment=False)
+        made = iter(batches(held, Grid(12, 16, 10, 8), 10, config(input="128x96", batch=1), epoch=None))
         for _ in range(taken):
             next(made, None)
-        time.sleep(0.05)  # the queue is full, and its end mark waits
-        made.close()
+        made.close()  # type: ignore[attr-defined]  # it is a generator
 
 
-def test_varying_a_picture_moves_its_boxes_with_it() -> None:
-    from tinysight_trainer.pictures import _vary
+def test_fewer_pictures_than_a_batch_are_one_batch(world: Path) -> None:
+    from tinysight_trainer.pictures import batches, steps_of
 
-    for seed in range(20):
-        image = np.zeros((96, 128, 3), np.uint8)
-        image[30:60, 40:80] = 255
-        boxes = _vary(image, np.array([[40, 30, 80, 60]], np.float32), np.random.default_rng(seed))
-        ys, xs = np.nonzero(image.max(2) > 140)
-        want = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-        middle = (boxes[0, :2] + boxes[0, 2:]) / 2
-        assert np.allclose(middle, (want[:2] + want[2:]) / 2, atol=2.0)
-        assert np.allclose(boxes[0], want, atol=5.0)
+    held = pictures(world, 5)
+    made = list(batches(held, Grid(12, 16, 10, 8), 10, config(input="128x96", batch=64), epoch=0))
+    assert [len(images) for images, _ in made] == [5]
+    assert steps_of(held, 64) == 1
+
+
+def test_several_devices_share_a_step_and_learn_what_one_learns(tmp_path: Path) -> None:
+    """Two logical CPUs stand for two GPUs."""
+    program = """
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras
+from tinysight_trainer.config import make_config
+from tinysight_trainer.loop import Loop, Progress
+from tinysight_trainer.models import build_model
+from tinysight_trainer.pictures import Pictures, steps_of
+given = make_config({"input": "16x16", "scale": 0.25, "epochs": 2, "batch": 8, "learning_rate": 0.01, "ema": 0.5},
+                    task="classify", source="test")
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (32, 16, 16, 3)).astype(np.uint8)
+shown = [(np.empty((0, 4), np.float32), np.array([n % 2], np.int32), np.zeros(1, bool)) for n in range(32)]
+held = Pictures.of(images, shown, [""] * 32)
+losses = []
+for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    keras.utils.set_random_seed(0)
+    with (strategy or tf.distribute.get_strategy()).scope():
+        model = build_model(given, 2)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+    loop = Loop(model, given, None, 2, steps_per_epoch=steps_of(held, 8), strategy=strategy)
+    losses.append([loop.epoch(held, epoch, Progress())["loss"] for epoch in range(2)])
+assert np.allclose(losses[0], losses[1], rtol=1e-3), losses
+assert losses[0][1] < losses[0][0]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_mixed_precision_trains_and_its_answers_are_plain_numbers(world: Path, tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+import keras
+from tinysight_trainer.config import make_config
+from tinysight_trainer.data.dataset import open_dataset
+from tinysight_trainer.train import Progress, train
+given = make_config({{"input": "32x32", "epochs": 1, "batch": 16, "scale": 0.25, "precision": "mixed_bfloat16"}},
+                    task="classify", source="test")
+run = train(open_dataset(Path({str(world / "digits")!r})), given, Path("run"), resume=False, progress=Progress())
+model = keras.models.load_model("run/model.keras")
+assert model.output["scores"].dtype == "float32"
+assert model.layers[2].compute_dtype == "bfloat16", model.layers[2].compute_dtype
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_teachers_teach_and_all_are_compared(world: Path, tmp_path: Path, tinysight: Any) -> None:
+    command = [
+        "train", world / "digits", "--out", "r", "--input", "16x16", "--epochs", "2", "--scale", "0.5",
+        "--ensemble", "2", "--distill", "--quiet", "--json",
+    ]  # fmt: skip
+    done = tinysight(*command)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    rows = json.loads((tmp_path / "r" / "combined.json").read_text())
+    assert list(rows) == ["teacher-1", "teacher-2", "ensemble", "alone", "distilled"]
+    assert rows["ensemble"]["params"] == 2 * rows["teacher-1"]["params"] > 2 * rows["alone"]["params"]
+    assert rows["alone"]["params"] == rows["distilled"]["params"] == result["params"]
+    assert result["distilled_accuracy"] == rows["distilled"]["accuracy"]
+    (tmp_path / "r" / "run.json").unlink()  # killed while the last one was learning
+    done = tinysight(*command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "r" / "combined.json").read_text()) == rows
 
 
 def test_the_command_says_what_it_made(world: Path, tinysight: Any) -> None:
@@ -160,20 +334,37 @@ def test_the_command_says_what_it_made(world: Path, tinysight: Any) -> None:
     assert "held out" in done.stderr
 
 
+def test_a_file_of_settings_is_taken_and_a_flag_beats_it(world: Path, tmp_path: Path, tinysight: Any) -> None:
+    (tmp_path / "my.toml").write_text('input = "16x16"\nepochs = 1\nscale = 0.25\n[search]\nscale = [0.5]\n')
+    done = tinysight("train", world / "digits", "--out", "r", "--config", "my.toml", "--scale", "0.5", "--quiet")
+    assert done.returncode == 0, done.stderr
+    settings = load_run(tmp_path / "r").config
+    assert (settings["input"], settings["scale"], settings["epochs"]) == ("16x16", 0.5, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        pytest.param(("none", "--task", "detect"), "There is no data set", id="no data set"),
-        pytest.param((".", "--task", "detect"), "has no annotations", id="empty folder"),
-        pytest.param((".", "--task", "dream"), "There is no task", id="unknown task"),
-        pytest.param((".", "--task", "detect", "--input", "100x100"), "multiples of 16", id="size that does not fit"),
-        pytest.param((".", "--task", "detect", "--input", "big"), "no size", id="size that is none"),
+        pytest.param(("none",), "There is no data set", id="no data set"),
+        pytest.param((".",), "is no TinySight data set", id="empty folder"),
+        pytest.param(("DIGITS", "--task", "detect"), "the data set is for 'classify'", id="another task"),
+        pytest.param(("DIGITS", "--model", "huge"), "Invalid enum value 'huge'", id="unknown model"),
+        pytest.param(("DIGITS", "--scale", "99"), "<= 4.0", id="value out of range"),
+        pytest.param(("BELT", "--input", "100x100"), "multiples of 16", id="size that does not fit"),
+        pytest.param(("BELT", "--input", "big"), "no size", id="size that is none"),
+        pytest.param(("DIGITS", "--distill"), "needs teachers", id="nobody to learn from"),
+        pytest.param(("DIGITS", "--config", "none.toml"), "cannot be read", id="no settings"),
+        pytest.param(("DIGITS", "--config", "typo.toml"), "Did you mean 'epochs'?", id="typo in the settings"),
+        pytest.param(("DIGITS", "--config", "broken.toml"), "no TOML", id="broken settings"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    arguments: tuple[str, ...], said: str, tinysight: Any, tmp_path: Path
+    arguments: tuple[str, ...], said: str, world: Path, tinysight: Any, tmp_path: Path
 ) -> None:
-    done = tinysight("train", *arguments, "--out", "r")
+    (tmp_path / "typo.toml").write_text("epoch = 3\n")
+    (tmp_path / "broken.toml").write_text("epochs = = 3\n")
+    sets = {"DIGITS": str(world / "digits"), "BELT": str(world / "belt")}
+    done = tinysight("train", *(sets.get(word, word) for word in arguments), "--out", "r")
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1

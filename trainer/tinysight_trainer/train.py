@@ -89,15 +89,15 @@ def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> 
             raise TrainError(f"{out} exists already.", mend="Name another --out, or go on with --resume.")
         return
     begun = [path for path in (out, *sorted(out.glob("teacher-*")), out / "alone") if (path / CHECKPOINT).is_file()]
-    if not begun:
+    if not begun and not (out / SETTINGS).is_file():
         raise TrainError(f"{out} has nothing to resume.", mend="Begin without --resume.")
+    abouts = {folder: msgspec.json.decode(read_checkpoint(folder)["about"].tobytes()) for folder in begun}
     if not (out / SETTINGS).is_file() or (out / SETTINGS).read_bytes() != to_toml(config):
         raise TrainError(
             f"{out} began with other settings or another data set.",
             mend="Give the same ones, or begin in another --out.",
         )
-    for folder in begun:
-        about = msgspec.json.decode(read_checkpoint(folder)["about"].tobytes())
+    for folder, about in abouts.items():
         if about["version"] != __version__:
             raise TrainError(
                 f"{folder} was begun by TinySight {about['version']}.", mend="Begin anew in another --out."

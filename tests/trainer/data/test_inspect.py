@@ -152,7 +152,7 @@ def page_of(data: Dataset) -> str:
 
 def images_of(page: str) -> list[np.ndarray]:
     raws = [base64.b64decode(each) for each in re.findall(r'src="data:image/\w+;base64,([^"]+)"', page)]
-    return [cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) for raw in raws]
+    return [np.asarray(cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)) for raw in raws]
 
 
 def assert_harmless(page: str) -> None:
@@ -196,7 +196,12 @@ def test_only_the_pictures_shown_are_read(tmp_path: Path, monkeypatch: pytest.Mo
     first = data.items[0]
     data = data.with_items([replace(first, name=f"{number}/{first.name}") for number in range(500)])
     read: list[Path] = []
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or b"")
+
+    def note(path: Path) -> bytes:
+        read.append(path)
+        return b""
+
+    monkeypatch.setattr(Path, "read_bytes", note)
     page_of(data)
     assert len(read) == 24 + 12
 

@@ -245,7 +245,7 @@ def pick(data: Dataset, *, per_group: int, whole: int, labels: Sequence[str], se
 
     Args:
         data: to be shown.
-        per_group: at most so many of each class (crowds left out), of those that show nothing, and of the unlabelled ones.
+        per_group: at most so many of each class (crowds left out), of those that show nothing, of the unlabelled.
         whole: so many labelled pictures with all they show.
         labels: the classes to be shown.
         seed: of the choice.
