@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from steps import where
 
 from tinysight_trainer.data.clean import find_faults
 from tinysight_trainer.data.dataset import Shown
@@ -83,9 +84,8 @@ def main() -> None:
         begun = time.monotonic()
         data = import_pictures(iter(raws), Path(folder) / "data", source={"format": "npz"})
         import_s, begun = time.monotonic() - begun, time.monotonic()
-        copies_s = time.monotonic()
         found = find_faults(data, say=lambda text: print(f"{time.monotonic() - begun:6.1f} s  {text}", file=sys.stderr))
-        clean_s = time.monotonic() - copies_s
+        clean_s = time.monotonic() - begun
     mislabels = {each.pictures[0] for each in found.findings if each.kind == "mislabel"}
     twins = {frozenset(each.pictures) for each in found.findings if each.kind in {"near-duplicate", "exact-duplicate"}}
     print(
@@ -101,6 +101,7 @@ def main() -> None:
                 "clean_s": round(clean_s, 1),
                 "pictures_per_s": round(len(raws) / clean_s, 1),
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "where": where(),
             }
         )
     )

@@ -27,6 +27,7 @@ __all__ = ["Collected", "Motion", "collect"]
 PENDING: Final = ".collecting"
 RECENT: Final = 256  # kept pictures that a new one is compared with
 JPEG_QUALITY: Final = 95
+ROUNDING_S: Final = 1e-6
 MOVED_LEVELS: Final = 18  # of 255 grey levels
 MOVED_SHARE: Final = 0.004  # of the small picture
 
@@ -97,7 +98,7 @@ def collect(
             image, at_s = taken
             done.seen += 1
             moved = watcher.moved(image) if motion else True
-            if moved and at_s - last_s >= every_s:
+            if moved and at_s - last_s >= every_s - ROUNDING_S:
                 last_s = at_s
                 look = look_at(image)
                 if _known(look, kept[-RECENT:]):

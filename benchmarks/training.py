@@ -1,0 +1,75 @@
+"""Write what the training benchmarks measured into README.md, from the lines they printed.
+
+    python benchmarks/train_mnist.py --data mnist.npz | tee mnist.log     and so on, then
+    python benchmarks/training.py mnist.log distill.log belt.log clean.log pipeline.log
+
+Each file's last line is one benchmark's JSON; what it is follows from its keys. Prints one JSON line last.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from readme import README, put
+
+ROWS = (
+    (
+        "MNIST, {params:,} parameters, {train_s:.0f} s of training",
+        "accuracy",
+        "float {accuracy:.4f}, int8 {int8_accuracy:.4f}",
+    ),
+    (
+        "the same, taught by two larger ones, {train_s:.0f} s in all",
+        "distilled_accuracy",
+        "float {distilled_accuracy:.4f}, int8 {int8_accuracy:.4f}; the teachers together {ensemble_accuracy:.4f}",
+    ),
+    (
+        "belt detector, {params:,} parameters, {train_s:.0f} s of training",
+        "float_ap50",
+        "AP50 {float_ap50:.3f}, AP50-95 {float_ap50_95:.3f}; int8 {int8_ap50_95:.3f}",
+    ),
+    (
+        "3 % wrong labels planted in MNIST",
+        "mislabel_recall",
+        "{mislabel_recall:.1%} found, {mislabel_precision:.1%} of what was found was planted",
+    ),
+    (
+        "2 % near-duplicates planted in it",
+        "near_duplicate_recall",
+        "{near_duplicate_recall:.1%} found, {near_duplicate_precision:.1%} of what was found was planted",
+    ),
+    (
+        "cleaning {pictures:,} pictures",
+        "peak_mib",
+        "{clean_s:.0f} s, {pictures_per_s:.0f} a second, {peak_mib} MiB at most",
+    ),
+    (
+        "the belt's pictures, varied",
+        "fed_from_memory_per_s",
+        "{fed_from_memory_per_s:.0f}/s fed, {fed_from_files_per_s:.0f}/s from files, {trained_alone_per_s:.0f}/s trained",
+    ),
+)  # fmt: skip
+
+
+def rows(held: list[dict[str, Any]]) -> list[str]:
+    """Those whose figures are there."""
+    made = []
+    for what, key, figures in ROWS:
+        fitting = (e for e in held if key in e and ("distilled_accuracy" in e) == (key == "distilled_accuracy"))
+        made += [f"| {what.format(**each)} | {figures.format(**each)} |" for each in fitting]
+    return made
+
+
+def main() -> None:
+    """Read, write."""
+    held = [json.loads(Path(name).read_text(encoding="utf-8").splitlines()[-1]) for name in sys.argv[1:]]
+    where = sorted({each["where"] for each in held if "where" in each})
+    block = "| training and data | |\n|---|---|\n" + "\n".join(rows(held))
+    block += f"\n\n{'; '.join(where)}; scripts in [benchmarks/](benchmarks/README.md)."
+    README.write_text(put(README.read_text(encoding="utf-8"), "training", block), encoding="utf-8")
+    print(json.dumps({"rows": len(rows(held))}))
+
+
+if __name__ == "__main__":
+    main()
