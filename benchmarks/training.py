@@ -47,7 +47,7 @@ ROWS = (
     (
         "the belt's pictures, varied",
         "fed_from_memory_per_s",
-        "{fed_from_memory_per_s:.0f}/s fed, {fed_from_files_per_s:.0f}/s from files, {trained_alone_per_s:.0f}/s trained",
+        "{fed_from_memory_per_s:.0f}/s fed, {fed_from_files_per_s:.0f}/s off disk, {trained_alone_per_s:.0f}/s trained",
     ),
 )  # fmt: skip
 

@@ -228,7 +228,7 @@ def test_a_classifier_tells_what_each_picture_of_a_folder_shows(
     mosquitto: Any, make_reader: Any, world: Path, tinysight: Any, tmp_path: Path, eventually: Any
 ) -> None:
     (tmp_path / "pictures").mkdir()
-    for number, path in enumerate(sorted((world / "digits" / "0").iterdir())[:5]):
+    for number, path in enumerate(sorted((world / "folder" / "0").iterdir())[:5]):
         shutil.copy(path, tmp_path / "pictures" / f"{number}.png")
     reader = make_reader(mosquitto.url)
     told = ("--bundle", world / "classifier.bundle", "--broker", mosquitto.url, *WHO, "--json")

@@ -33,7 +33,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         if get_origin(kind) is not None:
             words, kind = f"{words} One of: {', '.join(get_args(kind))}.", str
         if default not in {"", False}:
-            words = f"{words} [default: {default}]"
+            words = f"{words} {default} by default."
         option = typer.Option(f"--{name.replace('_', '-')}", help=words, rich_help_panel=group, show_default=False)
         flags.append(
             inspect.Parameter(

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,26 @@ def test_the_page_shows_every_finding_and_no_label_can_script_it(make_data: Make
     assert held is not None
     assert evil in json.loads(held[1])["findings"][0]["why"]
     assert all(page.count(f"<h2>{kind}") <= 1 for kind in KINDS)
+
+
+def test_the_buttons_of_the_page_decide(make_data: Make, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    data = make_data([[box(-9, 1, 20, 20)], [box(5, 5, 5, 20)], [box(5, 5, 5, 30)], []])
+    press = (
+        "<script>document.querySelector('[data-kind=box-empty][data-d=accept]').click();"
+        "document.querySelector('.f[data-decision=open] [data-d=reject]').click()</script></body>"
+    )
+    page = clean_page(data, find_faults(data, models=False)).decode().replace("</body>", press)
+    (tmp_path / "page.html").write_text(page)
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom"]
+    shown = subprocess.run(
+        [*command, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "2 accepted, 1 rejected, 0 open" in shown.stdout
+    assert "CONSOLE" not in shown.stderr
 
 
 def digits_data(root: Path, *, count: int, wrong: set[int] = frozenset(), turned: set[int] = frozenset()) -> Dataset:  # type: ignore[assignment]  # an empty set
