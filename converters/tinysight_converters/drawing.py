@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tinysight_contract.manifest import Manifest
-from tinysight_converters.metrics import above, agreement, average_precision, hits, is_right
+from tinysight_converters.metrics import above, agreement, coco_figures, hits, is_right
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections
 
@@ -71,33 +71,12 @@ def class_chart(labels: list[str], found: Mapping[str, Sequence[Detections]], tr
     figure, axis = chart(max(5.6, 0.42 * len(labels)), 3.0)
     place = np.arange(len(labels))
     for offset, (scheme, held) in zip((-0.2, 0.2), found.items(), strict=False):
-        values = [
-            average_precision(_only(held, c), [_true_only(each, c) for each in true], 1)[1] for c in range(len(labels))
-        ]
+        values = [value or 0.0 for value in coco_figures(held, true, len(labels))[1]]
         axis.bar(place + offset, values, 0.38, color=COLOURS[scheme], label=scheme)
     axis.set(ylabel="AP50-95", ylim=(0, 1.02), xticks=place)
     axis.set_xticklabels(_plain(labels), rotation=0 if max(map(len, labels)) < 4 else 45)
     axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
     return png(figure)
-
-
-def _only(found: Sequence[Detections], class_id: int) -> list[Detections]:
-    made = []
-    for each in found:
-        keep = each.class_ids == class_id
-        made.append(Detections(each.boxes_px[keep], each.scores[keep], np.zeros(int(keep.sum()), np.int32)))
-    return made
-
-
-def _true_only(example: Example, class_id: int) -> Example:
-    keep = [i for i, c in enumerate(example.class_ids) if c == class_id]
-    return Example(
-        name=example.name,
-        sha256=example.sha256,
-        boxes=[example.boxes[i] for i in keep],
-        class_ids=[0] * len(keep),
-        crowd=[example.crowd[i] for i in keep],
-    )
 
 
 def confusion_chart(labels: Sequence[str], counts: NDArray[np.int64]) -> bytes:

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type
 
 import typer
 
+from tinysight_trainer.cli_shared import Json, Quiet, quiet_tensorflow
 from tinysight_trainer.config import Config
 
 if TYPE_CHECKING:
     from tinysight_trainer.loop import Progress
     from tinysight_trainer.trials import Point
 
-__all__ = ["evaluate", "quiet_tensorflow", "shown_progress", "train", "tune"]
-
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON line.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")]
+__all__ = ["evaluate", "shown_progress", "train", "tune"]
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -166,15 +164,6 @@ def _show_front(points: list["Point"], measure: str) -> None:
             str(point.number), f"{point.accuracy:.3f}", f"{point.int8_ms:.2f}", f"{point.int8_kib:.0f}", *settings
         )
     console.print(table)
-
-
-@contextmanager
-def quiet_tensorflow() -> Iterator[None]:
-    """Import TensorFlow without its greetings."""
-    from tinysight_edge.quiet import without_lines
-
-    with without_lines(b"WARNING: All log messages before", b"I0000"):
-        yield
 
 
 @contextmanager

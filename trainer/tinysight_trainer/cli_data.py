@@ -1,14 +1,14 @@
 """``tinysight data``: from raw pictures to a data set one can trust."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinysight_trainer.cli_label import collect, label, prelabel
+from tinysight_trainer.cli_shared import Data, Json, Quiet, counting, finish_data, quiet_tensorflow
+
 if TYPE_CHECKING:
-    from tinysight_trainer.data.dataset import Dataset
     from tinysight_trainer.data.inspect import Inspection
 
 __all__ = ["data_app"]
@@ -17,10 +17,11 @@ data_app = typer.Typer(no_args_is_help=True)
 synth_app = typer.Typer(no_args_is_help=True)
 data_app.add_typer(synth_app, name="synth", help="Draw a data set: nothing is downloaded.")
 
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON line.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")]
-Data = Annotated[Path, typer.Argument(help="A data set.", show_default=False)]
 NewData = Annotated[Path, typer.Option("--out", help="The data set to make.")]
+
+
+for command in (collect, prelabel, label):
+    data_app.command()(command)
 
 
 @data_app.callback()
@@ -52,7 +53,7 @@ def belt(
     if out.suffix.lower() == ".mp4":
         finish({"video": str(out), "frames": belt_video(out, frames=frames, seed=seed)}, as_json=as_json)
         return
-    with _counting("drawing", quiet=quiet) as count:
+    with counting("drawing", quiet=quiet) as count:
         sizes = belt_dataset(out, images=images, seed=seed, progress=count)
     finish({"data": str(out), **sizes}, as_json=as_json)
 
@@ -92,7 +93,7 @@ def import_(
             raise ConfigError(f"--rename {each!r} is no OLD=NEW.", mend="Write it as Cat=cat.")
         renamed[old] = new
     chosen, raws = read_source(source, form, names=[name.strip() for name in names.split(",")] if names else None)
-    with _counting("importing", quiet=quiet) as count:
+    with counting("importing", quiet=quiet) as count:
         data = import_pictures(
             raws,
             out,
@@ -101,7 +102,7 @@ def import_(
             session=session,
             progress=lambda done: count(done, None),
         )
-    _finish(data, as_json=as_json)
+    finish_data(data, as_json=as_json)
 
 
 @data_app.command()
@@ -132,109 +133,6 @@ def export(
 
 
 @data_app.command()
-def collect(
-    *,
-    source: Annotated[str, typer.Option(help="A camera's number, a video, a folder of images, synthetic:belt.")],
-    out: Annotated[Path, typer.Option(help="A data set, new or to be added to.")],
-    every: Annotated[str, typer.Option(help="Least time between two pictures, with its unit: 500ms, 2s, 1m.")] = "2s",
-    on: Annotated[str, typer.Option(help="always, or motion: only while something moves.")] = "always",
-    most: Annotated[int, typer.Option(help="Pictures to keep.", min=1)] = 1000,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Keep pictures of a camera in a dated session; look-alikes are dropped. Ctrl-C ends it, and nothing is lost."""
-    import signal
-    import threading
-
-    from tinysight_contract.errors import ConfigError
-    from tinysight_edge.sources import open_source
-    from tinysight_trainer.data.collect import collect as take_pictures
-
-    if on not in {"always", "motion"}:
-        raise ConfigError(f"There is no --on {on!r}.", mend="Choose always or motion.")
-    every_s = _seconds(every)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    opened = open_source(source)
-    try:
-        with _counting("collecting", quiet=quiet, total=most) as count:
-            data, done = take_pictures(
-                opened,
-                out,
-                every_s=every_s,
-                motion=on == "motion",
-                most=most,
-                stop=stop.is_set,
-                progress=lambda done: count(done.kept, None),
-            )
-    finally:
-        opened.close()
-    _finish(data, as_json=as_json, session=done.session, seen=done.seen, kept=done.kept, alike=done.alike)
-
-
-def _seconds(text: str) -> float:
-    import re
-
-    from tinysight_contract.errors import ConfigError
-
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text.strip())
-    if found is None:
-        raise ConfigError(f"{text!r} is no time.", mend="Write it with its unit: 500ms, 2s, 1m.")
-    return float(found[1]) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[found[2]]
-
-
-@data_app.command()
-def prelabel(
-    data: Data,
-    *,
-    bundle: Annotated[Path, typer.Option(help="Whose model proposes.")],
-    out: Annotated[Path, typer.Option(help="Folder for the labelling tool's files.")],
-    tool: Annotated[str, typer.Option(help="label-studio or cvat.")] = "label-studio",
-    everything: Annotated[bool, typer.Option("--all", help="Also pictures that have labels.")] = False,
-    min_score: Annotated[float, typer.Option(help="Of a proposed box.", min=0.01, max=1.0)] = 0.25,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Have a bundle's model propose labels, to be corrected in Label Studio or CVAT and read back with `label`."""
-    from tinysight_contract.bundle import Bundle
-    from tinysight_contract.errors import ConfigError
-    from tinysight_edge.console import console, finish
-    from tinysight_trainer.data.dataset import open_dataset
-    from tinysight_trainer.data.label import propose, write_proposals
-
-    if tool not in {"label-studio", "cvat"}:
-        raise ConfigError(f"There is no tool {tool!r}.", mend="Choose label-studio or cvat.")
-    held, opened = open_dataset(data), Bundle.open(bundle)
-    with _counting("proposing", quiet=quiet, total=len(held.items)) as count:
-        made = propose(held, opened, everything=everything, min_score=min_score, progress=lambda n: count(n, None))
-    files = write_proposals(held, made, opened.manifest.labels, opened.manifest.task, out, tool=tool)
-    if not quiet and tool == "label-studio":
-        console.print(
-            f"Paste labels.xml into the project's labelling interface and import tasks.json; start Label Studio with "
-            f"LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={data.resolve()}"
-        )
-    result = {"pictures": len(made), "proposals": sum(len(each) for each in made.values())}
-    finish({**result, "files": [str(path) for path in files]}, as_json=as_json)
-
-
-@data_app.command()
-def label(
-    data: Data,
-    export: Annotated[Path, typer.Argument(help="JSON of Label Studio, or XML of CVAT.", show_default=False)],
-    *,
-    as_json: Json = False,
-) -> None:
-    """Take over the labels that people gave in Label Studio or CVAT."""
-    from tinysight_trainer.data.dataset import open_dataset
-    from tinysight_trainer.data.label import take_labels
-
-    labelled, count = take_labels(open_dataset(data), export)
-    labelled.save()
-    _finish(labelled, as_json=as_json, taken=count)
-
-
-@data_app.command()
 def split(
     data: Data,
     *,
@@ -249,11 +147,11 @@ def split(
     from tinysight_trainer.data.take import looks_of
 
     held = open_dataset(data)
-    with _counting("looking", quiet=quiet, total=len(held.items)) as count:
+    with counting("looking", quiet=quiet, total=len(held.items)) as count:
         looks = looks_of(held, lambda done: count(done, len(held.items)))
     parted = split_dataset(held, looks, anew=anew, cut=cut_sessions)
     parted.save()
-    _finish(parted, as_json=as_json)
+    finish_data(parted, as_json=as_json)
 
 
 @data_app.command()
@@ -269,7 +167,6 @@ def clean(
     """Find broken, doubled, turned and mislabelled pictures: clean.html to look at, clean.json to decide."""
     from tinysight_contract.files import replace_file
     from tinysight_edge.console import console, finish
-    from tinysight_trainer.cli import quiet_tensorflow
     from tinysight_trainer.data.dataset import open_dataset
 
     with quiet_tensorflow():
@@ -277,7 +174,7 @@ def clean(
         from tinysight_trainer.data.clean_page import clean_page
 
     held = open_dataset(data)
-    with _counting("looking", quiet=quiet, total=len(held.items)) as count:
+    with counting("looking", quiet=quiet, total=len(held.items)) as count:
         found = find_faults(
             held,
             models=models,
@@ -318,7 +215,7 @@ def apply(
         if each.decision == "accept" or (each.kind in kinds and each.decision != "reject")
     ]
     cleaned = apply_findings(held, found, wanted)
-    _finish(cleaned, as_json=as_json, accepted=len(wanted), removed=len(held.items) - len(cleaned.items))
+    finish_data(cleaned, as_json=as_json, accepted=len(wanted), removed=len(held.items) - len(cleaned.items))
 
 
 @data_app.command()
@@ -348,7 +245,7 @@ def inspect(
     if report is not None:
         from tinysight_trainer.data.inspect_page import inspection_page
 
-        with _counting("drawing", quiet=quiet) as count:
+        with counting("drawing", quiet=quiet) as count:
             content = inspection_page(held, found, progress=count)
         replace_file(report, content)
     where = None if report is None else str(report)
@@ -382,43 +279,3 @@ def _in_short(found: "Inspection", data: Path, report: str | None) -> dict[str, 
         out["leak"] = f"{found.splits.leak:.2%}, at random {found.splits.random_leak:.2%}"
     out |= {"left out": str(found.left_out_count), "digest": found.digest}
     return out if report is None else {**out, "report": report}
-
-
-def _finish(data: "Dataset", *, as_json: bool, **more: Any) -> None:  # noqa: ANN401 -- figures of any kind
-    """End with what is in a data set now."""
-    from tinysight_edge.console import console, finish
-
-    for note in data.notes:
-        console.print(note)
-    for each in data.left_out[:5]:
-        console.print(f"left out: {each.file}: {each.why}")
-    if len(data.left_out) > 5:
-        console.print(f"... and {len(data.left_out) - 5} more; all are listed in {data.root / 'annotations.json'}")
-    result: dict[str, Any] = {
-        "data": str(data.root),
-        "task": data.task,
-        "labels": len(data.labels),
-        "images": len(data.items),
-        **data.counts(),
-        "left_out": len(data.left_out),
-    }
-    if data.figures is not None:
-        result |= {"leak": data.figures.leak, "random_leak": data.figures.random_leak}
-    finish({**result, **more, "digest": data.digest}, as_json=as_json)
-
-
-@contextmanager
-def _counting(what: str, *, quiet: bool, total: int | None = None) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar while the ``with`` lasts, to be told how many of how many are done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from tinysight_edge.console import console
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task(what, total=total)
-
-        def count(done: int, of: int | None = None) -> None:
-            bar.update(task, completed=done, total=of or total)
-
-        yield count

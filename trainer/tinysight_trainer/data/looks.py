@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Look", "Looks", "Pairs", "clusters", "look_at", "near_pairs"]
+__all__ = ["Look", "Looks", "Pairs", "Union", "clusters", "look_at", "near_pairs"]
 
 SIDE: Final = 32
 BLUR: Final = 0.6  # pixels of the small picture; JPEG's blocks and a sensor's noise are gone after it
@@ -234,19 +234,33 @@ def clusters(count: int, pairs: Pairs, *, most: int) -> NDArray[np.int64]:
     Returns:
         int64 (count,): the smallest index in each picture's cluster.
     """
-    order = np.argsort(-pairs.likeness, kind="stable")
-    parent, size = np.arange(count), np.ones(count, np.int64)
+    union = Union(count)
+    for number in np.argsort(-pairs.likeness, kind="stable"):
+        union.join(int(pairs.first[number]), int(pairs.second[number]), most=most)
+    return union.groups()
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = int(parent[index])
+
+class Union:
+    """Disjoint sets of indices; each is named by its smallest one."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+        self._size = [1] * count
+
+    def root(self, index: int) -> int:
+        """The name of the set that holds it."""
+        while self._parent[index] != index:
+            self._parent[index] = self._parent[self._parent[index]]
+            index = self._parent[index]
         return index
 
-    for number in order:
-        a, b = root(int(pairs.first[number])), root(int(pairs.second[number]))
-        if a != b and size[a] + size[b] <= most:
-            low, high = min(a, b), max(a, b)
-            parent[high] = low
-            size[low] += size[high]
-    return np.array([root(index) for index in range(count)], np.int64)
+    def join(self, one: int, other: int, *, most: int | None = None) -> None:
+        """Put two sets together, unless more than ``most`` would be in it."""
+        low, high = sorted((self.root(one), self.root(other)))
+        if low != high and (most is None or self._size[low] + self._size[high] <= most):
+            self._parent[high] = low
+            self._size[low] += self._size[high]
+
+    def groups(self) -> NDArray[np.int64]:
+        """int64 (count,): the name of each index's set."""
+        return np.array([self.root(index) for index in range(len(self._parent))], np.int64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinysight_contract.errors import DataError
 from tinysight_trainer.data.dataset import SPLITS, Dataset, Item, SplitFigures, natural
-from tinysight_trainer.data.looks import Looks, Pairs, clusters, near_pairs
+from tinysight_trainer.data.looks import Looks, Pairs, Union, clusters, near_pairs
 
 __all__ = ["SHARES", "groups_of", "leak_of", "measure", "split_dataset"]
 
@@ -32,7 +32,9 @@ def groups_of(items: Sequence[Item], pairs: Pairs, *, cut: int = 1) -> NDArray[n
         pairs: the near-duplicates among them.
         cut: sessions are cut into so many blocks of neighbours first.
     """
-    parent = list(clusters(len(items), pairs, most=max(2, int(len(items) * MOST))))
+    union = Union(len(items))
+    for number, cluster in enumerate(clusters(len(items), pairs, most=max(2, int(len(items) * MOST))).tolist()):
+        union.join(number, cluster)
     sessions: dict[str, list[int]] = defaultdict(list)
     for number in sorted(range(len(items)), key=lambda at: natural(items[at].name)):
         if (session := items[number].session) is not None:
@@ -40,17 +42,10 @@ def groups_of(items: Sequence[Item], pairs: Pairs, *, cut: int = 1) -> NDArray[n
     blocks = [list(part) for held in sessions.values() for part in np.array_split(held, min(cut, len(held)))]
     blocks += _same(items)
 
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = int(parent[index])
-        return index
-
     for block in blocks:
         for other in block[1:]:
-            a, b = root(int(block[0])), root(int(other))
-            parent[max(a, b)] = min(a, b)
-    return np.array([root(index) for index in range(len(items))], np.int64)
+            union.join(int(block[0]), int(other))
+    return union.groups()
 
 
 def _same(items: Sequence[Item]) -> list[list[int]]:
@@ -93,19 +88,17 @@ def split_dataset(data: Dataset, looks: Looks, *, anew: bool = False, cut: int =
                 mend="Take pictures on another day, or give --cut-sessions 10 to part sessions by time.",
             )
     how = "capture session and near-duplicates" if any(item.session for item in items) else "near-duplicates"
-    return _with_figures(part, pairs, groups, how)
+    return _with_figures(part, groups, how)
 
 
 def measure(data: Dataset, looks: Looks) -> Dataset:
     """The data set with its own splits, and how well they are apart."""
-    pairs = near_pairs(looks)
-    return _with_figures(data, pairs, groups_of(data.items, pairs), "as it came")
+    return _with_figures(data, groups_of(data.items, near_pairs(looks)), "as it came")
 
 
-def _with_figures(data: Dataset, pairs: Pairs, groups: NDArray[np.int64], how: str) -> Dataset:
+def _with_figures(data: Dataset, groups: NDArray[np.int64], how: str) -> Dataset:
     splits = [item.split for item in data.items]
     figures = SplitFigures(leak=leak_of(splits, groups), random_leak=_random_leak(splits, groups), how=how)
-    del pairs
     return Dataset(data.root, data.items, data.task, data.left_out, figures, data.source, data.notes)
 
 
