@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["console", "finish"]
 
@@ -22,5 +23,5 @@ def finish(result: Mapping[str, Any], *, as_json: bool) -> None:
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in result.items():
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+        table.add_row(name, Text(f"{value:.4g}" if isinstance(value, float) else str(value)))  # never markup
     Console(highlight=False).print(table)

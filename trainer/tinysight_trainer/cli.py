@@ -199,7 +199,7 @@ def shown_progress(*, quiet: bool) -> Iterator["Progress"]:
 
         def say(self, text: str) -> None:
             if not quiet:
-                bar.console.print(text)
+                bar.console.print(text, markup=False)
 
     with Bar(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
         yield Shown()
@@ -240,7 +240,7 @@ def evaluate(
         subject = open_subject(model, scheme=scheme)
     examples, root, notes = examples_for(subject, held, split)
     for note in notes:
-        console.print(note)
+        console.print(note, markup=False)
     with Bar(console=console, transient=True, disable=quiet) as bar:
         task = bar.add_task("finding", total=len(examples))
         done = measure(subject, examples, root, progress=lambda count: bar.update(task, completed=count))

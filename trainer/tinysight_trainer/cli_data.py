@@ -230,8 +230,6 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Look at a data set before trusting it: what is in it, how even, how small, and samples of every class."""
-    from rich.markup import escape
-
     from tinysight_contract.files import replace_file
     from tinysight_edge.console import console, finish
     from tinysight_trainer.config import parse_size
@@ -254,7 +252,7 @@ def inspect(
         return
     for each in said:
         console.print(each, markup=False)
-    finish({name: escape(str(value)) for name, value in _in_short(found, data, where).items()}, as_json=False)
+    finish(_in_short(found, data, where), as_json=False)
 
 
 def _in_short(found: "Inspection", data: Path, report: str | None) -> dict[str, str]:

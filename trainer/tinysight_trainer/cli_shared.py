@@ -31,9 +31,9 @@ def finish_data(data: "Dataset", *, as_json: bool, **more: Any) -> None:  # noqa
     from tinysight_edge.console import console, finish
 
     for note in data.notes:
-        console.print(note)
+        console.print(note, markup=False)
     for each in data.left_out[:5]:
-        console.print(f"left out: {each.file}: {each.why}")
+        console.print(f"left out: {each.file}: {each.why}", markup=False)
     if len(data.left_out) > 5:
         console.print(f"... and {len(data.left_out) - 5} more; all are listed in {data.root / 'annotations.json'}")
     result: dict[str, Any] = {

@@ -72,7 +72,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tint: Annotated[float, _says("Each colour stronger or weaker by up to this share.", _LOOK, ge=0.0, le=0.9)] = 0.07
     noise: Annotated[float, _says("Up to so many grey levels of noise.", _LOOK, ge=0.0, le=64.0)] = 6.0
     blur: Annotated[float, _says("Blurred, with this probability.", _LOOK, ge=0.0, le=1.0)] = 0.0
-    mosaic: Annotated[float, _says("Four pictures in one, with this probability.", _LOOK, ge=0.0, le=1.0)] = 0.0
+    mosaic: Annotated[
+        float, _says("Four pictures in one, to detect, with this probability.", _LOOK, ge=0.0, le=1.0)
+    ] = 0.0
     mixup: Annotated[
         float, _says("Two pictures laid over each other, to classify, with this probability.", _LOOK, ge=0.0, le=1.0)
     ] = 0.0

@@ -167,7 +167,14 @@ def test_findings_of_another_state_are_refused(make_data: Make, tmp_path: Path) 
     changed = data.with_items([replace(item, shown=(CAT,)) for item in data.items])
     with pytest.raises(DataError, match="has changed since"):
         apply_findings(changed, findings, [])
-    for content, said in ((b"{", "damaged"), (b'{"schema":9,"digest":"","findings":[]}', "schema 9")):
+    empty = (
+        b'{"digest":"","findings":[{"id":"","kind":"","pictures":[],"why":"","strength":1,"remedy":{"act":"add-box"}}]}'
+    )
+    for content, said in (
+        (b"{", "damaged"),
+        (empty, "damaged"),
+        (b'{"schema":9,"digest":"","findings":[]}', "schema 9"),
+    ):
         (tmp_path / CLEAN).write_bytes(content)
         with pytest.raises(DataError, match=said):
             load_findings(tmp_path / CLEAN)

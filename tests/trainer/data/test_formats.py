@@ -239,6 +239,9 @@ def one_voc(inner: str) -> dict[str, str]:
         pytest.param(
             "coco", coco(images=[{"id": 1, "file_name": "../../etc/passwd"}]), "leaves", id="coco out of the folder"
         ),
+        pytest.param(
+            "coco", coco(images=[{"id": 1, "file_name": "../../set/set/a.png"}]), "leaves", id="coco out and in again"
+        ),
         pytest.param("coco", coco(images=[{"id": 1, "file_name": "/etc/passwd"}]), "leaves", id="coco absolute"),
         pytest.param(
             "coco",

@@ -6,10 +6,10 @@ In: items, how they look.  Out: findings. Nothing is changed here; see `clean` a
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tinysight_converters.run import BoxPx
 from tinysight_edge.decode import iou_matrix
@@ -75,7 +75,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     id: str
     kind: str
-    pictures: list[str]
+    pictures: Annotated[list[str], Meta(min_length=1)]
     why: str
     strength: float
     remedy: Remedy

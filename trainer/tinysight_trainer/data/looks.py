@@ -28,7 +28,7 @@ ALIKE: Final = 0.96  # the same, if it stands out so far among its neighbours
 CLOSE: Final = 0.95  # counts as a neighbour
 NEIGHBOUR: Final = 3  # which of the neighbours makes the measure
 RATIO: Final = 0.75  # of the distance to that neighbour
-BLOCK: Final = 1024
+BLOCK: Final = 256
 BLANK: Final = 1e-3
 
 Bytes = NDArray[np.uint8]

@@ -5,6 +5,7 @@ Readers are generators that hold annotations in memory and never pictures.
 """
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -101,7 +102,7 @@ def split_names(given: Iterable[str], where: Path) -> dict[str, Split]:
 
 
 def inside(root: Path, path: Path) -> Path:
-    """The same path, after checking that it lies in the source, links followed.
+    """The path without detours, after checking that it lies in the source, by its name and with links followed.
 
     A file that is missing is no error here: the import lists it.
 
@@ -110,8 +111,9 @@ def inside(root: Path, path: Path) -> Path:
     """
     if not str(path).isprintable():
         raise DataError(f"{str(path)!a} is no usable file name.", mend="Rename the file with letters that can be read.")
+    path = Path(os.path.normpath(path))
     try:
-        within = path.resolve().is_relative_to(root.resolve())
+        within = path.is_relative_to(os.path.normpath(root)) and path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError) as error:  # a link that leads to itself
         raise DataError(f"{path} cannot be followed: {error}.", mend="Replace the link by the image.") from error
     if not within:
@@ -155,7 +157,7 @@ def pixels(x1: float, y1: float, x2: float, y2: float, where: str) -> BoxPx:
 
 def other_name(root: Path, file: Path) -> str:
     """An image's name in the data set: its path in the source, without the folders that only say "images"."""
-    kept = [part for part in file.relative_to(root).parts[:-1] if part.lower() not in _SAY_NOTHING]
+    kept = [part for part in file.relative_to(os.path.normpath(root)).parts[:-1] if part.lower() not in _SAY_NOTHING]
     return "/".join([*kept, file.name])
 
 
