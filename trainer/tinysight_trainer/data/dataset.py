@@ -164,10 +164,15 @@ class _Coco(Struct, kw_only=True):
     categories: list[_Category]
 
 
-def natural(text: str) -> tuple[tuple[int, int | str], ...]:
-    """A sort key in which 10 follows 9."""
-    parts = re.split(r"([0-9]+)", text)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
+def natural(text: str) -> tuple[list[tuple[int, int, str]], str]:
+    """A sort key in which 10 follows 9; no two texts have the same one."""
+    parts = [part for part in re.split(r"([0-9]+)", text) if part]
+    numbers = [part.lstrip("0") if part[0] in "0123456789" else None for part in parts]
+    key = [
+        (1, 0, part) if number is None else (0, len(number), number)
+        for part, number in zip(parts, numbers, strict=True)
+    ]
+    return key, text
 
 
 @dataclass(frozen=True)

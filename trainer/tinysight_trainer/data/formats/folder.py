@@ -102,7 +102,7 @@ def _told(root: Path, where: Path, line: str, row: _Row, split: Split | None) ->
             shown.append(Shown(label=label, box=pixels(x, y, x + w, y + h, line), crowd=crowd))
     labelled = row.label is not None or row.objects is not None
     name = other_name(root, file)
-    return Raw(name=name, file=file, shown=tuple(shown), split=split, session=row.session, labelled=labelled)
+    return Raw(name=name, file=file, shown=tuple(shown), split=split, session=row.session or None, labelled=labelled)
 
 
 def write(data: Dataset, out: Path) -> list[str]:

@@ -78,7 +78,8 @@ def _settings(root: Path, path: Path) -> tuple[list[str], dict[str, Path]]:
         names = [names.get(number, f"class {number}") for number in range(max(names, default=-1) + 1)]
     if not isinstance(names, list) or not all(isinstance(name, str | int) for name in names):
         raise DataError(f"{path} does not name its classes.", mend=mend)
-    base = root / str(held.get("path") or "")
+    given_path = held.get("path")
+    base = root / given_path if isinstance(given_path, str) else root
     if not base.is_dir():
         base = root  # it was written on another machine
     given = {word: held.get(word) for word in SPLITS}
