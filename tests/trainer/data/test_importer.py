@@ -337,3 +337,14 @@ def test_a_hundred_thousand_pictures_are_never_held_at_once(tmp_path: Path, pict
 
     import_pictures(raws(), tmp_path / "data", source={}, progress=lambda done: ahead.append(asked - done))
     assert np.max(ahead) <= 64
+
+
+@pytest.mark.parametrize("label", ["", "x" * 101])
+def test_what_could_not_be_read_back_does_not_replace_what_can(label: str, make_data: Make) -> None:
+    from msgspec.structs import replace
+
+    data = make_data([[CAT], [DOG], [CAT], [DOG]])
+    spoiled = data.with_items([replace(item, shown=(Shown(label=label),)) for item in data.items])
+    with pytest.raises(DataError, match="cannot be written"):
+        spoiled.save()
+    assert open_dataset(data.root).items == data.items

@@ -253,7 +253,8 @@ class Dataset:
         """Write ``annotations.json`` in one step, then ``dataset.json``.
 
         Raises:
-            OSError: the disk is full or not writable; the data set is then as it was.
+            DataError: a label is empty or too long, or a number is not finite; the data set is then as it was.
+            OSError: the disk is full or not writable; likewise.
         """
         ids = {label: index + 1 for index, label in enumerate(self.labels)}
         images, annotations = [], []
@@ -276,7 +277,15 @@ class Dataset:
         info = _Info(task=self.task, left_out=list(self.left_out), split=self.figures, source=self.source)
         categories = [_Category(id=number, name=label) for label, number in ids.items()]
         coco = _Coco(info=_Wrapped(tinysight=info), images=images, annotations=annotations, categories=categories)
-        replace_file(self.root / ANNOTATIONS, msgspec.json.encode(coco))
+        raw = msgspec.json.encode(coco)
+        try:
+            msgspec.json.decode(raw, type=_Coco)  # what cannot be read back must not replace what can
+        except msgspec.ValidationError as error:
+            raise DataError(
+                f"{self.root}: this cannot be written: {error}.",
+                mend=f"Labels have 1 to {MAX_LABEL} letters, and boxes are finite numbers.",
+            ) from error
+        replace_file(self.root / ANNOTATIONS, raw)
         summary = {
             "schema": SCHEMA,
             "digest": self.digest,
