@@ -4,11 +4,14 @@ Standard library only. A power cut at any moment leaves either the previous cont
 the final name; the only thing it may leave behind besides is a ``.part`` file that nobody reads.
 """
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["fsync_folder", "replace_file", "sha256_of"]
+__all__ = ["fsync_folder", "locked", "replace_file", "sha256_of"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -22,6 +25,25 @@ def fsync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path, busy: Exception) -> Iterator[None]:
+    """Have a folder to oneself while the ``with`` lasts; the lock ends with the process, however it ends.
+
+    Raises:
+        OSError: the folder cannot be opened.
+        Exception: ``busy``, when another process has it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        yield
     finally:
         os.close(handle)
 

@@ -123,6 +123,9 @@ def test_figures_of_a_classifier_are_counted_by_hand(world: Path) -> None:
         pytest.param(("detector", "--data", "digits"), "is to classify, the model is to detect", id="another task"),
         pytest.param(("detector", "--data", "belt", "--split", "dream"), "There is no split", id="no such split"),
         pytest.param(("none",), "none", id="no model"),
+        pytest.param(("detector", "--split", "train"), "Give --data", id="a split without its data set"),
+        pytest.param(("detector", "--scheme", "int8"), "Leave out --scheme", id="a scheme of a run"),
+        pytest.param(("detector", "--report", "page.json"), "end in .html", id="a page over its figures"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(

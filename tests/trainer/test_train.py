@@ -96,6 +96,27 @@ def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, t
         assert np.array_equal(whole[name], resumed[name]), name
 
 
+def test_without_a_calibration_split_whole_sessions_and_no_copies_are_set_aside(tmp_path: Path) -> None:
+    from tinysight_trainer.data.dataset import Dataset, Item, Shown
+    from tinysight_trainer.train import sides_of
+
+    def item(number: int, split: Any, session: str | None) -> Item:
+        label = Shown(label="ab"[number % 4 // 2])
+        name = f"{split}{number}.png"
+        return Item(
+            name=name, sha256=f"{number // 2:064x}", width=9, height=9, split=split, session=session, shown=(label,)
+        )
+
+    for sessions in (None, 20):
+        items = [item(n, "train", None if sessions is None else f"s{n % sessions}") for n in range(200)]
+        tested = [item(n, "test", None) for n in range(1000, 1010)]
+        sides = sides_of(Dataset(tmp_path, (*items, *tested), "classify"))
+        held, learned = ({each.sha256 for each in side} for side in (sides.validation, sides.learning))
+        assert not held & learned
+        assert 40 <= len(sides.validation) <= 80
+        assert len(sides.validation) + len(sides.learning) == 200
+
+
 def config(**changes: Any) -> Config:
     given = {"input": "32x32", "epochs": 1, "batch": 8, "scale": 0.5, **changes}
     return make_config(given, task=given.pop("task", "detect"), source="test")
@@ -353,6 +374,9 @@ def test_a_file_of_settings_is_taken_and_a_flag_beats_it(world: Path, tmp_path: 
         pytest.param(("BELT", "--input", "100x100"), "multiples of 16", id="size that does not fit"),
         pytest.param(("BELT", "--input", "big"), "no size", id="size that is none"),
         pytest.param(("DIGITS", "--distill"), "needs teachers", id="nobody to learn from"),
+        pytest.param(("DIGITS", "--mosaic", "0.5"), "only to detect", id="what does nothing here"),
+        pytest.param(("BELT", "--class-weights"), "only to classify", id="nor here"),
+        pytest.param(("BELT", "--freeze"), "only lite0", id="nothing to freeze"),
         pytest.param(("DIGITS", "--config", "none.toml"), "cannot be read", id="no settings"),
         pytest.param(("DIGITS", "--config", "typo.toml"), "Did you mean 'epochs'?", id="typo in the settings"),
         pytest.param(("DIGITS", "--config", "broken.toml"), "no TOML", id="broken settings"),

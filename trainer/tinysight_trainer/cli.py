@@ -231,6 +231,12 @@ def evaluate(
 
     if split not in {*SPLITS, "all"}:
         raise ConfigError(f"There is no split {split!r}.", mend=f"Choose one of: {', '.join(SPLITS)}, all.")
+    if data is None and split != "test":
+        raise ConfigError("A run keeps its test pictures only.", mend="Give --data, or leave out --split.")
+    if scheme is not None and model.is_dir():
+        raise ConfigError("A run has one model.", mend="Leave out --scheme, or give a bundle.")
+    if report is not None and report.suffix.lower() != ".html":
+        raise ConfigError(f"{report} is no name of a page.", mend="Let it end in .html; its figures go into .json.")
     held = open_dataset(data) if data is not None else None
     with quiet_tensorflow():
         from tinysight_trainer.evaluate import evaluate as measure

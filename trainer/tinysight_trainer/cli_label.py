@@ -82,6 +82,8 @@ def prelabel(
 
     if tool not in {"label-studio", "cvat"}:
         raise ConfigError(f"There is no tool {tool!r}.", mend="Choose label-studio or cvat.")
+    if tool == "cvat" and everything:
+        raise ConfigError("CVAT has one layer for labels and proposals.", mend="Leave out --all, or use Label Studio.")
     held, opened = open_dataset(data), Bundle.open(bundle)
     with counting("proposing", quiet=quiet, total=len(held.items)) as count:
         made = propose(held, opened, everything=everything, min_score=min_score, progress=lambda n: count(n, None))
@@ -99,12 +101,13 @@ def label(
     data: Data,
     export: Annotated[Path, typer.Argument(help="JSON of Label Studio, or XML of CVAT.", show_default=False)],
     *,
+    empty: Annotated[bool, typer.Option("--empty", help="CVAT: pictures without any label show nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Take over the labels that people gave in Label Studio or CVAT."""
     from tinysight_trainer.data.dataset import open_dataset
     from tinysight_trainer.data.label import take_labels
 
-    labelled, count = take_labels(open_dataset(data), export)
+    labelled, count = take_labels(open_dataset(data), export, empty=empty)
     labelled.save()
     finish_data(labelled, as_json=as_json, taken=count)

@@ -170,7 +170,23 @@ def make_config(given: Mapping[str, Any], *, task: str, source: str) -> Config:
         raise ConfigError("--distill needs teachers.", mend="Give --ensemble 3 or so.")
     if config.model == "lite0" and config.color == "GRAY":
         raise ConfigError("lite0 sees colours.", mend="Leave out --color, or choose another --model.")
+    _check_use(config, source)
     return config
+
+
+def _check_use(config: Config, source: str) -> None:
+    """Refuse what would do nothing."""
+    plain = Config()
+    only: dict[str, tuple[str, ...]] = {
+        "detect": ("mosaic",),
+        "classify": ("mixup", "cutmix", "smoothing", "class_weights"),
+    }
+    for task, names in only.items():
+        for name in names:
+            if config.task != task and getattr(config, name) != getattr(plain, name):
+                raise ConfigError(f"{source}: {name} is only to {task}.", mend="Leave it out.")
+    if config.freeze and config.model != "lite0":
+        raise ConfigError(f"{source}: only lite0 has something to freeze.", mend="Give --model lite0.")
 
 
 def to_toml(config: Config) -> bytes:

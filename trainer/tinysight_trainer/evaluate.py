@@ -167,8 +167,15 @@ def evaluate(
         progress(number)
     if subject.manifest.task == "classify":
         return _classes(subject.manifest.labels, found, examples)
-    threshold = subject.manifest.thresholds.score if subject.run is None else best_threshold(found, examples)
-    return _boxes(subject.manifest.labels, found, examples, threshold)
+    return _boxes(subject.manifest.labels, found, examples, _threshold(subject))
+
+
+def _threshold(subject: Subject) -> float:
+    """A bundle's own; a run has none yet, so it is tuned as a conversion does it: on the calibration pictures."""
+    if subject.run is None or subject.folder is None:
+        return subject.manifest.thresholds.score
+    held, root = load_examples(subject.folder).calibration, Path(subject.run.dataset)
+    return best_threshold([subject.find(example.picture(root)) for example in held], held)
 
 
 def _classes(labels: Sequence[str], found: list[Detections], examples: list[Example]) -> Evaluation:

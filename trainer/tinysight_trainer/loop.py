@@ -29,7 +29,7 @@ __all__ = ["CHECKPOINT", "Loop", "Progress", "read_checkpoint"]
 CHECKPOINT: Final = "checkpoint.npz"
 # Of the epochs; the box around a turned box is a guess, and the last ones are to learn true sizes.
 TURN_SHARE: Final = 0.75
-TEACHING_SHARE: Final = 0.7
+TEACHING_SHARE: Final = 0.9
 NAMED: Final = 4
 
 Row = dict[str, float]

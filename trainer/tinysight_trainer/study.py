@@ -4,8 +4,6 @@ In: a folder and what is to be searched.  Out: the same study again, or why it i
 any moment, leaves a folder that can be gone on with.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ from msgspec import Struct
 
 from tinysight_contract import __version__
 from tinysight_contract.errors import TrainError
-from tinysight_contract.files import replace_file
+from tinysight_contract.files import locked, replace_file
 from tinysight_trainer.config import Config, to_toml
 from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.int8 import Cost
@@ -55,16 +53,9 @@ def taken(out: Path) -> Iterator[None]:
     if out.exists() and (not out.is_dir() or (_used(out) and not (out / STUDY).is_file())):
         raise TrainError(f"{out} exists already and is no study.", mend="Name another --out.")
     out.mkdir(parents=True, exist_ok=True)
-    handle = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise TrainError(f"Another search is at work in {out}.", mend="Wait for it, or name another --out.") from error
-    try:
+    busy = TrainError(f"Another search is at work in {out}.", mend="Wait for it, or name another --out.")
+    with locked(out, busy):
         yield
-    finally:
-        os.close(handle)
 
 
 def open_study(out: Path, data: Dataset, fixed: Mapping[str, Any], space: Space) -> Held:

@@ -6,6 +6,7 @@ where an undisturbed one does. With ``ensemble`` the teachers are trained first,
 """
 
 import sys
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ import msgspec
 import numpy as np
 
 from tinysight_contract import __version__
-from tinysight_contract.errors import TrainError
+from tinysight_contract.errors import DataError, TrainError
 from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import Input
 from tinysight_converters.run import EXAMPLES, Example, Examples, Run, save_run
@@ -32,6 +33,7 @@ __all__ = ["SETTINGS", "Progress", "Sides", "describe", "sides_of", "train", "tr
 SETTINGS: Final = "config.toml"
 VALIDATION_SHARE: Final = 0.05
 MIN_VALIDATION: Final = 50  # or a fifth of the training split, if that is less
+MIN_SESSIONS: Final = 5  # with fewer, single files are set aside
 MAX_CALIBRATION: Final = 200
 
 
@@ -119,16 +121,36 @@ def sides_of(data: Dataset) -> Sides:
     def ordered(items: tuple[Item, ...]) -> list[Example]:
         return data.examples(sorted(items, key=lambda item: (item.sha256, item.name)))
 
-    learning = ordered(data.of("train"))
-    validation = ordered(data.of("calibration"))
-    if not validation:
-        order = np.random.default_rng(0).permutation(len(learning))
-        count = max(int(len(learning) * VALIDATION_SHARE), min(MIN_VALIDATION, len(learning) // 5))
-        validation = [learning[i] for i in order[:count]] or learning
-        learning = [learning[i] for i in sorted(order[count:])]
+    train, held = data.of("train"), data.of("calibration")
+    if not held:
+        held = _set_aside(train)
+        apart = {item.sha256 for item in held}
+        train = tuple(item for item in train if item.sha256 not in apart)
+    learning, validation = ordered(train), ordered(held)
     chosen = [validation[i] for i in np.random.default_rng(0).permutation(len(validation))[:MAX_CALIBRATION]]
     examples = Examples(calibration=chosen, test=ordered(data.of("test")))
     return Sides(learning=learning, validation=validation, examples=examples)
+
+
+def _set_aside(train: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Some of the training pictures: whole sessions when there are several, and never a file that is left as well.
+
+    Raises:
+        DataError: there is one picture only.
+    """
+    sessions = {item.session or item.sha256 for item in train}
+    by = {item: (item.session or item.sha256) if len(sessions) >= MIN_SESSIONS else item.sha256 for item in train}
+    groups = sorted(set(by.values()))
+    if len(groups) < 2:
+        raise DataError("There is one picture to train on.", mend="Add others.")
+    count = max(int(len(train) * VALIDATION_SHARE), min(MIN_VALIDATION, len(train) // 5), 1)
+    sizes, chosen = Counter(by.values()), set[str]()
+    for at in np.random.default_rng(0).permutation(len(groups))[:-1]:
+        if sum(sizes[group] for group in chosen) >= count:
+            break
+        chosen.add(groups[at])
+    taken = {item.sha256 for item in train if by[item] in chosen}
+    return tuple(item for item in train if item.sha256 in taken)
 
 
 def training_figures(fitted: Fitted, config: Config, images: int) -> Row:

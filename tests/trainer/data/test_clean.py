@@ -1,6 +1,7 @@
 """What is wrong is found and shown, and nothing is changed before a person says so."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import DataError
 from tinysight_edge.belt import _digits
+from tinysight_trainer.data import clean
 from tinysight_trainer.data.checks import KINDS, Finding, Remedy, check_boxes
 from tinysight_trainer.data.clean import (
     CLEAN,
@@ -140,7 +142,8 @@ def test_a_full_disk_while_applying_changes_nothing(make_data: Make, monkeypatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(os, "link", full)
+    monkeypatch.setattr(clean, "replace_file", full)
     with pytest.raises(OSError, match="No space"):
         accepted(data, ("001.png", Remedy(act="remove-picture")))
     assert (data.root / "annotations.json").read_bytes() == before

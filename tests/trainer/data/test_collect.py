@@ -77,6 +77,29 @@ def test_a_camera_that_breaks_loses_nothing_that_was_kept(tmp_path: Path) -> Non
     assert len(open_dataset(tmp_path / "d").items) == 3
 
 
+def test_a_first_collection_killed_while_it_was_taken_in_is_taken_in_by_the_next(tmp_path: Path) -> None:
+    collect(Scripted([1, 2, 3]), tmp_path / "d", every_s=0.0, motion=False, most=9)
+    pending = tmp_path / "d" / PENDING / "earlier"
+    pending.mkdir(parents=True)
+    for path in (tmp_path / "d" / IMAGES).glob("*/*.jpg"):
+        (pending / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "d" / "dataset.json").unlink()
+    (tmp_path / "d" / "annotations.json").unlink()
+    time.sleep(1.1)  # a session's name holds the second
+    data, _ = collect(Scripted([7]), tmp_path / "d", every_s=0.0, motion=False, most=9)
+    assert len(data.items) == 4
+
+
+def test_two_collections_do_not_fill_one_folder(tmp_path: Path) -> None:
+    class Second(Scripted):
+        def read(self) -> tuple[np.ndarray, float] | None:
+            with pytest.raises(DataError, match="Another collection"):
+                collect(Scripted([1]), tmp_path / "d", every_s=0.0, motion=False, most=1)
+            return None
+
+    collect(Second([]), tmp_path / "d", every_s=0.0, motion=False, most=1)
+
+
 def test_another_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(DataError, match="no TinySight data set"):
@@ -145,8 +168,12 @@ def test_a_bundle_proposes_and_what_people_say_comes_back(
             task["annotations"] = [{"result": task.get("predictions", [{"result": []}])[0]["result"]}]
         (tmp_path / "export").write_text(json.dumps(tasks))
     else:
-        (tmp_path / "export").write_bytes((tmp_path / "p" / "annotations.xml").read_bytes())
-    done = tinysight("data", "label", "d", "export", "--json")
+        proposed = (tmp_path / "p" / "annotations.xml").read_text()
+        (tmp_path / "export").write_text(proposed)
+        refused = tinysight("data", "label", "d", "export")
+        assert "nobody has looked at it" in refused.stderr
+        (tmp_path / "export").write_text(proposed.replace("proposed-by-tinysight", "task"))  # as CVAT would write it
+    done = tinysight("data", "label", "d", "export", "--empty", "--json")
     assert done.returncode == 0, done.stderr
     labelled = open_dataset(tmp_path / "d")
     assert json.loads(done.stdout)["taken"] == len(labelled.items)

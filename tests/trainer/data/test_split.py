@@ -160,7 +160,27 @@ def test_the_same_file_twice_is_one_group() -> None:
 
 
 def test_the_leak_counts_test_pictures_with_relatives_elsewhere() -> None:
-    groups = np.array([0, 0, 1, 1, 2], np.int64)
-    assert leak_of(["train", "test", "test", "test", "test"], groups) == 0.25
-    assert leak_of(["calibration", "test", "test", "test", None], groups) == pytest.approx(1 / 3)
-    assert leak_of([None, None], np.array([0, 1])) == 0.0
+    held = items(["s", "s", "t", "t", None], ["a"] * 5)
+    assert leak_of(held, np.array(["train", "test", "test", "test", "test"]), NO_PAIRS) == 0.25
+    assert leak_of(held, np.array(["calibration", "test", "test", "test", ""]), NO_PAIRS) == pytest.approx(1 / 3)
+    assert leak_of(held, np.array([""] * 5), NO_PAIRS) == 0.0
+    alike = Pairs(np.array([3]), np.array([4]), np.array([0.97], np.float32))
+    assert leak_of(held, np.array(["test", "test", "test", "train", "test"]), alike) == 0.5
+    copies = Pairs(np.array([0, 0]), np.array([1, 4]), np.array([0.999, 0.999], np.float32))
+    assert leak_of(items([None] * 5, ["a"] * 5), np.array(["", "test", "", "", "train"]), copies) == 1.0
+
+
+def test_a_session_that_was_cut_still_counts_as_a_leak() -> None:
+    data = Dataset(Path("d"), items(["s"] * 60, ["a"] * 60), "classify")
+    figures = split_dataset(data, random_looks(60), cut=10).figures
+    assert figures is not None
+    assert figures.leak == 1.0
+
+
+@pytest.mark.parametrize("size", [4, 9])
+def test_bursts_stay_together_in_a_small_set(size: int) -> None:
+    looks = Looks.of(look_at(scene(number // size)) for number in range(90))
+    parted = split_dataset(Dataset(Path("d"), items([None] * 90, ["a"] * 90), "classify"), looks)
+    assert parted.figures is not None
+    assert parted.figures.leak == 0.0
+    assert parted.figures.random_leak > 0.5

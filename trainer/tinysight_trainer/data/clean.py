@@ -5,7 +5,7 @@ pictures. `apply_findings` does what was accepted and nothing else; pictures tha
 what they showed.
 """
 
-import shutil
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -195,13 +195,21 @@ def _mended(item: Item, remedies: Sequence[Remedy]) -> Item:
     return replace(item, shown=tuple(each for each in shown if each is not None))
 
 
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name, or a copy where the disk knows no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        replace_file(target, source.read_bytes())
+
+
 def _put_aside(data: Dataset, gone: Sequence[Item]) -> None:
-    """Copies of the files and what they showed, under ``removed/<time>``, complete before anything else changes."""
+    """The files and what they showed, under ``removed/<time>``, complete before anything else changes."""
     folder = data.root / REMOVED / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     for item in gone:
         target = folder / IMAGES / item.name
         target.parent.mkdir(parents=True, exist_ok=True)
         if data.path(item).is_file():
-            shutil.copyfile(data.path(item), target)
+            _link(data.path(item), target)
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "items.json", msgspec.json.format(msgspec.json.encode(list(gone)), indent=1) + b"\n")

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import DataError
-from tinysight_contract.files import replace_file
+from tinysight_contract.files import locked, replace_file
 from tinysight_edge.sources import Source
 from tinysight_trainer.data.dataset import DATASET, IMAGES, Dataset, Item, open_dataset
 from tinysight_trainer.data.looks import Look, Looks, look_at, near_pairs
@@ -86,8 +86,24 @@ def collect(
         CameraError: the source broke; what was kept until then is in the data set.
         OSError: the disk is full; what was kept until then stays on it.
     """
-    if out.exists() and not (out / DATASET).is_file() and any(p.name != PENDING for p in out.iterdir()):
+    known = (out / DATASET).is_file() or (out / PENDING).is_dir()
+    if out.exists() and not known and any(out.iterdir()):
         raise DataError(f"{out} is no TinySight data set.", mend="Name another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, DataError(f"Another collection fills {out}.", mend="Wait for it, or name another --out.")):
+        return _collect(source, out, every_s=every_s, motion=motion, most=most, stop=stop, progress=progress)
+
+
+def _collect(
+    source: Source,
+    out: Path,
+    *,
+    every_s: float,
+    motion: bool,
+    most: int,
+    stop: Callable[[], bool],
+    progress: Callable[[Collected], None],
+) -> tuple[Dataset, Collected]:
     name = "".join(c if c.isalnum() else "-" for c in source.name).strip("-").lower() or "camera"
     done = Collected(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}")
     folder = out / PENDING / done.session

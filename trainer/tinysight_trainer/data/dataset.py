@@ -241,13 +241,13 @@ class Dataset:
         return {name: held[name] for name in (*SPLITS, "unsplit", "unlabelled") if held[name]}
 
     def with_items(self, items: Iterable[Item]) -> "Dataset":
-        """The same with other pictures; the task follows from what they show.
+        """The same with other pictures; the task follows from what they show, and the splits are unmeasured.
 
         Raises:
             DataError: some pictures are of a class and others show boxes.
         """
         held = tuple(sorted(items, key=lambda item: natural(item.name)))
-        return replace(self, items=held, task=_task(held))
+        return replace(self, items=held, task=_task(held), figures=None)
 
     def save(self) -> None:
         """Write ``annotations.json`` in one step, then ``dataset.json``.
@@ -365,8 +365,9 @@ def _items(coco: _Coco) -> tuple[Item, ...]:
             Shown(label=names[each.category_id], box=box, crowd=bool(each.iscrowd), polygons=polygons)
         )
     for image in coco.images:
-        if image.file_name.startswith(("/", "\\")) or ".." in Path(image.file_name).parts:
-            raise KeyError(f"{image.file_name!a} leaves the data set")
+        name = image.file_name
+        if name.startswith(("/", "\\")) or ".." in Path(name).parts or not name.isprintable():
+            raise KeyError(f"{name!a} is no name within the data set")
     return tuple(
         Item(
             name=image.file_name,

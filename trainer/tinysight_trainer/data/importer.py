@@ -5,6 +5,7 @@ at the end. Pictures are copied byte for byte, a few at a time; what cannot be u
 silently. Splits that came along are kept, and measured; else the pictures are split here.
 """
 
+import os
 import re
 import shutil
 from collections import Counter
@@ -207,6 +208,7 @@ def new_folder(out: Path) -> Iterator[Path]:
         yield part
         if out.exists():
             out.rmdir()
+        os.sync()  # once, instead of for each of a hundred thousand files
         part.rename(out)
         fsync_folder(out.parent)
     finally:

@@ -6,6 +6,7 @@ the labels that people gave. Proposals never become labels by themselves.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -21,6 +22,8 @@ from tinysight_trainer.data.formats import cvat, label_studio
 from tinysight_trainer.data.formats.raw import MAX_TEXT_BYTES, Proposal, read_text
 
 __all__ = ["propose", "take_labels", "write_proposals"]
+
+UNCHANGED_PX: Final = 0.02  # percentages there and back
 
 
 def propose(
@@ -95,10 +98,16 @@ def write_proposals(
     return [out / "tasks.json", out / "labels.xml"]
 
 
-def take_labels(data: Dataset, path: Path) -> tuple[Dataset, int]:
+def take_labels(data: Dataset, path: Path, *, empty: bool = False) -> tuple[Dataset, int]:
     """The data set with the labels of a Label Studio or CVAT export, and how many pictures got some.
 
-    What the export says of a picture replaces what was known of it; other pictures stay as they are.
+    What the export says of a picture replaces what was known of it, but for what these tools cannot say: that an object
+    is a crowd, and outlines, stay with objects that did not change. Other pictures stay as they are.
+
+    Args:
+        data: the data set.
+        path: the export.
+        empty: pictures without any label in CVAT's export show nothing; else they stay as they are.
 
     Raises:
         DataError: it is no such export, or speaks of pictures that are not here.
@@ -106,13 +115,35 @@ def take_labels(data: Dataset, path: Path) -> tuple[Dataset, int]:
     raw = read_text(path, most=MAX_TEXT_BYTES)
     if raw.lstrip()[:1] == b"<":
         told, key = cvat.read_labels(raw), _by_name
+        told = {name: shown for name, shown in told.items() if shown or empty}
     else:
         told, key = label_studio.read_labels(raw), _by_digest
     known = {key(item) for item in data.items}
     if strange := [name for name in told if name not in known]:
         raise DataError(f"{path} speaks of {strange[0]!a}, which is not in {data.root}.", mend="Take the right export.")
-    items = [replace(item, shown=told[key(item)], labelled=True) if key(item) in told else item for item in data.items]
+    items = [
+        replace(item, shown=_kept(item.shown, told[key(item)]), labelled=True) if key(item) in told else item
+        for item in data.items
+    ]
     return data.with_items(items), sum(key(item) in told for item in data.items)
+
+
+def _kept(before: Sequence[Shown], told: Sequence[Shown]) -> tuple[Shown, ...]:
+    """What is told, with what is known besides of each object that did not change."""
+    known = list(before)
+    out = []
+    for shown in told:
+        same = next((each for each in known if each.label == shown.label and _same_box(each, shown)), None)
+        if same is not None:
+            known.remove(same)
+        out.append(shown if same is None else same)
+    return tuple(out)
+
+
+def _same_box(one: Shown, other: Shown) -> bool:
+    if one.box is None or other.box is None:
+        return one.box is other.box
+    return all(abs(a - b) <= UNCHANGED_PX for a, b in zip(one.box, other.box, strict=True))
 
 
 def _by_name(item: Item) -> str:

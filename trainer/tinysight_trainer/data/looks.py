@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Look", "Looks", "Pairs", "Union", "clusters", "look_at", "near_pairs"]
+__all__ = ["SAME", "Look", "Looks", "Pairs", "Union", "clusters", "look_at", "near_pairs"]
 
 SIDE: Final = 32
 BLUR: Final = 0.6  # pixels of the small picture; JPEG's blocks and a sensor's noise are gone after it

@@ -5,8 +5,9 @@ taken in one session, or looks the same, stays together; each split gets its sha
 Source of the greedy assignment: K. Sechidis et al., On the Stratification of Multi-label Data, ECML PKDD 2011.
 """
 
+import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -15,12 +16,12 @@ from numpy.typing import NDArray
 
 from tinysight_contract.errors import DataError
 from tinysight_trainer.data.dataset import SPLITS, Dataset, Item, SplitFigures, natural
-from tinysight_trainer.data.looks import Looks, Pairs, Union, clusters, near_pairs
+from tinysight_trainer.data.looks import SAME, Looks, Pairs, Union, clusters, near_pairs
 
 __all__ = ["SHARES", "groups_of", "leak_of", "measure", "split_dataset"]
 
 SHARES: Final = {"train": 0.7, "calibration": 0.1, "test": 0.2}
-MOST: Final = 0.02  # of all pictures: a larger cluster of look-alikes is taken apart
+MOST: Final = (50, 0.02)  # pictures, or this share of all: a larger cluster of look-alikes is taken apart
 RANDOM_TRIES: Final = 10
 
 
@@ -33,7 +34,9 @@ def groups_of(items: Sequence[Item], pairs: Pairs, *, cut: int = 1) -> NDArray[n
         cut: sessions are cut into so many blocks of neighbours first.
     """
     union = Union(len(items))
-    for number, cluster in enumerate(clusters(len(items), pairs, most=max(2, int(len(items) * MOST))).tolist()):
+    for number, cluster in enumerate(
+        clusters(len(items), pairs, most=max(MOST[0], int(len(items) * MOST[1]))).tolist()
+    ):
         union.join(number, cluster)
     sessions: dict[str, list[int]] = defaultdict(list)
     for number in sorted(range(len(items)), key=lambda at: natural(items[at].name)):
@@ -88,36 +91,46 @@ def split_dataset(data: Dataset, looks: Looks, *, anew: bool = False, cut: int =
                 mend="Take pictures on another day, or give --cut-sessions 10 to part sessions by time.",
             )
     how = "capture session and near-duplicates" if any(item.session for item in items) else "near-duplicates"
-    return _with_figures(part, groups, how)
+    return _with_figures(part, pairs, how)
 
 
 def measure(data: Dataset, looks: Looks) -> Dataset:
     """The data set with its own splits, and how well they are apart."""
-    return _with_figures(data, groups_of(data.items, near_pairs(looks)), "as it came")
+    return _with_figures(data, near_pairs(looks), "as it came")
 
 
-def _with_figures(data: Dataset, groups: NDArray[np.int64], how: str) -> Dataset:
-    splits = [item.split for item in data.items]
-    figures = SplitFigures(leak=leak_of(splits, groups), random_leak=_random_leak(splits, groups), how=how)
-    return Dataset(data.root, data.items, data.task, data.left_out, figures, data.source, data.notes)
-
-
-def leak_of(splits: Sequence[str | None], groups: NDArray[np.int64]) -> float:
-    """Share of test pictures of which a relative (same session, near-duplicate) is not in the test."""
-    learned = {int(group) for group, split in zip(groups, splits, strict=True) if split in {"train", "calibration"}}
-    tested = [int(group) for group, split in zip(groups, splits, strict=True) if split == "test"]
-    return sum(group in learned for group in tested) / len(tested) if tested else 0.0
-
-
-def _random_leak(splits: Sequence[str | None], groups: NDArray[np.int64]) -> float:
-    """What it had been at random, on average."""
+def _with_figures(data: Dataset, pairs: Pairs, how: str) -> Dataset:
+    splits = np.array([item.split or "" for item in data.items])
     rng = np.random.default_rng(0)
-    tries = [leak_of([splits[at] for at in rng.permutation(len(splits))], groups) for _ in range(RANDOM_TRIES)]
-    return float(np.mean(tries))
+    tries = [leak_of(data.items, rng.permutation(splits), pairs) for _ in range(RANDOM_TRIES)]
+    figures = SplitFigures(leak=leak_of(data.items, splits, pairs), random_leak=float(np.mean(tries)), how=how)
+    return dataclasses.replace(data, figures=figures)
+
+
+def leak_of(items: Sequence[Item], splits: NDArray[np.str_], pairs: Pairs) -> float:
+    """Share of test pictures of which a relative is among those for training or calibration.
+
+    Relatives are of one session, the same file, the same but for noise, or near-duplicates; whatever `groups_of` has
+    cut or taken apart.
+    """
+    tested, learned = splits == "test", (splits == "train") | (splits == "calibration")
+    leaks = np.zeros(len(items), bool)
+    for key in _kinships(items, pairs):
+        leaks |= np.isin(key, key[learned])
+    leaks[pairs.first] |= learned[pairs.second]
+    leaks[pairs.second] |= learned[pairs.first]
+    return float(leaks[tested].mean()) if tested.any() else 0.0
+
+
+def _kinships(items: Sequence[Item], pairs: Pairs) -> Iterator[NDArray[np.int64]]:
+    """Numbers for the pictures, once by session, once by file, once by what is the same but for noise."""
+    for texts in ([item.session or f"/{item.name}" for item in items], [item.sha256 for item in items]):
+        yield np.unique(np.array(texts), return_inverse=True)[1].astype(np.int64)
+    yield clusters(len(items), pairs.where(pairs.likeness >= SAME), most=len(items))
 
 
 def _assign(data: Dataset, groups: NDArray[np.int64], given: Sequence[str | None]) -> list[int | None]:
-    """Index into SPLITS for each labelled picture; whole groups, the rarest classes first."""
+    """Index into SPLITS for each labelled picture; whole groups, large ones first, then those with rare classes."""
     labels = {label: index for index, label in enumerate(data.labels)}
     members: dict[int, list[int]] = defaultdict(list)
     for number, group in enumerate(groups.tolist()):

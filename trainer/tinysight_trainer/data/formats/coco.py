@@ -4,6 +4,7 @@ Read are ``annotations.json``, ``annotations/*.json`` (a split's word in the nam
 and Roboflow's ``<split>/_annotations.coco.json``. An annotation without a box says what its picture is of as a whole.
 """
 
+import glob
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from tinysight_contract.errors import DataError
 from tinysight_trainer.data.dataset import Dataset, Shown, Split
-from tinysight_trainer.data.formats.raw import Raw, inside, other_name, parts, pixels, read_text, split_names
+from tinysight_trainer.data.formats.raw import Raw, inside, other_name, outline, parts, pixels, read_text, split_names
 
 __all__ = ["claims", "read", "write"]
 
@@ -108,11 +109,18 @@ def _read_file(root: Path, path: Path, word: str, split: Split | None) -> Iterat
                 mend="Remove it, or add what it points to.",
             )
         shown[each.image_id].append(_shown(path, each, names[each.category_id]))
-    folders = [path.parent, root / "images", root / "images" / word, root / word, *sorted(root.glob(f"*{word}*")), root]
+    folders = [
+        path.parent,
+        root / "images",
+        root / "images" / word,
+        root / word,
+        *sorted(root.glob(f"*{glob.escape(word)}*")),
+        root,
+    ]
     for image in coco.images:
         file = _where(root, folders, image.file_name)
         size = (image.width, image.height) if image.width and image.height else None
-        session = image.session if image.session is not None or image.video_id is None else f"video {image.video_id}"
+        session = image.session or (None if image.video_id is None else f"video {image.video_id}")
         yield Raw(
             name=other_name(root, file),
             file=file,
@@ -143,11 +151,11 @@ def _shown(path: Path, each: _Annotation, label: str) -> Shown:
         box = pixels(x, y, x + w, y + h, where)
     polygons = each.segmentation if isinstance(each.segmentation, list) else []  # else run lengths, not kept
     try:
-        made = msgspec.convert(polygons, tuple[tuple[float, ...], ...], strict=False)
+        made = msgspec.convert(polygons, tuple[tuple[float, ...], ...])
     except msgspec.ValidationError as error:
         raise DataError(f"{where}: its segmentation is no list of polygons.", mend=MEND) from error
-    rounded = tuple(tuple(round(at, 2) for at in polygon) for polygon in made)
-    return Shown(label=label, box=box, crowd=bool(each.iscrowd), polygons=rounded)
+    outlines = tuple(outline(polygon, where) for polygon in made)
+    return Shown(label=label, box=box, crowd=bool(each.iscrowd), polygons=outlines)
 
 
 def write(data: Dataset, out: Path) -> list[str]:

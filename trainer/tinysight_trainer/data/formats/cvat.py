@@ -1,9 +1,13 @@
-"""CVAT: "CVAT for images 1.1", one XML file for all images; written with a model's proposals, and read back."""
+"""CVAT: "CVAT for images 1.1", one XML file for all images; written with a model's proposals, and read back.
+
+CVAT does not say which images somebody has looked at. So a file of proposals is marked, and refused when it comes back
+as it went; and whether an image without labels shows nothing is for the user to say.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from tinysight_contract.errors import DataError
@@ -13,11 +17,15 @@ from tinysight_trainer.data.formats.voc import parse_xml
 
 __all__ = ["annotations", "read_labels", "write"]
 
+PROPOSED: Final = "proposed-by-tinysight"
+
 
 def annotations(data: Dataset, proposals: Mapping[str, Sequence[Proposal]]) -> bytes:
     """All images by name, with the labels they have; those without get what is proposed for them."""
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
+    if proposals:
+        ET.SubElement(ET.SubElement(root, "meta"), PROPOSED)
     for number, item in enumerate(data.items):
         about = {"id": number, "name": item.name, "width": item.width, "height": item.height}
         image = ET.SubElement(root, "image", {key: str(value) for key, value in about.items()})
@@ -62,6 +70,8 @@ def read_labels(raw: bytes) -> dict[str, tuple[Shown, ...]]:
     root = parse_xml(Path("annotations.xml"), raw)
     if root.tag != "annotations":
         raise DataError(f"This XML is of {root.tag!r}.", mend="Export as 'CVAT for images 1.1'.")
+    if root.find(f"meta/{PROPOSED}") is not None:
+        raise DataError("This is what was proposed, and nobody has looked at it.", mend="Export from CVAT.")
     return {str(image.get("name")): tuple(_read(image)) for image in root.findall("image")}
 
 
@@ -71,6 +81,8 @@ def _read(image: Any) -> Any:  # noqa: ANN401 -- the parser has no types
         label = each.get("label")
         if each.tag not in {"box", "tag"} or not label:
             raise DataError(f"{where}: a {each.tag!r} is not known here.", mend="Label with boxes or tags.")
+        if each.get("rotation") not in {None, "", "0", "0.0", "0.00"}:
+            raise DataError(f"{where}: a box is turned.", mend="Draw it upright.")
         if each.tag == "tag":
             yield Shown(label=label)
             continue

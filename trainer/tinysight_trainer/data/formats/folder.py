@@ -15,7 +15,17 @@ from msgspec import Struct
 
 from tinysight_contract.errors import DataError
 from tinysight_trainer.data.dataset import Dataset, Item, Shown, Split
-from tinysight_trainer.data.formats.raw import Raw, images_in, inside, other_name, parts, pixels, read_text, split_names
+from tinysight_trainer.data.formats.raw import (
+    UNSPLIT,
+    Raw,
+    images_in,
+    inside,
+    other_name,
+    parts,
+    pixels,
+    read_text,
+    split_names,
+)
 
 __all__ = ["claims", "read", "write"]
 
@@ -50,14 +60,23 @@ def read(source: Path) -> Iterator[Raw]:
     """
     if not source.is_dir():
         raise DataError(f"{source} is no folder.", mend="Check the path.")
-    folders = [path for path in sorted(source.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    named = {path.name: path for path in folders if path.name.lower() in SPLITS or path.name == "unsplit"}
+    folders = [path for path in sorted(source.iterdir()) if not path.name.startswith(".") and claims(path)]
+    named = {path.name: path for path in folders if path.name.lower() in SPLITS or path.name == UNSPLIT}
+    if named and len(named) < len(folders) and any(_has_classes(path) for path in named.values()):
+        other = next(path.name for path in folders if path.name not in named)
+        raise DataError(
+            f"{source} has splits, and {other!a} beside them.", mend="Take it away, or put it into a split."
+        )
     if named and len(named) == len(folders):
         splits = split_names(named, source)
         for name, path in named.items():
             yield from _part(source, path, splits.get(name))
     else:
         yield from _part(source, source, None)
+
+
+def _has_classes(split: Path) -> bool:
+    return any(path.is_dir() and claims(path) for path in split.iterdir())
 
 
 def _part(root: Path, where: Path, split: Split | None) -> Iterator[Raw]:
@@ -77,11 +96,7 @@ def _rows(table: Path) -> Iterator[_Row]:
     raw = read_text(table)
     try:
         if table.suffix == ".jsonl":
-            yield from (
-                msgspec.json.decode_lines(raw, type=list[_Row])
-                if hasattr(msgspec.json, "decode_lines")
-                else (msgspec.json.decode(line, type=_Row) for line in raw.splitlines() if line.strip())
-            )
+            yield from msgspec.json.Decoder(_Row).decode_lines(raw)
         else:
             lines = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""), strict=True)
             yield from (msgspec.convert(line, _Row) for line in lines)

@@ -26,8 +26,8 @@ MEND: Final = "Export as JSON (not JSON-MIN) from Label Studio."
 class _Result(Struct):
     type: str = ""
     value: dict[str, Any] = {}
-    original_width: float = 0
-    original_height: float = 0
+    original_width: float = 0.0
+    original_height: float = 0.0
 
 
 class _Annotation(Struct):
@@ -122,6 +122,8 @@ def _shown(where: str, result: _Result) -> Shown:
         turned = float(value.get("rotation") or 0)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{where}: a box without its sides.", mend=MEND) from error
+    if not (result.original_width > 0 and result.original_height > 0):
+        raise DataError(f"{where}: it does not say how large the image was.", mend=MEND)
     if turned:
         raise DataError(f"{where}: a box is turned by {turned:g} degrees.", mend="Draw it upright.")
     sx, sy = result.original_width / 100, result.original_height / 100

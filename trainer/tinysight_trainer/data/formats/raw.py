@@ -7,7 +7,7 @@ Readers are generators that hold annotations in memory and never pictures.
 import math
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ __all__ = [
     "images_in",
     "inside",
     "other_name",
+    "outline",
     "parts",
     "pixels",
     "read_text",
@@ -155,6 +156,18 @@ def pixels(x1: float, y1: float, x2: float, y2: float, where: str) -> BoxPx:
     return (round(float(x1), 2), round(float(y1), 2), round(float(x2), 2), round(float(y2), 2))
 
 
+def outline(values: Iterable[float], where: str) -> tuple[float, ...]:
+    """A polygon's numbers to a hundredth of a pixel.
+
+    Raises:
+        DataError: one is no finite number.
+    """
+    made = tuple(round(float(value), 2) for value in values)
+    if not all(map(math.isfinite, made)):
+        raise DataError(f"{where}: an outline holds a number that is none.", mend="Correct or remove it.")
+    return made
+
+
 def other_name(root: Path, file: Path) -> str:
     """An image's name in the data set: its path in the source, without the folders that only say "images"."""
     kept = [part for part in file.relative_to(os.path.normpath(root)).parts[:-1] if part.lower() not in _SAY_NOTHING]
@@ -172,7 +185,7 @@ def parts(data: Dataset, *, flat: bool = False) -> Iterator[tuple[str, list[tupl
 
     Args:
         data: goes out.
-        flat: names are without folders, and unique in the whole set.
+        flat: names are without folders, and unique in the whole set; else within their split.
     """
     by_word: dict[str, list[Item]] = {}
     has_test = any(item.split == "test" for item in data.items)
@@ -188,13 +201,15 @@ def parts(data: Dataset, *, flat: bool = False) -> Iterator[tuple[str, list[tupl
         said = len(firsts) == 1 and firsts <= {*_VALIDATION, *_TRAIN, *_TEST} and word != ""
         names = [item.name.partition("/")[2] if said else item.name for item in items]
         if flat:
-            names = [_flat(f"{word}/{name}".strip("/"), item, seen) for item, name in zip(items, names, strict=True)]
-        yield word, list(zip(items, names, strict=True))
+            names = [f"{word}/{name}".strip("/").replace("/", "_") for name in names]
+        where = "" if flat else f"{word}/"
+        yield word, [(item, _unique(name, where, item, seen)) for item, name in zip(items, names, strict=True)]
 
 
-def _flat(name: str, item: Item, seen: set[str]) -> str:
-    made = name.replace("/", "_")
-    if made.lower() in seen:
-        made = f"{item.sha256[:12]}_{len(seen)}_{made}"
-    seen.add(made.lower())
-    return made
+def _unique(name: str, where: str, item: Item, seen: set[str]) -> str:
+    """The name, changed when another one differs only in its suffix or case: label files go by what is before that."""
+    made = PurePosixPath(name)
+    if (where + str(made.with_suffix(""))).lower() in seen:
+        made = made.with_name(f"{item.sha256[:12]}_{len(seen)}_{made.name}")
+    seen.add((where + str(made.with_suffix(""))).lower())
+    return str(made)

@@ -5,6 +5,7 @@ set counted from one. ``difficult`` objects are crowds here: neither right nor w
 ``bndbox`` says what its picture is of as a whole. An image without XML is not labelled.
 """
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ def read(source: Path) -> Iterator[Raw]:
     Raises:
         DataError: an XML file is broken, or a number in it is none.
     """
-    pictures = source / "JPEGImages" if (source / "JPEGImages").is_dir() else source
+    pictures = next(path for name in ("JPEGImages", "images", ".") if (path := source / name).is_dir())
     notes = source / "Annotations" if (source / "Annotations").is_dir() else source
     splits = _splits(source)
     known: set[str] = set()
@@ -102,9 +103,12 @@ def _shown(note: Path, each: Any) -> Shown:  # noqa: ANN401 -- see above
 def _number(note: Path, parent: Any, name: str) -> float:  # noqa: ANN401 -- see above
     text = parent.findtext(name)
     try:
-        return float(text)
+        value = float(text)
     except (TypeError, ValueError) as error:
         raise DataError(f"{note}: {name} is {text!r}, no number.", mend="Correct it.") from error
+    if not math.isfinite(value):
+        raise DataError(f"{note}: {name} is {text!r}, no box has that.", mend="Correct it.")
+    return value
 
 
 def write(data: Dataset, out: Path) -> list[str]:

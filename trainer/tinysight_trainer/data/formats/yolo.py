@@ -71,7 +71,7 @@ def _settings(root: Path, path: Path) -> tuple[list[str], dict[str, Path]]:
     mend = "Write it as Ultralytics does: names, train, val."
     try:
         held: Any = yaml.safe_load(read_text(path, most=MAX_YAML_BYTES))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is no YAML that is read here: {' '.join(str(error).split())}.", mend=mend) from error
     names = held.get("names") if isinstance(held, dict) else None
     if isinstance(names, dict) and all(isinstance(key, int) and 0 <= key < 100_000 for key in names):
@@ -151,7 +151,8 @@ def _shown(where: str, words: list[str], names: list[str]) -> Shown:
         raise DataError(f"{where}: {len(values)} numbers are no box and no outline.", mend="Correct the line.")
     xs, ys = values[::2], values[1::2]
     corners = (min(xs), min(ys), max(xs), max(ys))
-    pixels(*corners, where)
+    for value in values:
+        pixels(value, value, value, value, where)
     return Shown(label=names[number], box=corners, polygons=(tuple(values),))
 
 
