@@ -8,7 +8,21 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["bars", "card", "cards", "figure", "grid", "image", "legend", "note", "page", "points", "safe", "table"]
+__all__ = [
+    "bars",
+    "card",
+    "cards",
+    "figure",
+    "grid",
+    "image",
+    "img",
+    "legend",
+    "note",
+    "page",
+    "points",
+    "safe",
+    "table",
+]
 
 STYLE: Final = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--good:#1a7f37;--bad:#d1242f}
@@ -68,10 +82,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f"<div class=scroll><table><tr>{top}{lines}</table></div>"
 
 
-def image(raw: bytes, alt: str) -> str:
-    """A JPEG or PNG within the page."""
+def img(raw: bytes, alt: str) -> str:
+    """A JPEG or PNG within a line."""
     kind = "jpeg" if raw.startswith(b"\xff\xd8") else "png"
-    return f'<p><img alt="{safe(alt)}" src="data:image/{kind};base64,{base64.b64encode(raw).decode()}"></p>'
+    return f'<img alt="{safe(alt)}" src="data:image/{kind};base64,{base64.b64encode(raw).decode()}">'
+
+
+def image(raw: bytes, alt: str) -> str:
+    """The same on its own."""
+    return f"<p>{img(raw, alt)}</p>"
 
 
 def figure(raw: bytes, alt: str, caption: str, dots: Mapping[str, str] | None = None) -> str:

@@ -339,6 +339,10 @@ def test_teachers_teach_and_all_are_compared(world: Path, tmp_path: Path, tinysi
     assert rows["ensemble"]["params"] == 2 * rows["teacher-1"]["params"] > 2 * rows["alone"]["params"]
     assert rows["alone"]["params"] == rows["distilled"]["params"] == result["params"]
     assert result["distilled_accuracy"] == rows["distilled"]["accuracy"]
+    assert tinysight("evaluate", "r", "--report", "page.html", "--quiet").returncode == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Teachers and student" in page
+    assert all(f"<td>{name}" in page for name in rows)
     (tmp_path / "r" / "run.json").unlink()  # killed while the last one was learning
     done = tinysight(*command, "--resume")
     assert done.returncode == 0, done.stderr

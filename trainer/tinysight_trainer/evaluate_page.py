@@ -3,7 +3,6 @@
 In: a `Subject`, its `Evaluation`.  Out: one self-contained HTML page, and JSON. Every text from outside is escaped.
 """
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 
 from tinysight_converters.drawing import chart, confusion_chart, draw_example, png
 from tinysight_converters.metrics import above, hits
-from tinysight_converters.page import card, cards, image, note, page, safe, table
+from tinysight_converters.page import card, cards, grid, image, img, note, page, safe, table
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections
 from tinysight_edge.preprocess import fit_picture
 from tinysight_trainer.combine import COMPARED
+from tinysight_trainer.data.sheets import jpeg
 from tinysight_trainer.evaluate import Evaluation, Subject
 from tinysight_trainer.saliency import GradientSaliency, covering_map, overlay
 
@@ -38,9 +38,7 @@ NAMES: Final = {
     "calibration_error": "calibration error",
 }
 
-_STYLE: Final = """<style>.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(17rem,1fr));gap:.8rem}
-figure{margin:0;font-size:.85rem;overflow-wrap:anywhere}figure img{width:100%;background:#8883;image-rendering:auto}
-.pair{display:grid;grid-template-columns:1fr 1fr;gap:.2rem}</style>"""
+_STYLE: Final = "<style>.pair{display:grid;grid-template-columns:1fr 1fr;gap:.2rem}</style>"
 
 
 def evaluation_json(subject: Subject, done: Evaluation) -> bytes:
@@ -74,6 +72,9 @@ def evaluation_page(subject: Subject, done: Evaluation, root: Path, *, notes: Se
         f"<h1>{safe(subject.name)}</h1>",
         note(f"{subject.manifest.task}, {len(labels)} classes, evaluated on {len(done.examples)} pictures."),
         *(note(each) for each in notes),
+        note(f"A detection counts from a score of {done.threshold:.3f} on, which the test had no part in.")
+        if detect
+        else "",
         cards(
             card(f"{value:.3f}", NAMES[name])
             for name, value in done.figures.items()
@@ -195,7 +196,7 @@ def _worst(subject: Subject, done: Evaluation, root: Path, chosen: Sequence[int]
             tile = _large(picture)
             words = f"{labels[example.class_ids[0]]} → {labels[found.class_ids[0]]} ({float(found.scores[0]):.0%})"
         made.append(_figure([tile], example.name, words))
-    return f"<div class=grid>{''.join(made)}</div>"
+    return grid(made, least_rem=17)
 
 
 def _explained(subject: Subject, done: Evaluation, root: Path, chosen: Sequence[int]) -> str:
@@ -226,7 +227,7 @@ def _explained(subject: Subject, done: Evaluation, root: Path, chosen: Sequence[
                 corners = [round(float(side) * scale) for side in (x1, y1, x2, y2)]
                 cv2.rectangle(tile, tuple(corners[:2]), tuple(corners[2:]), (255, 255, 255), 1)
         made.append(_figure(tiles, example.name, f"{labels[class_id]} ({float(found.scores[0]):.0%})"))
-    return f"<div class=grid>{''.join(made)}</div>"
+    return grid(made, least_rem=17)
 
 
 def _score(subject: Subject, picture: NDArray[np.uint8], class_id: int, cell: tuple[int, int] | None) -> float:
@@ -241,9 +242,6 @@ def _large(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _figure(tiles: Sequence[NDArray[np.uint8]], name: str, words: str) -> str:
-    made = []
-    for tile in tiles:
-        _, raw = cv2.imencode(".jpg", tile, (cv2.IMWRITE_JPEG_QUALITY, 82))
-        made.append(f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(raw.tobytes()).decode()}">')
-    pair = "".join(made) if len(made) == 1 else f"<div class=pair>{''.join(made)}</div>"
+    made = "".join(img(jpeg(tile), name) for tile in tiles)
+    pair = made if len(tiles) == 1 else f"<div class=pair>{made}</div>"
     return f"<figure>{pair}<figcaption><b>{safe(words)}</b> {safe(name)}</figcaption></figure>"

@@ -40,8 +40,7 @@ KINDS: Final = {
 
 TINY_PX: Final = 8
 BLANK_SPREAD: Final = 2.0  # of 256 grey levels
-DOUBLED_IOU: Final = 0.9
-TWO_CLASSES_IOU: Final = 0.9
+DOUBLED_IOU: Final = 0.9  # two boxes of one object, whatever they call it
 
 
 class Remedy(Struct, frozen=True, kw_only=True, omit_defaults=True):

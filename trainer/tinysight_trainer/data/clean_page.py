@@ -4,27 +4,23 @@ In: a data set and what was found in it.  Out: ``clean.html``, one self-containe
 ``clean.json``, which ``tinysight data apply`` reads. Every text from outside is escaped.
 """
 
-import base64
 from collections import defaultdict
 from typing import Final
 
-import cv2
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from tinysight_converters.page import card, cards, note, page, safe
+from tinysight_converters.page import card, cards, img, note, page, safe
 from tinysight_edge.sources import decode_image
 from tinysight_trainer.data.checks import KINDS, Finding
 from tinysight_trainer.data.clean import Findings
 from tinysight_trainer.data.dataset import Dataset, Item
+from tinysight_trainer.data.sheets import jpeg, whole_tile
 
 __all__ = ["clean_page"]
 
 SHOWN: Final = 150  # of a kind, the surest; the list holds all
 TILE_PX: Final = 132
-QUALITY: Final = 80
-WHITE, BLUE, RED = (255, 255, 255), (241, 111, 31), (47, 36, 209)
+WHITE, BLUE, RED = "#ffffff", "#1f6feb", "#d1242f"
 
 _SCRIPT: Final = """
 const held=JSON.parse(document.getElementById('held').textContent),by=new Map(held.findings.map(f=>[f.id,f]));
@@ -114,26 +110,12 @@ def _tile(data: Dataset, item: Item, one: Finding | None) -> str:
         image = None
     if image is None:
         return "<span class=note>cannot be shown</span>"
-    scale = TILE_PX / max(image.shape[:2])
-    tile = _resized(image, scale)
-    for index, shown in enumerate(item.shown):
-        if shown.box is not None:
-            meant = one is not None and one.remedy.index == index
-            _box(tile, [side * scale for side in shown.box], RED if meant else WHITE)
+    boxes = [
+        (shown.box, RED if one is not None and one.remedy.index == index else WHITE)
+        for index, shown in enumerate(item.shown)
+        if shown.box is not None
+    ]
     if one is not None and one.remedy.box is not None:
-        _box(tile, [side * scale for side in one.remedy.box], BLUE)
-    _, raw = cv2.imencode(".jpg", tile, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))
-    return f'<img alt="" loading=lazy src="data:image/jpeg;base64,{base64.b64encode(raw.tobytes()).decode()}">'
-
-
-def _resized(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    return np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
-
-
-def _box(tile: NDArray[np.uint8], box: list[float], colour: tuple[int, int, int]) -> None:
-    limit = 4 * TILE_PX  # a box may be anywhere
-    x1, y1, x2, y2 = (round(min(max(side, -limit), limit)) for side in box)
-    cv2.rectangle(tile, (x1, y1), (x2, y2), (0, 0, 0), 3)
-    cv2.rectangle(tile, (x1, y1), (x2, y2), colour, 1)
+        boxes.append((one.remedy.box, BLUE))
+    width = max(1, round(TILE_PX * image.shape[1] / max(image.shape[:2])))
+    return img(jpeg(whole_tile(image, boxes, width)), item.name)

@@ -4,9 +4,8 @@ In: decoded pictures, boxes, figures.  Out: tiles, JPEG sheets of them, PNG char
 OpenCV writes ASCII only and matplotlib reads mathematics between dollar signs, so names belong into the page.
 """
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import ShapeError
+from tinysight_converters.drawing import chart, png
 from tinysight_converters.run import BoxPx
 
 __all__ = [
@@ -162,22 +162,9 @@ def sheet(tiles: Sequence[Image], columns: int) -> Image:
     return out
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()
-
-
-def _axis(width: float, height: float) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axis = figure.subplots()
-    axis.spines[["top", "right"]].set_visible(False)
-    return figure, axis
-
-
 def count_chart(counts: Mapping[int, int], below: str) -> bytes:
     """How many pictures have so many of something; ``below`` is ours, not from a data set."""
-    figure, axis = _axis(5.2, 3.4)
+    figure, axis = chart(5.2, 3.4)
     most = max(counts, default=0)
     width = max(1, -(-(most + 1) // MAX_BINS))
     held = np.zeros(most // width + 1)
@@ -188,12 +175,13 @@ def count_chart(counts: Mapping[int, int], below: str) -> bytes:
     axis.set(xlabel=below, ylabel="pictures")
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.yaxis.get_major_locator().set_params(integer=True)
-    return _png(figure)
+    return png(figure)
 
 
 def size_chart(sides_px: NDArray[np.float32], input_wh: tuple[int, int], stride: int) -> bytes:
     """How many boxes are so wide and high, in model pixels, both axes by powers of two; a line at one cell."""
-    figure, axis = _axis(5.2, 4.2)
+    figure, axis = chart(5.2, 4.2)
+    axis.grid(visible=False)
     low = min(2.0, float(np.floor(sides_px.min()))) if len(sides_px) else 2.0
     span = max(low, 0.5), float(max(input_wh)) * 1.1
     edges = np.geomspace(*span, 49)
@@ -213,7 +201,7 @@ def size_chart(sides_px: NDArray[np.float32], input_wh: tuple[int, int], stride:
         each.set_ticks(ticks, [str(tick) for tick in ticks])
         each.set_ticks([], minor=True)
     axis.text(stride * 1.06, span[1] * 0.97, f"one cell: {stride}", color=WARNING, fontsize=8, va="top")
-    return _png(figure)
+    return png(figure)
 
 
 def place_chart(centres: NDArray[np.float32], aspect: float) -> bytes:
@@ -229,4 +217,4 @@ def place_chart(centres: NDArray[np.float32], aspect: float) -> bytes:
     axis.set_xticks([0, aspect / 2, aspect], ["left", "middle", "right"])
     axis.set_yticks([0, 0.5, 1], ["top", "middle", "bottom"])
     axis.tick_params(length=0, labelcolor=INK)
-    return _png(figure)
+    return png(figure)
