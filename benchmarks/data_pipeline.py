@@ -22,7 +22,7 @@ from tinysight_trainer.data.dataset import open_dataset
 from tinysight_trainer.fit import prepare
 from tinysight_trainer.loop import Loop, Progress
 from tinysight_trainer.models import STRIDE, build_model
-from tinysight_trainer.pictures import Pictures, batches, steps_of
+from tinysight_trainer.pictures import Pictures, batches, load_pictures, steps_of
 from tinysight_trainer.targets import Grid
 
 IMAGES, ROUNDS = 1000, 3
@@ -50,8 +50,8 @@ def main() -> None:
         tinysight("data", "synth", "belt", "--out", "data", "--images", str(IMAGES), "--quiet", cwd=folder)
         data = open_dataset(folder / "data")
         examples = data.examples(data.of("train"))
-        held = Pictures(examples, data.root, spec)
-        files = Pictures(examples, data.root, spec, keep_bytes=0)
+        held = load_pictures(examples, data.root, spec)
+        files = load_pictures(examples, data.root, spec, keep_bytes=0)
         loop = Loop(build_model(config, 10), config, grid, 10, steps_per_epoch=steps_of(held, config.batch))
         batch = next(iter(batches(held, grid, 10, config, epoch=0)))
         loop._step(*batch)

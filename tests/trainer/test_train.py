@@ -227,11 +227,11 @@ def test_weights_follow_from_seed_and_content_and_not_from_names(world: Path, tm
 
 
 def pictures(world: Path, count: int | None = None, *, keep_bytes: int = 1 << 30) -> Any:
-    from tinysight_trainer.pictures import Pictures
+    from tinysight_trainer.pictures import load_pictures
 
     data = open_dataset(world / "belt")
     examples = data.examples(data.of("train"))[:count]
-    return Pictures(examples, data.root, Input(height=96, width=128), keep_bytes=keep_bytes)
+    return load_pictures(examples, data.root, Input(height=96, width=128), keep_bytes=keep_bytes)
 
 
 def test_batches_depend_on_seed_epoch_and_number_alone(world: Path) -> None:

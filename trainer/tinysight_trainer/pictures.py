@@ -5,9 +5,9 @@ Fitted pictures are kept in memory as long as they are few; many are decoded aga
 seed, the epoch and its number alone, so a resumed training sees the same ones.
 """
 
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,76 +21,73 @@ from tinysight_converters.run import Example
 from tinysight_edge.preprocess import fit_picture
 from tinysight_trainer.augment import Boxes, blend, mosaic, vary
 from tinysight_trainer.config import Config
+from tinysight_trainer.data.take import WORKERS, in_parallel
 from tinysight_trainer.targets import Grid, encode, stack
 
-__all__ = ["KEEP_BYTES", "Pictures", "batches", "order_of", "steps_of"]
+__all__ = ["KEEP_BYTES", "Pictures", "batches", "load_pictures", "order_of", "steps_of"]
 
 KEEP_BYTES: Final = 2 << 30
 AHEAD: Final = 4
-WORKERS: Final = min(8, os.cpu_count() or 1)
-CHUNK: Final = 256
 
 Bytes = NDArray[np.uint8]
 
 
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Fitted pictures with what they show.
 
-    Args:
-        examples: which; every one is read and checked once.
-        root: of the data set.
-        spec: how the device fits pictures.
-        keep_bytes: up to which size all are held in memory.
-        progress: told how many are read.
-
-    Raises:
-        DataError: an image is missing, broken or changed.
+    Attributes:
+        names: of their files.
+        shown: what each shows.
+        shape: of each, (height, width, channels).
+        take: gives those with these indices, uint8 (n, height, width, channels), to be written into.
     """
 
-    def __init__(
-        self,
-        examples: list[Example],
-        root: Path,
-        spec: Input,
-        *,
-        keep_bytes: int = KEEP_BYTES,
-        progress: Callable[[int], None] = lambda _: None,
-    ) -> None:
-        self._examples, self._root, self._spec = examples, root, spec
-        self.names = [example.name for example in examples]
-        self.shape: tuple[int, ...] = (spec.height, spec.width, 1 if spec.color == "GRAY" else 3)
-        keep = len(examples) * int(np.prod(self.shape)) <= keep_bytes
-        self._kept: Bytes | None = np.empty((len(examples), *self.shape), np.uint8) if keep else None
-        self.shown: list[Boxes] = []
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for start in range(0, len(examples), CHUNK):
-                for number, (picture, boxes) in enumerate(pool.map(self._fit, examples[start : start + CHUNK]), start):
-                    if self._kept is not None:
-                        self._kept[number] = picture
-                    self.shown.append(boxes)
-                progress(len(self.shown))
+    names: Sequence[str]
+    shown: Sequence[Boxes]
+    shape: tuple[int, ...]
+    take: Callable[[NDArray[np.intp]], Bytes]
 
     @classmethod
-    def of(cls, images: Bytes, shown: list[Boxes], names: Sequence[str]) -> "Pictures":
-        """Pictures that are fitted already, (n, height, width, channels)."""
-        made = cls.__new__(cls)
-        made.names, made.shown, made.shape, made._kept = list(names), shown, images.shape[1:], images
-        return made
+    def of(cls, images: Bytes, shown: Sequence[Boxes], names: Sequence[str]) -> "Pictures":
+        """Pictures in memory, (n, height, width, channels)."""
+        return cls(names, shown, images.shape[1:], images.__getitem__)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def take(self, indices: NDArray[np.intp]) -> Bytes:
-        """Some pictures, (n, height, width, channels), to be written into."""
-        if self._kept is not None:
-            return self._kept[indices]
-        return np.stack([self._fit(self._examples[index])[0] for index in indices])
 
-    def _fit(self, example: Example) -> tuple[Bytes, Boxes]:
-        picture = np.empty(self.shape, np.uint8)
-        fit = fit_picture(example.picture(self._root), self._spec, picture)
+def load_pictures(examples: Sequence[Example], root: Path, spec: Input, *, keep_bytes: int = KEEP_BYTES) -> Pictures:
+    """Read, check and fit all of them once.
+
+    Args:
+        examples: which.
+        root: of the data set.
+        spec: how the device fits pictures.
+        keep_bytes: up to which size all are held in memory.
+
+    Raises:
+        DataError: an image is missing, broken or changed.
+    """
+    shape = (spec.height, spec.width, 1 if spec.color == "GRAY" else 3)
+    keep = len(examples) * math.prod(shape) <= keep_bytes
+    kept = np.empty((len(examples) if keep else 0, *shape), np.uint8)
+    shown: list[Boxes] = []
+
+    def fit(example: Example) -> tuple[Bytes, Boxes]:
+        picture = np.empty(shape, np.uint8)
+        way = fit_picture(example.picture(root), spec, picture)
         ids, crowd = np.array(example.class_ids, np.int32), np.array(example.crowd, bool)
-        return picture, (fit.to_model(example.boxes_px), ids, crowd)
+        return picture, (way.to_model(example.boxes_px), ids, crowd)
+
+    for number, (picture, boxes) in enumerate(in_parallel(fit, iter(examples))):
+        if keep:
+            kept[number] = picture
+        shown.append(boxes)
+    names = [example.name for example in examples]
+    if keep:
+        return Pictures.of(kept, shown, names)
+    return Pictures(names, shown, shape, lambda indices: np.stack([fit(examples[at])[0] for at in indices]))
 
 
 def steps_of(pictures: Pictures, batch: int) -> int:

@@ -26,7 +26,7 @@ from tinysight_trainer.data.ready import check_ready
 from tinysight_trainer.fit import Fitted, fit, prepare, save_model
 from tinysight_trainer.loop import CHECKPOINT, Progress, Row, read_checkpoint
 from tinysight_trainer.models import STRIDE
-from tinysight_trainer.pictures import Pictures
+from tinysight_trainer.pictures import load_pictures
 
 __all__ = ["SETTINGS", "Progress", "Sides", "describe", "sides_of", "train", "training_figures"]
 
@@ -70,7 +70,7 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
     replace_file(out / EXAMPLES, msgspec.json.encode(sides.examples))
     spec = Input(height=config.height, width=config.width, color=config.color)
     progress.say(f"Reading {len(sides.learning)} pictures to learn from, {len(sides.validation)} to measure")
-    pictures = tuple(Pictures(side, data.root, spec) for side in (sides.learning, sides.validation))
+    pictures = tuple(load_pictures(side, data.root, spec) for side in (sides.learning, sides.validation))
     teachers: list[Any] = []
     if config.ensemble:
         teachers = train_teachers(data, config, out, pictures, progress=progress)

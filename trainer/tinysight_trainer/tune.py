@@ -40,7 +40,7 @@ from tinysight_trainer.data.ready import check_ready
 from tinysight_trainer.fit import HISTORY, fit, prepare, save_model
 from tinysight_trainer.int8 import Cost, Int8Model
 from tinysight_trainer.loop import CHECKPOINT, Progress, Row
-from tinysight_trainer.pictures import Pictures
+from tinysight_trainer.pictures import Pictures, load_pictures
 from tinysight_trainer.search import Space, draw, plain
 from tinysight_trainer.study import NAME, begin_trial, open_journal, open_study, taken
 from tinysight_trainer.train import describe, sides_of, training_figures
@@ -236,7 +236,7 @@ class _Study:
         if self._pictures is None or self._pictures[0] != spec:
             self._pictures = None  # both at once may not fit into memory
             learning, validation = (
-                Pictures(s, self.data.root, spec) for s in (self.sides.learning, self.sides.validation)
+                load_pictures(s, self.data.root, spec) for s in (self.sides.learning, self.sides.validation)
             )
             self._pictures = spec, (learning, validation)
         return self._pictures[1]

@@ -19,7 +19,7 @@ from tinysight_edge.decode import Detections
 from tinysight_trainer.config import Config, make_config
 from tinysight_trainer.loop import Loop, Progress
 from tinysight_trainer.models import STRIDE, build_model
-from tinysight_trainer.pictures import Pictures, steps_of
+from tinysight_trainer.pictures import Pictures, load_pictures, steps_of
 from tinysight_trainer.scores import KerasModel
 from tinysight_trainer.targets import Grid
 
@@ -155,7 +155,7 @@ def detections_out_of_fold(
         learn, ask = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         if not len(learn) or not len(ask):
             continue
-        held = Pictures([examples[n] for n in learn], root, spec)
+        held = load_pictures([examples[n] for n in learn], root, spec)
         model = _trained(config, held, grid, len(labels), what=f"fold {fold + 1} of {BOX_FOLDS}", say=say)
         finder = KerasModel(_as_run(config, labels, spec), [model])
         for number, found in zip(ask, finder.find_all([examples[n] for n in ask], root), strict=True):

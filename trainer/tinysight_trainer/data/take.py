@@ -19,7 +19,7 @@ from tinysight_edge.sources import MAX_PIXELS, decode_image
 from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.looks import Look, Looks, look_at
 
-__all__ = ["MAX_FILE_BYTES", "Taken", "in_parallel", "looks_of", "take"]
+__all__ = ["MAX_FILE_BYTES", "WORKERS", "Taken", "in_parallel", "looks_of", "take"]
 
 MAX_FILE_BYTES: Final = 512 << 20
 CHUNK: Final = 64
