@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from steps import where
 
 from tinysight_trainer.data.clean import find_faults
-from tinysight_trainer.data.dataset import Shown
 from tinysight_trainer.data.formats.raw import Raw
 from tinysight_trainer.data.importer import import_pictures
+from tinysight_trainer.data.item import Shown
 
 FLIPPED, COPIED = 0.03, 0.02
 

@@ -97,7 +97,8 @@ def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, t
 
 
 def test_without_a_calibration_split_whole_sessions_and_no_copies_are_set_aside(tmp_path: Path) -> None:
-    from tinysight_trainer.data.dataset import Dataset, Item, Shown
+    from tinysight_trainer.data.dataset import Dataset
+    from tinysight_trainer.data.item import Item, Shown
     from tinysight_trainer.train import sides_of
 
     def item(number: int, split: Any, session: str | None) -> Item:

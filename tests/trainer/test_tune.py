@@ -20,7 +20,8 @@ from tinysight_contract.errors import DataError, TrainError
 from tinysight_converters.run import load_examples, load_run
 from tinysight_edge.belt import _digits, digit_indices
 from tinysight_trainer.config import make_config, read_toml
-from tinysight_trainer.data.dataset import Dataset, Item, Shown, Split, open_dataset
+from tinysight_trainer.data.dataset import Dataset, open_dataset
+from tinysight_trainer.data.item import Item, Shown, Split
 from tinysight_trainer.search import part, read_space
 
 pytestmark = pytest.mark.slow

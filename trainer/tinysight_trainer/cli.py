@@ -227,7 +227,8 @@ def evaluate(
     from tinysight_contract.errors import ConfigError
     from tinysight_contract.files import replace_file
     from tinysight_edge.console import console, finish
-    from tinysight_trainer.data.dataset import SPLITS, open_dataset
+    from tinysight_trainer.data.dataset import open_dataset
+    from tinysight_trainer.data.item import SPLITS
 
     if split not in {*SPLITS, "all"}:
         raise ConfigError(f"There is no split {split!r}.", mend=f"Choose one of: {', '.join(SPLITS)}, all.")

@@ -19,8 +19,9 @@ import msgspec
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import replace_file
 from tinysight_edge.belt import LABELS, Belt, Split, Truth
-from tinysight_trainer.data.dataset import IMAGES, Dataset, Item, Shown
+from tinysight_trainer.data.dataset import IMAGES, Dataset
 from tinysight_trainer.data.importer import new_folder
+from tinysight_trainer.data.item import Item, Shown
 from tinysight_trainer.data.looks import Look, Looks, look_at
 from tinysight_trainer.data.split import measure
 

@@ -21,7 +21,8 @@ from tinysight_contract.manifest import Input
 from tinysight_converters.run import EXAMPLES, Example, Examples, Run, save_run
 from tinysight_trainer.combine import compare_models, train_teachers
 from tinysight_trainer.config import Config, to_toml
-from tinysight_trainer.data.dataset import Dataset, Item
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import Item
 from tinysight_trainer.data.ready import check_ready
 from tinysight_trainer.fit import Fitted, fit, prepare, save_model
 from tinysight_trainer.loop import CHECKPOINT, Progress, Row, read_checkpoint

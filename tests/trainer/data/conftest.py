@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from tinysight_trainer.data.dataset import Dataset, Shown
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats.raw import Raw
 from tinysight_trainer.data.importer import import_pictures
+from tinysight_trainer.data.item import Shown
 
 Picture = Callable[..., bytes]
 Make = Callable[..., Dataset]

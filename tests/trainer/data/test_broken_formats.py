@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tinysight_contract.errors import DataError, TinySightError
-from tinysight_trainer.data.dataset import Dataset, Shown
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats import READERS, WRITERS, arrays, find_format, raw, read_source
+from tinysight_trainer.data.item import Shown
 from tinysight_trainer.data.label import take_labels
 
 Make = Callable[..., Dataset]

@@ -28,9 +28,10 @@ from tinysight_trainer.data.clean import (
     save_findings,
 )
 from tinysight_trainer.data.clean_page import clean_page
-from tinysight_trainer.data.dataset import IMAGES, Dataset, Item, Shown, open_dataset
+from tinysight_trainer.data.dataset import IMAGES, Dataset, open_dataset
 from tinysight_trainer.data.formats.raw import Raw
 from tinysight_trainer.data.importer import import_pictures
+from tinysight_trainer.data.item import Item, Shown
 
 Make = Callable[..., Dataset]
 Picture = Callable[..., bytes]

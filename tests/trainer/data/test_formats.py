@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Dataset, Shown, open_dataset
+from tinysight_trainer.data.dataset import Dataset, open_dataset
 from tinysight_trainer.data.formats import READERS, WRITERS, arrays, cvat, find_format, label_studio, read_source
 from tinysight_trainer.data.formats.raw import Proposal, Raw, split_names
 from tinysight_trainer.data.importer import import_pictures
+from tinysight_trainer.data.item import Shown
 from tinysight_trainer.data.label import take_labels
 
 Make = Callable[..., Dataset]

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from tinysight_contract.errors import ConfigError, DataError
-from tinysight_trainer.data.dataset import ANNOTATIONS, DATASET, Dataset, Shown, open_dataset
+from tinysight_trainer.data.dataset import ANNOTATIONS, DATASET, Dataset, open_dataset
 from tinysight_trainer.data.formats.raw import Raw
 from tinysight_trainer.data.importer import import_pictures
+from tinysight_trainer.data.item import Shown
 from tinysight_trainer.data.ready import check_ready
 
 Make = Callable[..., Dataset]

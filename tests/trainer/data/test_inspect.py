@@ -16,9 +16,10 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_trainer.data.cells import box_figures
-from tinysight_trainer.data.dataset import IMAGES, Dataset, Item, LeftOut, Shown, Split, SplitFigures
+from tinysight_trainer.data.dataset import IMAGES, Dataset
 from tinysight_trainer.data.inspect import findings, inspect_data, pick
 from tinysight_trainer.data.inspect_page import inspection_page
+from tinysight_trainer.data.item import Item, LeftOut, Shown, Split, SplitFigures
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Dataset, Item, Shown
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import Item, Shown
 from tinysight_trainer.data.looks import Looks, Pairs, clusters, look_at, near_pairs
 from tinysight_trainer.data.split import groups_of, leak_of, split_dataset
 

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from tinysight_converters.run import BoxPx
 from tinysight_edge.decode import iou_matrix
-from tinysight_trainer.data.dataset import Item, Shown
+from tinysight_trainer.data.item import Item, Shown
 from tinysight_trainer.data.looks import Look, Pairs
 from tinysight_trainer.data.ready import fault_of_box
 

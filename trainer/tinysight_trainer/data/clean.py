@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from tinysight_contract.errors import DataError
 from tinysight_contract.files import replace_file
 from tinysight_trainer.data.checks import KINDS, Finding, Remedy, check_boxes, check_copies, check_looks, finding
-from tinysight_trainer.data.dataset import IMAGES, Dataset, Item, Shown
+from tinysight_trainer.data.dataset import IMAGES, Dataset
+from tinysight_trainer.data.item import Item, Shown
 from tinysight_trainer.data.looks import Look, Looks, near_pairs
 from tinysight_trainer.data.split import groups_of
 from tinysight_trainer.data.take import in_parallel, take

@@ -13,7 +13,8 @@ from tinysight_converters.page import card, cards, img, note, page, safe
 from tinysight_edge.sources import decode_image
 from tinysight_trainer.data.checks import KINDS, Finding
 from tinysight_trainer.data.clean import Findings
-from tinysight_trainer.data.dataset import Dataset, Item
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import Item
 from tinysight_trainer.data.sheets import jpeg, whole_tile
 
 __all__ = ["clean_page"]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import DataError
 from tinysight_contract.files import locked, replace_file
 from tinysight_edge.sources import Source
-from tinysight_trainer.data.dataset import DATASET, IMAGES, Dataset, Item, open_dataset
+from tinysight_trainer.data.dataset import DATASET, IMAGES, Dataset, open_dataset
+from tinysight_trainer.data.item import Item
 from tinysight_trainer.data.looks import Look, Looks, look_at, near_pairs
 from tinysight_trainer.data.take import take
 

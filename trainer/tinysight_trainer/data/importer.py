@@ -17,8 +17,9 @@ from typing import Final
 
 from tinysight_contract.errors import ConfigError, DataError
 from tinysight_contract.files import fsync_folder
-from tinysight_trainer.data.dataset import IMAGES, Dataset, Item, LeftOut, Shown, check_free
+from tinysight_trainer.data.dataset import IMAGES, Dataset, check_free
 from tinysight_trainer.data.formats.raw import Raw, pixels
+from tinysight_trainer.data.item import Item, LeftOut, Shown
 from tinysight_trainer.data.looks import Look, Looks
 from tinysight_trainer.data.split import measure, split_dataset
 from tinysight_trainer.data.take import MAX_FILE_BYTES, in_parallel, take

@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from tinysight_trainer.data.cells import WORTH_SAYING, BoxFigures, box_figures, larger_inputs
-from tinysight_trainer.data.dataset import SPLITS, Dataset, Item, LeftOut, Shown, SplitFigures, Task
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import SPLITS, Item, LeftOut, Shown, SplitFigures, Task
 from tinysight_trainer.targets import STRIDE
 
 __all__ = ["Inspection", "Sample", "findings", "inspect_data", "pick", "split_name"]

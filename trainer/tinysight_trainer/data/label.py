@@ -17,9 +17,10 @@ from tinysight_edge.decode import make_decoder
 from tinysight_edge.interpreter import Model
 from tinysight_edge.preprocess import Preprocessor
 from tinysight_edge.sources import decode_image
-from tinysight_trainer.data.dataset import Dataset, Item, Shown
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats import cvat, label_studio
 from tinysight_trainer.data.formats.raw import MAX_TEXT_BYTES, Proposal, read_text
+from tinysight_trainer.data.item import Item, Shown
 
 __all__ = ["propose", "take_labels", "write_proposals"]
 

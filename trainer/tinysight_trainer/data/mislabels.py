@@ -16,7 +16,8 @@ from tinysight_converters.metrics import above, best_threshold
 from tinysight_edge.decode import Detections, iou_matrix
 from tinysight_edge.sources import decode_image
 from tinysight_trainer.data.checks import Finding, Remedy, finding
-from tinysight_trainer.data.dataset import Dataset, Item
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import Item
 from tinysight_trainer.data.quick import SIDE, detections_out_of_fold, probabilities_out_of_fold, turns_out_of_fold
 from tinysight_trainer.data.take import in_parallel
 

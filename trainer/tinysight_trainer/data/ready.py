@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Final
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import MAX_LABEL, Dataset, Item
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import MAX_LABEL, Item
 
 __all__ = ["ROUNDING_PX", "check_ready", "fault_of_box"]
 

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import SPLITS, Dataset, Item, SplitFigures, natural
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import SPLITS, Item, SplitFigures, natural
 from tinysight_trainer.data.looks import SAME, Looks, Pairs, Union, clusters, near_pairs
 
 __all__ = ["SHARES", "groups_of", "leak_of", "measure", "split_dataset"]

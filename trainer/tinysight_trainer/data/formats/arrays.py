@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Shown, Split
 from tinysight_trainer.data.formats.raw import Raw
+from tinysight_trainer.data.item import Shown, Split
 
 __all__ = ["PUBLIC", "claims_idx", "claims_npz", "public", "read_idx", "read_npz"]
 

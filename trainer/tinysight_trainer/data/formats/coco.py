@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Dataset, Shown, Split
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats.raw import Raw, inside, other_name, outline, parts, pixels, read_text, split_names
+from tinysight_trainer.data.item import Shown, Split
 
 __all__ = ["claims", "read", "write"]
 

@@ -11,9 +11,10 @@ from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Dataset, Shown
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats.raw import Proposal, pixels
 from tinysight_trainer.data.formats.voc import parse_xml
+from tinysight_trainer.data.item import Shown
 
 __all__ = ["annotations", "read_labels", "write"]
 

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Dataset, Item, Shown, Split
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats.raw import (
     UNSPLIT,
     Raw,
@@ -26,6 +26,7 @@ from tinysight_trainer.data.formats.raw import (
     read_text,
     split_names,
 )
+from tinysight_trainer.data.item import Item, Shown, Split
 
 __all__ = ["claims", "read", "write"]
 

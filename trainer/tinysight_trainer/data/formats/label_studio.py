@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import IMAGES, Dataset, Item, Shown
+from tinysight_trainer.data.dataset import IMAGES, Dataset
 from tinysight_trainer.data.formats.raw import Proposal, pixels
+from tinysight_trainer.data.item import Item, Shown
 
 __all__ = ["interface", "read_labels", "tasks", "write"]
 

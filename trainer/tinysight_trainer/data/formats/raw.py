@@ -15,7 +15,8 @@ from msgspec import Struct
 from tinysight_contract.errors import DataError
 from tinysight_converters.run import BoxPx
 from tinysight_edge.sources import IMAGE_SUFFIXES
-from tinysight_trainer.data.dataset import Dataset, Item, Shown, Split
+from tinysight_trainer.data.dataset import Dataset
+from tinysight_trainer.data.item import Item, Shown, Split
 
 __all__ = [
     "MAX_TEXT_BYTES",

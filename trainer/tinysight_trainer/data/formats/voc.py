@@ -16,8 +16,9 @@ import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Dataset, Item, Shown, Split
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats.raw import Raw, images_in, inside, other_name, parts, pixels, read_text, split_names
+from tinysight_trainer.data.item import Item, Shown, Split
 
 __all__ = ["claims", "parse_xml", "read", "write"]
 

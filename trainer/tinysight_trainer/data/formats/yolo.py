@@ -14,9 +14,10 @@ import yaml
 from msgspec.structs import replace
 
 from tinysight_contract.errors import DataError
-from tinysight_trainer.data.dataset import Dataset, Item, Shown, Split
+from tinysight_trainer.data.dataset import Dataset
 from tinysight_trainer.data.formats import folder
 from tinysight_trainer.data.formats.raw import Raw, images_in, inside, other_name, parts, pixels, read_text, split_names
+from tinysight_trainer.data.item import Item, Shown, Split
 
 __all__ = ["claims", "read", "write"]
 
