@@ -1,6 +1,6 @@
 """How many pictures a second the input pipeline can feed, and how many the training takes.
 
-    python benchmarks/data_pipeline.py      about 2 minutes
+    python benchmarks/data_pipeline.py      about 1 minute
 
 Fed: an epoch of varied batches with nobody training, pictures in memory and from their files each time. Trained: steps
 on one batch that is there already, and a whole epoch as it really is. In turn, in one run, because machines are noisy.

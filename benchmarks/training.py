@@ -15,7 +15,7 @@ from readme import README, put
 
 ROWS = (
     (
-        "MNIST, {params:,} parameters, {train_s:.0f} s of training",
+        "MNIST, {params:,} parameters, {train_s:.0f} s of `train`",
         "accuracy",
         "float {accuracy:.4f}, int8 {int8_accuracy:.4f}",
     ),

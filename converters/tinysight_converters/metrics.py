@@ -23,6 +23,7 @@ __all__ = [
     "coco_figures",
     "confusion",
     "hits",
+    "in_crowd",
     "is_right",
 ]
 
@@ -72,8 +73,7 @@ def coco_figures(
         for i, each in enumerate(found)
         for (x1, y1, x2, y2), score, c in zip(each.boxes_px, each.scores, each.class_ids, strict=True)
     ]
-    if not rows:
-        return dict.fromkeys(COCO_STATS, 0.0), [0.0] * labels
+    rows = rows or [(0, -9.0, -9.0, 1.0, 1.0, 0.0, 0)]  # COCO wants one; this one hits nothing
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         result = COCOeval(truth, truth.loadRes(np.array(rows, np.float64)), "bbox")
@@ -111,15 +111,14 @@ def confusion(
     counts = np.zeros((labels + 1, labels + 1), np.int64)
     for each, example in zip(found, true, strict=True):
         kept, crowd = above(each, threshold), np.array(example.crowd, bool)
-        overlap = iou_matrix(kept.boxes_px, example.boxes_px)
+        overlap = np.where(crowd, 0.0, iou_matrix(kept.boxes_px, example.boxes_px))
         taken: set[int] = set()
-        for row, class_id in zip(overlap, kept.class_ids, strict=True):
+        for row, class_id, ignored in zip(overlap, kept.class_ids, in_crowd(kept, example), strict=True):
             free = [at for at in np.argsort(-row) if row[at] >= 0.5 and int(at) not in taken]
             if free:
                 taken.add(int(free[0]))
-                if not crowd[free[0]]:
-                    counts[example.class_ids[free[0]], class_id] += 1
-            else:
+                counts[example.class_ids[free[0]], class_id] += 1
+            elif not ignored:
                 counts[labels, class_id] += 1
         for at, class_id in enumerate(example.class_ids):
             if at not in taken and not crowd[at]:
@@ -194,23 +193,24 @@ def hits(
             continue
         same = each.class_ids[:, None] == ids[None]
         overlap = np.where(same & ~crowd, iou_matrix(each.boxes_px, example.boxes_px), 0.0)
-        ignored = np.where(same & crowd, _share_within(each.boxes_px, example.boxes_px), 0.0)
-        for row, ignore, score in zip(overlap, ignored, each.scores, strict=True):
+        for row, ignored, score in zip(overlap, in_crowd(each, example, share=iou), each.scores, strict=True):
             hit = bool((row >= iou).any())
             if hit:
                 overlap[:, int(row.argmax())] = 0.0  # an object is found once
-            elif bool((ignore >= iou).any()):
+            elif ignored:
                 continue
             right.append(hit)
             scores.append(float(score))
     return np.array(scores), np.array(right, bool), wanted
 
 
-def _share_within(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Which share of each box (n, 4) lies in each box (m, 4), as (n, m)."""
+def in_crowd(found: Detections, example: Example, *, share: float = 0.5) -> NDArray[np.bool_]:
+    """Which detections (n,) lie in a crowd of their class, with this share of their box; they count neither way."""
+    a, b = found.boxes_px, example.boxes_px
     common = np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2]), 0, None)
-    area = np.maximum((a[:, 2:] - a[:, :2]).prod(1), 1e-9)
-    return np.asarray(common.prod(2) / area[:, None], np.float32)
+    within = common.prod(2) / np.maximum((a[:, 2:] - a[:, :2]).prod(1), 1e-9)[:, None]
+    mine = np.array(example.crowd, bool) & (found.class_ids[:, None] == np.array(example.class_ids, np.int32)[None])
+    return np.asarray((mine & (within >= share)).any(1))
 
 
 def best_threshold(found: Sequence[Detections], true: Sequence[Example]) -> float:

@@ -46,8 +46,15 @@ def test_what_is_taken_for_what_is_counted_with_nothing_as_a_class() -> None:
 
 
 def test_crowds_are_taken_for_nothing() -> None:
-    truth = [true((0, 0, 10, 10, 0), (20, 0, 30, 10, 1), crowd=(True, True))]
-    assert confusion([found((0, 0, 10, 10, 0.9, 1))], truth, 2, threshold=0.5).sum() == 0
+    from tinysight_trainer.evaluate import _badness
+
+    truth = true((0, 0, 100, 100, 0), (200, 0, 210, 10, 1), crowd=(True, True))
+    within = found((0, 0, 10, 10, 0.9, 0), (5, 5, 90, 95, 0.9, 0), (0, 0, 99, 99, 0.8, 0))
+    assert confusion([within], [truth], 2, threshold=0.5).sum() == 0
+    assert _badness(within, truth, 0.5) == 0
+    other = found((0, 0, 10, 10, 0.9, 1))  # as hits() and COCO count it: a crowd excuses its own class alone
+    assert confusion([other], [truth], 2, threshold=0.5).tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert _badness(other, truth, 0.5) == pytest.approx(0.9)
 
 
 def test_calibration_is_the_gap_between_score_and_share() -> None:
@@ -66,6 +73,9 @@ def test_average_precision_by_size_says_when_there_is_nothing_of_a_size() -> Non
     assert [figures["ap_small"], figures["ap_medium"]] == pytest.approx([1.0, 1.0])
     assert figures["ap_large"] is None
     assert by_class == [pytest.approx(1.0), pytest.approx(1.0), None]
+    figures, by_class = coco_figures([found()], truth, 3)
+    assert (figures["ap50"], figures["ap_small"], figures["ap_large"]) == (0.0, 0.0, None)
+    assert by_class == [0.0, 0.0, None]
 
 
 @pytest.mark.parametrize("name", ["detector", "classifier", "detector.bundle", "classifier.bundle"])
@@ -76,7 +86,7 @@ def test_the_page_of_a_run_or_a_bundle_opens_in_a_browser(
     done = tinysight("evaluate", world / name, "--data", data, "--report", "page.html", "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
-    told = json.loads((tmp_path / "page.json").read_text())
+    told = json.loads((tmp_path / "page.figures.json").read_text())
     assert told["figures"]["pictures"] == figures["pictures"] == len(open_dataset(data).of("test"))
     assert sum(row["number"] for row in told["by_class"]) > 0
     page = (tmp_path / "page.html").read_text()
@@ -94,12 +104,25 @@ def test_the_page_of_a_run_or_a_bundle_opens_in_a_browser(
     assert "What it looked at" in shown.stdout
 
 
-def test_the_runs_own_figures_are_those_of_its_conversion(world: Path, tinysight: Any) -> None:
-    float32 = tinysight("evaluate", world / "detector", "--json", "--quiet")
-    bundle = tinysight("evaluate", world / "detector.bundle", "--scheme", "float32", "--data", world / "belt", "--json")
-    keras, lite = (json.loads(done.stdout.splitlines()[-1]) for done in (float32, bundle))
-    assert keras["ap50_95"] == pytest.approx(lite["ap50_95"], abs=0.005)
-    assert keras["ar100"] == pytest.approx(lite["ar100"], abs=0.01)
+@pytest.mark.parametrize(("name", "data"), [("detector", "belt"), ("classifier", "digits")])
+def test_a_run_answers_as_its_conversion_does(name: str, data: str, world: Path) -> None:
+    from tinysight_trainer.evaluate import examples_for, open_subject
+
+    run, bundle = open_subject(world / name), open_subject(world / f"{name}.bundle", scheme="float32")
+    examples, root, _ = examples_for(run, open_dataset(world / data), "test")
+    for example in examples[:5]:
+        picture = example.picture(root)
+        mine, theirs = run.find(picture), bundle.find(picture)
+        assert len(mine) == len(theirs) > 0
+        assert np.array_equal(mine.class_ids[:1], theirs.class_ids[:1])
+        assert mine.scores == pytest.approx(theirs.scores, abs=1e-4)
+        assert mine.boxes_px[:1] == pytest.approx(theirs.boxes_px[:1], abs=0.05)
+
+
+def test_a_page_within_a_run_leaves_the_run_as_it_is(world: Path, tmp_path: Path, tinysight: Any) -> None:
+    shutil.copytree(world / "classifier", tmp_path / "r")
+    assert tinysight("evaluate", "r", "--report", "r/run.html", "--quiet").returncode == 0
+    assert load_run(tmp_path / "r") == load_run(world / "classifier")
 
 
 def test_figures_of_a_classifier_are_counted_by_hand(world: Path) -> None:
@@ -112,7 +135,10 @@ def test_figures_of_a_classifier_are_counted_by_hand(world: Path) -> None:
     assert done.figures["accuracy"] == pytest.approx(np.mean(right))
     assert done.counts.sum() == len(examples)
     assert np.trace(done.counts) == sum(right)
-    assert not right[int(done.badness.argmax())] or all(right)
+    assert [bool(bad > 0) for bad in done.badness] == [not each for each in right]
+    assert not all(right)
+    surest = max((e for e, good in zip(done.found, right, strict=True) if not good), key=lambda e: float(e.scores[0]))
+    assert done.found[int(done.badness.argmax())].scores[0] == surest.scores[0]
     assert notes == []
 
 
@@ -125,7 +151,8 @@ def test_figures_of_a_classifier_are_counted_by_hand(world: Path) -> None:
         pytest.param(("none",), "none", id="no model"),
         pytest.param(("detector", "--split", "train"), "Give --data", id="a split without its data set"),
         pytest.param(("detector", "--scheme", "int8"), "Leave out --scheme", id="a scheme of a run"),
-        pytest.param(("detector", "--report", "page.json"), "end in .html", id="a page over its figures"),
+        pytest.param(("detector", "--report", "page.json"), "end in .html", id="no page"),
+        pytest.param(("detector", "--report", "none/page.html"), "There is no folder", id="a page in no folder"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_line(
@@ -142,6 +169,17 @@ def test_classes_that_the_model_does_not_know_are_named(world: Path, tmp_path: P
     assert tinysight("data", "import", world / "folder", "--out", "d", "--rename", "7=seven", "--quiet").returncode == 0
     with pytest.raises(DataError, match="does not know 'seven'"):
         examples_for(open_subject(world / "classifier"), open_dataset(tmp_path / "d"), "all")
+
+
+def test_a_picture_of_no_class_is_named(world: Path) -> None:
+    from msgspec.structs import replace
+
+    from tinysight_trainer.evaluate import examples_for, open_subject
+
+    data = open_dataset(world / "digits")
+    bare = data.with_items([replace(data.items[0], shown=()), *data.items[1:]])
+    with pytest.raises(DataError, match="of 0 classes"):
+        examples_for(open_subject(world / "classifier"), bare, "all")
 
 
 def test_another_data_set_is_said_to_be_another(world: Path, tinysight: Any) -> None:
@@ -202,6 +240,17 @@ def test_gradients_point_at_what_a_classifier_was_built_to_see() -> None:
     saliency = GradientSaliency(model).of(picture, 1)
     assert saliency[4:12, 20:28].mean() > 5 * saliency.mean()
     assert overlay(picture, saliency).shape == picture.shape
+
+
+def test_the_cell_that_answered_is_found_though_its_box_was_cut_off() -> None:
+    from tinysight_trainer.evaluate_page import _strongest
+
+    heat = np.zeros((6, 8), np.float32)
+    heat[5, 7] = 0.9
+    heat[2, 2] = 1.0
+    assert _strongest(heat, 0.75, 0.85) == (5, 7)
+    assert _strongest(heat, 1.2, 1.2) == (5, 7)
+    assert _strongest(heat, 0.3, 0.3) == (2, 2)
 
 
 def test_gradients_of_a_detection_lie_around_it(world: Path) -> None:

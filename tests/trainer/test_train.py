@@ -16,7 +16,7 @@ from tinysight_contract.errors import DataError, TrainError
 from tinysight_contract.manifest import Input
 from tinysight_converters.run import load_examples, load_run
 from tinysight_trainer.config import Config, make_config, read_toml
-from tinysight_trainer.data.dataset import IMAGES, open_dataset
+from tinysight_trainer.data.dataset import IMAGES, Dataset, open_dataset
 from tinysight_trainer.targets import Grid
 
 SMALL = (
@@ -41,6 +41,13 @@ def weights(run: Path) -> dict[str, np.ndarray]:
         return {name: held[name] for name in held.files if name != "about"}
 
 
+def saved_weights(model: Path) -> list[np.ndarray]:
+    import keras
+
+    held: list[np.ndarray] = keras.models.load_model(model, compile=False).get_weights()
+    return held
+
+
 def test_the_run_folder_is_whole_and_says_where_it_comes_from(world: Path) -> None:
     folder = world / "detector"
     assert {path.name for path in folder.iterdir()} == {
@@ -59,13 +66,19 @@ def test_the_run_folder_is_whole_and_says_where_it_comes_from(world: Path) -> No
     assert (again.epochs, again.scale, again.seed) == (2, 0.5, 5)
 
 
-def test_tensorboard_can_read_the_log(world: Path) -> None:
+def told_tensorboard(run: Path) -> set[tuple[str, int]]:
     import tensorflow as tf
 
-    (log,) = (world / "detector" / "tensorboard").iterdir()
-    events = [tf.compat.v1.Event.FromString(raw.numpy()) for raw in tf.data.TFRecordDataset(str(log))]
-    told = {(value.tag, event.step) for event in events for value in event.summary.value}
-    assert {("loss", 1), ("val_loss", 2)} <= told
+    events = [
+        tf.compat.v1.Event.FromString(raw.numpy())
+        for log in (run / "tensorboard").iterdir()
+        for raw in tf.data.TFRecordDataset(str(log))
+    ]
+    return {(value.tag, event.step) for event in events for value in event.summary.value}
+
+
+def test_tensorboard_can_read_the_log(world: Path) -> None:
+    assert {("loss", 1), ("val_loss", 2)} <= told_tensorboard(world / "detector")
 
 
 def test_the_test_pictures_are_none_that_were_learned_from(world: Path) -> None:
@@ -94,6 +107,9 @@ def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, t
     assert whole.keys() == resumed.keys()
     for name in whole:
         assert np.array_equal(whole[name], resumed[name]), name
+    one, two = (saved_weights(tmp_path / run / "model.keras") for run in ("whole", "killed"))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert {step for _, step in told_tensorboard(tmp_path / "killed")} >= {1, 2, 3}
 
 
 def test_without_a_calibration_split_whole_sessions_and_no_copies_are_set_aside(tmp_path: Path) -> None:
@@ -118,15 +134,49 @@ def test_without_a_calibration_split_whole_sessions_and_no_copies_are_set_aside(
         assert len(sides.validation) + len(sides.learning) == 200
 
 
+def test_what_is_set_aside_leaves_every_class_something_to_learn(tmp_path: Path) -> None:
+    from tinysight_trainer.data.dataset import Dataset
+    from tinysight_trainer.data.item import Item, Shown
+    from tinysight_trainer.train import sides_of
+
+    def item(number: int, label: str, session: str | None = None, split: Any = "train") -> Item:
+        return Item(
+            name=f"{number}.png",
+            sha256=f"{number:064x}",
+            width=9,
+            height=9,
+            split=split,
+            session=session,
+            shown=(Shown(label=label),),
+        )
+
+    def classes(items: list[Item]) -> tuple[set[int], int]:
+        sides = sides_of(Dataset(tmp_path, (*items, item(999, "a", split="test")), "classify"))
+        return {each.class_ids[0] for each in sides.learning}, len(sides.validation)
+
+    one_session_each = [item(10 * n + m, label, f"s{n}") for n, label in enumerate("abcdef") for m in range(10)]
+    assert classes(one_session_each) == (set(range(6)), 12)
+    for number in range(40):  # what is set aside follows from the digests: other ones, other dice
+        rare = [item(1000 * number + n, "rare" if n < 2 else "ab"[n % 2]) for n in range(62)]
+        learned, held = classes(rare)
+        assert (learned, held) == ({0, 1, 2}, 12)
+    with pytest.raises(DataError, match="to spare"):
+        classes([item(1, "a"), item(2, "b")])
+
+
 def config(**changes: Any) -> Config:
     given = {"input": "32x32", "epochs": 1, "batch": 8, "scale": 0.5, **changes}
     return make_config(given, task=given.pop("task", "detect"), source="test")
 
 
 def trained(data: Path, out: Path, given: Config, *, resume: bool = False) -> Any:
+    return train_on(open_dataset(data), out, given, resume=resume)
+
+
+def train_on(data: Dataset, out: Path, given: Config, *, resume: bool = False) -> Any:
     from tinysight_trainer.train import Progress, train
 
-    return train(open_dataset(data), given, out, resume=resume, progress=Progress())
+    return train(data, given, out, resume=resume, progress=Progress())
 
 
 def test_a_run_is_never_overwritten_and_resumes_only_as_it_began(world: Path) -> None:
@@ -134,6 +184,61 @@ def test_a_run_is_never_overwritten_and_resumes_only_as_it_began(world: Path) ->
         trained(world / "belt", world / "detector", config())
     with pytest.raises(TrainError, match="other settings"):
         trained(world / "belt", world / "detector", config(), resume=True)
+
+
+def test_a_resumed_training_learns_from_the_pictures_it_began_with(world: Path, tmp_path: Path) -> None:
+    from msgspec.structs import replace
+
+    data = open_dataset(world / "digits")
+    data = data.with_items(replace(item, split=item.split and "train") for item in data.items[:200])
+    data = data.with_items(replace(item, split="test" if at < 20 else "train") for at, item in enumerate(data.items))
+    train_on(data, tmp_path / "r", config(task="classify"))
+    (tmp_path / "r" / "run.json").unlink()
+    grouped = data.with_items(replace(item, session=f"s{at % 9}") for at, item in enumerate(data.items))
+    assert grouped.digest == data.digest
+    with pytest.raises(TrainError, match="another data set"):
+        train_on(grouped, tmp_path / "r", config(task="classify"), resume=True)
+
+
+def test_two_trainings_do_not_share_a_folder(world: Path, tmp_path: Path) -> None:
+    from tinysight_contract.files import locked
+
+    with locked(tmp_path, RuntimeError()), pytest.raises(TrainError, match="Another training"):
+        trained(world / "digits", tmp_path, config(task="classify"))
+
+
+def test_a_training_does_not_go_on_in_another_precision(world: Path, tmp_path: Path) -> None:
+    import keras
+
+    trained(world / "digits", tmp_path / "r", config(task="classify"))
+    from tinysight_trainer.loop import Loop
+    from tinysight_trainer.models import build_model
+
+    given = config(task="classify")
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        loop = Loop(build_model(given, 10), given, None, 10, steps_per_epoch=1)
+        with pytest.raises(TrainError, match="was begun in float32, here it would go on in mixed_bfloat16"):
+            loop.restore(tmp_path / "r")
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    with pytest.raises(TrainError, match="does not fit the model"):
+        Loop(build_model(given, 9), given, None, 9, steps_per_epoch=1).restore(tmp_path / "r")
+
+
+def test_too_little_memory_is_an_error_with_its_mend(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    from tinysight_trainer import loop
+
+    def full(*_: Any) -> Any:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(loop.Loop, "epoch", full)
+    with pytest.raises(TrainError, match="more memory than there is"):
+        trained(world / "digits", tmp_path / "r", config(task="classify"))
 
 
 def test_there_must_be_something_to_resume_and_it_must_be_whole(world: Path, tmp_path: Path) -> None:
@@ -203,11 +308,41 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(w
 
 
 def test_patience_ends_a_training_and_keeps_the_best_weights(world: Path, tmp_path: Path) -> None:
-    run = trained(world / "digits", tmp_path / "r", config(task="classify", epochs=40, patience=2, learning_rate=0.0))
-    assert run.figures["epochs"] == 3
-    history = (tmp_path / "r" / "history.csv").read_text().splitlines()
-    at = history[0].split(",").index("val_loss")
-    assert run.figures["val_loss"] == pytest.approx(min(float(row.split(",")[at]) for row in history[1:]), rel=1e-4)
+    from tinysight_trainer.loop import Loop
+    from tinysight_trainer.pictures import load_pictures
+    from tinysight_trainer.train import sides_of
+
+    given = config(task="classify", epochs=40, patience=2, learning_rate=1.0)  # so high that it soon gets worse
+    run = trained(world / "digits", tmp_path / "r", given)
+    rows = [line.split(",") for line in (tmp_path / "r" / "history.csv").read_text().splitlines()]
+    losses = [float(row[rows[0].index("val_loss")]) for row in rows[1:]]
+    assert len(losses) == run.figures["epochs"] == losses.index(min(losses)) + 3 < 40
+    data = open_dataset(world / "digits")
+    held = load_pictures(sides_of(data).validation, data.root, run.input)
+
+    def loss_of_saved() -> float:
+        import keras
+
+        model = keras.models.load_model(tmp_path / "r" / "model.keras", compile=False)
+        return float(Loop(model, given, None, 10, steps_per_epoch=1).evaluate(held)["val_loss"])
+
+    assert loss_of_saved() == pytest.approx(min(losses), rel=1e-4) == pytest.approx(run.figures["val_loss"], rel=1e-4)
+    for name in ("run.json", "model.keras"):  # killed after its last epoch
+        (tmp_path / "r" / name).unlink()
+    assert trained(world / "digits", tmp_path / "r", given, resume=True).figures["epochs"] == run.figures["epochs"]
+    assert loss_of_saved() == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_the_held_out_loss_is_the_same_whatever_the_batch(world: Path) -> None:
+    from tinysight_trainer.loop import Loop
+    from tinysight_trainer.models import build_model
+
+    held = pictures(world, 40)
+    given = [config(input="128x96", batch=batch) for batch in (1, 8, 64)]
+    model = build_model(given[0], 10)
+    loops = [Loop(model, each, Grid(12, 16, 10, 8), 10, steps_per_epoch=1) for each in given]
+    losses = [loop.evaluate(held)["val_loss"] for loop in loops]
+    assert losses == [losses[0]] * 3
 
 
 def test_weights_follow_from_seed_and_content_and_not_from_names(world: Path, tmp_path: Path) -> None:
@@ -319,9 +454,18 @@ from tinysight_trainer.train import Progress, train
 given = make_config({{"input": "32x32", "epochs": 1, "batch": 16, "scale": 0.25, "precision": "mixed_bfloat16"}},
                     task="classify", source="test")
 run = train(open_dataset(Path({str(world / "digits")!r})), given, Path("run"), resume=False, progress=Progress())
-model = keras.models.load_model("run/model.keras")
-assert model.output["scores"].dtype == "float32"
-assert model.layers[2].compute_dtype == "bfloat16", model.layers[2].compute_dtype
+import msgspec, numpy as np
+from tinysight_converters.tflite import convert_model
+from tinysight_trainer.loop import read_checkpoint
+from tinysight_trainer.saliency import GradientSaliency
+from tinysight_trainer.models import build_model
+assert msgspec.json.decode(read_checkpoint(Path("run"))["about"].tobytes())["precision"] == "mixed_bfloat16"
+mixed = build_model(given, 10)
+assert mixed.layers[2].compute_dtype == "bfloat16", mixed.layers[2].compute_dtype
+assert mixed.output["scores"].dtype == "float32"
+pictures = np.zeros((8, 32, 32, 3), np.uint8)
+assert set(convert_model(Path("run/model.keras"), pictures, ("int8", "float32"))) == {{"int8", "float32"}}
+assert np.isfinite(GradientSaliency(mixed).of(pictures[0], 1)).all()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -361,11 +505,14 @@ def test_the_command_says_what_it_made(world: Path, tinysight: Any) -> None:
 
 
 def test_a_file_of_settings_is_taken_and_a_flag_beats_it(world: Path, tmp_path: Path, tinysight: Any) -> None:
-    (tmp_path / "my.toml").write_text('input = "16x16"\nepochs = 1\nscale = 0.25\n[search]\nscale = [0.5]\n')
-    done = tinysight("train", world / "digits", "--out", "r", "--config", "my.toml", "--scale", "0.5", "--quiet")
+    file = 'input = "16x16"\nepochs = 1\nscale = 0.25\nclass_weights = true\n[search]\nscale = [0.5]\n'
+    (tmp_path / "my.toml").write_text(file)
+    flags = ("--scale", "0.5", "--no-class-weights", "--quiet")
+    done = tinysight("train", world / "digits", "--out", "r", "--config", "my.toml", *flags)
     assert done.returncode == 0, done.stderr
     settings = load_run(tmp_path / "r").config
     assert (settings["input"], settings["scale"], settings["epochs"]) == ("16x16", 0.5, 1)
+    assert settings["class_weights"] is False
 
 
 @pytest.mark.parametrize(
@@ -382,6 +529,9 @@ def test_a_file_of_settings_is_taken_and_a_flag_beats_it(world: Path, tmp_path: 
         pytest.param(("DIGITS", "--mosaic", "0.5"), "only to detect", id="what does nothing here"),
         pytest.param(("BELT", "--class-weights"), "only to classify", id="nor here"),
         pytest.param(("BELT", "--freeze"), "only lite0", id="nothing to freeze"),
+        pytest.param(("BELT", "--model", "lite0", "--scale", "2"), "comes in one size", id="nothing to scale"),
+        pytest.param(("BELT", "--teacher-scale", "2"), "needs teachers", id="no teachers to scale"),
+        pytest.param(("DIGITS", "--mixup", "0.7", "--cutmix", "0.7"), "more than 1", id="more than all pictures"),
         pytest.param(("DIGITS", "--config", "none.toml"), "cannot be read", id="no settings"),
         pytest.param(("DIGITS", "--config", "typo.toml"), "Did you mean 'epochs'?", id="typo in the settings"),
         pytest.param(("DIGITS", "--config", "broken.toml"), "no TOML", id="broken settings"),

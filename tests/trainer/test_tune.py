@@ -242,6 +242,25 @@ def test_a_trial_that_falls_behind_is_given_up_and_a_loss_that_explodes_ends_onl
     ]
 
 
+def test_a_draw_that_fits_nothing_is_given_up(killed: Path, tmp_path: Path) -> None:
+    toml = 'epochs = 1\ninput = "16x16"\n[search]\nmixup = [0.9, 0.0]\ncutmix = [0.9, 0.0]\n'
+    points = tried({"seed": 5}, tmp_path / "study", toml=toml, data=open_dataset(killed / "data"), trials=6)
+    given_up = [point for point in points if point.state == "pruned"]
+    assert 0 < len(given_up) < 6
+    assert all("mixup and cutmix are more than 1" in point.why for point in given_up)
+
+
+def test_a_trial_that_takes_the_process_down_is_given_up_in_the_end(tmp_path: Path) -> None:
+    from tinysight_trainer.study import count_start
+
+    for epochs in (0, 0, 0, 1, 1, 1):
+        count_start(tmp_path, epochs)
+    with pytest.raises(TrainError, match="killed 3 times"):
+        count_start(tmp_path, 1)
+    (tmp_path / "starts.json").write_bytes(b"[1")
+    count_start(tmp_path, 1)
+
+
 def test_the_command_answers_a_typo_before_it_loads_tensorflow(tinysight: Any, killed: Path, tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text("[search]\nlearning_rat = [0.1, 0.2]\n")
     for arguments, words in (

@@ -32,7 +32,9 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             words, kind = f"{words} One of: {', '.join(get_args(kind))}.", str
         if default not in {"", False}:
             words = f"{words} {default} by default."
-        option = typer.Option(f"--{name.replace('_', '-')}", help=words, rich_help_panel=group, show_default=False)
+        flag = name.replace("_", "-")
+        names = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+        option = typer.Option(names, help=words, rich_help_panel=group, show_default=False)
         flags.append(
             inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
@@ -213,7 +215,8 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Of the data set: train, calibration, test or all.")] = "test",
     report: Annotated[
-        Path | None, typer.Option(help="The page to write, with its figures as .json beside it.", show_default=False)
+        Path | None,
+        typer.Option(help="The page to write, with its figures as .figures.json beside it.", show_default=False),
     ] = None,
     scheme: Annotated[
         str | None, typer.Option(help="Of a bundle: int8 or float32. [default: the first]", show_default=False)
@@ -237,7 +240,9 @@ def evaluate(
     if scheme is not None and model.is_dir():
         raise ConfigError("A run has one model.", mend="Leave out --scheme, or give a bundle.")
     if report is not None and report.suffix.lower() != ".html":
-        raise ConfigError(f"{report} is no name of a page.", mend="Let it end in .html; its figures go into .json.")
+        raise ConfigError(f"{report} is no name of a page.", mend="Let it end in .html.")
+    if report is not None and not report.parent.is_dir():
+        raise ConfigError(f"There is no folder {report.parent}.", mend="Make it, or name another --report.")
     held = open_dataset(data) if data is not None else None
     with quiet_tensorflow():
         from tinysight_trainer.evaluate import evaluate as measure
@@ -252,7 +257,7 @@ def evaluate(
         task = bar.add_task("finding", total=len(examples))
         done = measure(subject, examples, root, progress=lambda count: bar.update(task, completed=count))
     if report is not None:
-        replace_file(report.with_suffix(".json"), evaluation_json(subject, done))
+        replace_file(report.with_suffix(".figures.json"), evaluation_json(subject, done))
         replace_file(report, evaluation_page(subject, done, root, notes=notes))
     figures = {name: value for name, value in done.figures.items() if value is not None}
     finish({"model": str(model), **figures, **({"report": str(report)} if report else {})}, as_json=as_json)

@@ -7,6 +7,7 @@ Sources: G. Hinton et al., arXiv 1503.02531; teachers answer for the very pictur
 et al., arXiv 2106.05237.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +18,8 @@ from msgspec.structs import replace
 from tinysight_contract.files import replace_file
 from tinysight_converters.run import MODEL, Example, Run
 from tinysight_trainer.config import Config
-from tinysight_trainer.data.dataset import Dataset
-from tinysight_trainer.fit import fit, save_model
+from tinysight_trainer.fit import Fitted, save_model
 from tinysight_trainer.loop import Progress
-from tinysight_trainer.pictures import Pictures
 from tinysight_trainer.scores import KerasModel, figures_of
 
 __all__ = ["COMPARED", "compare_models", "train_teachers"]
@@ -28,10 +27,13 @@ __all__ = ["COMPARED", "compare_models", "train_teachers"]
 COMPARED: Final = "combined.json"
 
 
-def train_teachers(
-    data: Dataset, config: Config, out: Path, pictures: tuple[Pictures, ...], *, progress: Progress
-) -> list[Any]:
+def train_teachers(fit_one: Callable[..., Fitted], config: Config, out: Path) -> list[Any]:
     """Train ``ensemble`` teachers, larger than the model and each with dice of its own; what is done is kept.
+
+    Args:
+        fit_one: `fit` with its data.
+        config: of the run.
+        out: the run folder.
 
     Returns:
         Keras models.
@@ -39,18 +41,18 @@ def train_teachers(
     plain = replace(config, ensemble=0, distill=False)
     teachers = []
     for number in range(1, config.ensemble + 1):
-        scale = min(config.scale * config.teacher_scale, 4.0)
+        scale = config.scale if config.model == "lite0" else min(config.scale * config.teacher_scale, 4.0)
         own = replace(plain, seed=(config.seed + 1000 * number) % 2**32, scale=scale)
-        teachers.append(_trained(data, own, out / f"teacher-{number}", pictures, progress))
+        teachers.append(_trained(fit_one, own, out / f"teacher-{number}"))
     if config.distill:
-        _trained(data, plain, out / "alone", pictures, progress)
+        _trained(fit_one, plain, out / "alone")
     return teachers
 
 
-def _trained(data: Dataset, config: Config, out: Path, pictures: tuple[Pictures, ...], progress: Progress) -> Any:  # noqa: ANN401 -- Keras has no types
+def _trained(fit_one: Callable[..., Fitted], config: Config, out: Path) -> Any:  # noqa: ANN401 -- Keras has no types
     if (out / MODEL).is_file():
         return keras.models.load_model(out / MODEL, compile=False, safe_mode=True)
-    fitted = fit(data, config, out, pictures, progress=progress, teachers=[], what=out.name)
+    fitted = fit_one(config, out, teachers=[], what=out.name)
     save_model(fitted.model, out)
     return fitted.model
 

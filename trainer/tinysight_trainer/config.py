@@ -36,13 +36,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: Annotated[
         Literal["small", "medium", "lite0"], _says("small, medium, or lite0: EfficientNet-Lite0 with ImageNet weights.")
     ] = "small"
-    input: Annotated[str, _says("WIDTHxHEIGHT of the model's input; by default 128x96, or 64x64 to classify.")] = ""
+    input: Annotated[
+        str,
+        _says("WIDTHxHEIGHT of the model's input; by default what suits it: small takes 128x96, or 64x64 to classify."),
+    ] = ""
     color: Annotated[Literal["RGB", "GRAY"], _says("What the model sees.")] = "RGB"
     scale: Annotated[float, _says("Multiplies the model's channels.", ge=0.25, le=4.0)] = 1.0
     freeze: Annotated[bool, _says("lite0: learn the head alone; quick, and right for very little data.")] = False
-    epochs: Annotated[int, _says("How often every picture is seen.", ge=1)] = 13
+    epochs: Annotated[int, _says("How often the pictures are gone through.", ge=1)] = 13
     batch: Annotated[int, _says("Pictures per step.", ge=1)] = 16
-    learning_rate: Annotated[float, _says("At its peak, after the warm-up.", ge=0.0, le=1.0)] = 2e-3
+    learning_rate: Annotated[float, _says("At its peak, after the warm-up; lite0 takes 5e-4.", ge=0.0, le=1.0)] = 2e-3
     weight_decay: Annotated[float, _says("Of AdamW.", ge=0.0, le=1.0)] = 1e-3
     warm_up: Annotated[float, _says("Share of all steps until the peak.", ge=0.0, le=0.5)] = 0.05
     ema: Annotated[
@@ -60,7 +63,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         False
     )
     teacher_scale: Annotated[
-        float, _says("The teachers' channels, times the model's.", "Teachers", ge=0.25, le=4.0)
+        float, _says("The teachers' channels, times the model's; lite0 comes in one size.", "Teachers", ge=0.25, le=4.0)
     ] = 1.5
     zoom: Annotated[float, _says("Larger or smaller by up to this share.", _LOOK, ge=0.0, le=0.9)] = 0.25
     stretch: Annotated[float, _says("Wider or higher by up to this share.", _LOOK, ge=0.0, le=0.9)] = 0.15
@@ -187,6 +190,12 @@ def _check_use(config: Config, source: str) -> None:
                 raise ConfigError(f"{source}: {name} is only to {task}.", mend="Leave it out.")
     if config.freeze and config.model != "lite0":
         raise ConfigError(f"{source}: only lite0 has something to freeze.", mend="Give --model lite0.")
+    if config.model == "lite0" and (config.scale, config.teacher_scale) != (plain.scale, plain.teacher_scale):
+        raise ConfigError(f"{source}: lite0 comes in one size.", mend="Leave out scale and teacher_scale.")
+    if config.teacher_scale != plain.teacher_scale and not config.ensemble:
+        raise ConfigError(f"{source}: teacher_scale needs teachers.", mend="Give --ensemble 3 or so, or leave it out.")
+    if config.mixup + config.cutmix > 1:
+        raise ConfigError(f"{source}: mixup and cutmix are more than 1 together.", mend="Lower one of them.")
 
 
 def to_toml(config: Config) -> bytes:

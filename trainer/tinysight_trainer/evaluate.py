@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import DataError
 from tinysight_contract.manifest import Manifest
-from tinysight_converters.metrics import above, best_threshold, calibration, coco_figures, confusion, hits
+from tinysight_converters.metrics import above, best_threshold, calibration, coco_figures, confusion, hits, in_crowd
 from tinysight_converters.proof import LOWEST_SCORE
 from tinysight_converters.run import MODEL, Example, Run, load_examples, load_run
 from tinysight_edge.decode import Detections, iou_matrix, make_decoder
@@ -66,7 +66,7 @@ class Evaluation:
         threshold: from which on a detection counts.
         found: per picture.
         examples: the pictures.
-        badness: per picture, the worst highest.
+        badness: per picture, the worst highest; above 0 where something is wrong.
     """
 
     figures: dict[str, float | None]
@@ -145,6 +145,8 @@ def examples_for(subject: Subject, data: Dataset | None, split: str) -> tuple[li
         )
     ids = [known[label] for label in data.labels]
     examples = [replace(each, class_ids=[ids[c] for c in each.class_ids]) for each in data.examples(items)]
+    if data.task == "classify" and (odd := [each for each in examples if len(each.class_ids) != 1]):
+        raise DataError(f"{odd[0].name} is of {len(odd[0].class_ids)} classes, not of one.", mend="Keep one of them.")
     notes = []
     if subject.manifest.provenance.dataset_digest != data.digest:
         notes.append("This is not the data set that the model was trained on, or it has changed since.")
@@ -190,11 +192,7 @@ def _classes(labels: Sequence[str], found: list[Detections], examples: list[Exam
         "macro_f1": float(np.mean([row["f1"] for row in rows if row["number"]])),
         "calibration_error": error,
     }
-    given = []
-    for each, example in zip(found, examples, strict=True):
-        mine = each.class_ids == example.class_ids[0]
-        given.append(float(each.scores[mine][0]) if mine.any() else 0.0)
-    return Evaluation(figures, rows, counts, bins, 0.0, found, examples, 1 - np.array(given))
+    return Evaluation(figures, rows, counts, bins, 0.0, found, examples, np.where(right, -scores, scores))
 
 
 def _boxes(labels: Sequence[str], found: list[Detections], examples: list[Example], threshold: float) -> Evaluation:
@@ -239,5 +237,5 @@ def _badness(found: Detections, example: Example, threshold: float) -> float:
     overlap = iou_matrix(kept.boxes_px, example.boxes_px)
     same = overlap * (kept.class_ids[:, None] == np.array(example.class_ids)[None])
     missed = float((~crowd & (same.max(0) < 0.5)).sum())
-    invented = float(kept.scores[(same.max(1) < 0.5) & ~(overlap[:, crowd] > 0.3).any(1)].sum())
+    invented = float(kept.scores[(same.max(1) < 0.5) & ~in_crowd(kept, example)].sum())
     return missed + invented

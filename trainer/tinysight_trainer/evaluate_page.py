@@ -50,9 +50,7 @@ def evaluation_json(subject: Subject, done: Evaluation) -> bytes:
         "figures": done.figures,
         "by_class": done.by_class,
         "confusion": done.counts.tolist(),
-        "worst": [
-            done.examples[at].name for at in np.argsort(-done.badness, kind="stable")[:WORST] if done.badness[at]
-        ],
+        "worst": [done.examples[at].name for at in _worst_first(done)[:WORST] if done.badness[at] > 0],
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
 
@@ -66,13 +64,13 @@ def evaluation_page(subject: Subject, done: Evaluation, root: Path, *, notes: Se
     labels = subject.manifest.labels
     detect = subject.manifest.task == "detect"
     named = [*labels, "nothing"] if detect else labels
-    order = np.argsort(-done.badness, kind="stable")
+    order = _worst_first(done)
     body = [
         _STYLE,
         f"<h1>{safe(subject.name)}</h1>",
         note(f"{subject.manifest.task}, {len(labels)} classes, evaluated on {len(done.examples)} pictures."),
         *(note(each) for each in notes),
-        note(f"A detection counts from a score of {done.threshold:.3f} on, which the test had no part in.")
+        note(f"A detection counts from a score of {done.threshold:.3f} on, tuned on calibration pictures.")
         if detect
         else "",
         cards(
@@ -99,7 +97,7 @@ def evaluation_page(subject: Subject, done: Evaluation, root: Path, *, notes: Se
             if detect
             else "First what it is, then what the model says."
         ),
-        _worst(subject, done, root, [int(at) for at in order[:WORST] if done.badness[at] > 0]),
+        _worst(subject, done, root, [at for at in order[:WORST] if done.badness[at] > 0]),
         "<h2>What it looked at</h2>",
         note(
             "Coloured is what the answer rests on: "
@@ -109,6 +107,10 @@ def evaluation_page(subject: Subject, done: Evaluation, root: Path, *, notes: Se
         _explained(subject, done, root, [*order[: EXPLAINED // 2], *order[::-1][: EXPLAINED // 2]]),
     ]
     return page(f"{subject.name}: evaluation", body)
+
+
+def _worst_first(done: Evaluation) -> list[int]:
+    return [int(at) for at in np.argsort(-done.badness, kind="stable")]
 
 
 def _compared(subject: Subject) -> str:
@@ -202,7 +204,7 @@ def _worst(subject: Subject, done: Evaluation, root: Path, chosen: Sequence[int]
 def _explained(subject: Subject, done: Evaluation, root: Path, chosen: Sequence[int]) -> str:
     gradients = GradientSaliency(subject.keras) if subject.keras is not None else None
     labels, made = subject.manifest.labels, []
-    for at in dict.fromkeys(int(at) for at in chosen):
+    for at in dict.fromkeys(chosen):
         example, found = done.examples[at], done.found[at]
         if not len(found):
             continue
@@ -212,9 +214,8 @@ def _explained(subject: Subject, done: Evaluation, root: Path, chosen: Sequence[
         class_id, cell = int(found.class_ids[0]), None
         if subject.manifest.task == "detect":
             x1, y1, x2, y2 = fit.to_model(found.boxes_px[:1])[0]
-            rows, columns = subject.raw(picture)["heatmap"].shape[:2]
-            row, column = ((y1 + y2) / 2 * rows / spec.height, (x1 + x2) / 2 * columns / spec.width)
-            cell = (int(np.clip(row, 0, rows - 1)), int(np.clip(column, 0, columns - 1)))
+            heat = subject.raw(picture)["heatmap"][..., class_id]
+            cell = _strongest(heat, (y1 + y2) / 2 / spec.height, (x1 + x2) / 2 / spec.width)
         if gradients is not None:
             saliency = gradients.of(picture, class_id, cell)
         else:
@@ -228,6 +229,16 @@ def _explained(subject: Subject, done: Evaluation, root: Path, chosen: Sequence[
                 cv2.rectangle(tile, tuple(corners[:2]), tuple(corners[2:]), (255, 255, 255), 1)
         made.append(_figure(tiles, example.name, f"{labels[class_id]} ({float(found.scores[0]):.0%})"))
     return grid(made, least_rem=17)
+
+
+def _strongest(heat: NDArray[np.float32], y: float, x: float) -> tuple[int, int]:
+    """The cell that answered: a box cut off at the edge has its centre in another one, but not far away."""
+    rows, columns = heat.shape
+    row, column = (int(np.clip(at * side, 0, side - 1)) for at, side in ((y, rows), (x, columns)))
+    top, left = max(row - 1, 0), max(column - 1, 0)
+    near = heat[top : row + 2, left : column + 2]
+    at = np.unravel_index(int(near.argmax()), near.shape)
+    return top + int(at[0]), left + int(at[1])
 
 
 def _score(subject: Subject, picture: NDArray[np.uint8], class_id: int, cell: tuple[int, int] | None) -> float:

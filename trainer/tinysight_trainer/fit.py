@@ -14,6 +14,7 @@ import tensorflow as tf
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from tinysight_contract.errors import TrainError
 from tinysight_contract.files import replace_file
 from tinysight_converters.run import MODEL
 from tinysight_trainer.config import Config
@@ -54,8 +55,9 @@ def fit(
     data: Dataset,
     config: Config,
     out: Path,
-    pictures: tuple[Pictures, ...],
     *,
+    pictures: tuple[Pictures, ...],
+    digest: str,
     progress: Progress,
     teachers: list[Any],
     what: str = "training",
@@ -63,17 +65,25 @@ def fit(
     """Train one model in a folder, or go on where its checkpoint ends.
 
     Args:
-        data: gives labels and digest.
+        data: gives the labels.
         config: every setting.
         out: gets checkpoint, history, curves and TensorBoard's log.
         pictures: to learn from, and to measure with.
+        digest: of the pictures, `Sides.digest`.
         progress: is told how it goes.
         teachers: trained models whose answers are learned too.
         what: is trained, for the progress.
+
+    Raises:
+        TrainError: the loss is no longer finite, or the memory is too small.
+        DataError: an image is missing, broken or changed.
+        OSError: the disk is full; the last checkpoint is still there.
     """
     begun_s = time.monotonic()
     learned, held = pictures
-    strategy = tf.distribute.MirroredStrategy() if len(tf.config.list_physical_devices("GPU")) > 1 else None
+    devices = len(tf.config.list_physical_devices("GPU"))
+    shared = 1 < devices <= min(config.batch, len(learned))
+    strategy = tf.distribute.MirroredStrategy() if shared else None
     grid = None
     if config.task == "detect":
         grid = Grid(config.height // STRIDE, config.width // STRIDE, len(data.labels), STRIDE)
@@ -97,26 +107,45 @@ def fit(
         what=what, steps=loop.steps, done=done * loop.steps_per_epoch, pictures=min(config.batch, len(learned))
     )
     if not done:
-        loop.save(out, 0, [], data.digest)
+        loop.save(out, 0, [], digest)
     with tf.Graph().as_default():  # TF 2's own writer needs TensorBoard to be installed, to write as well as to look
         log = tf.compat.v1.summary.FileWriter(str(out / "tensorboard"))
-    for epoch in range(done, config.epochs):
-        if history and loop.ends(history):
-            break
-        row = {"epoch": float(epoch + 1), **loop.epoch(learned, epoch, progress)}
-        row |= loop.evaluate(held)
-        row["seconds"] = spent_s + time.monotonic() - begun_s
-        history.append(row)
-        loop.ends(history)
-        loop.save(out, epoch + 1, history, data.digest)
-        _write_history(out, history)
-        values = [tf.compat.v1.Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
-        log.add_summary(tf.compat.v1.Summary(value=values), epoch + 1)
-        progress.epoch(row)
-    log.close()
+    try:
+        for epoch in range(done, config.epochs):
+            if history and loop.ends(history):
+                break
+            row = {"epoch": float(epoch + 1), **loop.epoch(learned, epoch, progress)}
+            row |= loop.evaluate(held)
+            row["seconds"] = spent_s + time.monotonic() - begun_s
+            history.append(row)
+            loop.ends(history)
+            values = [tf.compat.v1.Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+            log.add_summary(tf.compat.v1.Summary(value=values), epoch + 1)
+            log.flush()
+            loop.save(out, epoch + 1, history, digest)
+            _write_history(out, history)
+            progress.epoch(row)
+    except tf.errors.ResourceExhaustedError as error:
+        raise TrainError("The training needs more memory than there is.", mend="Lower --batch or --input.") from error
+    finally:
+        log.close()
     _write_history(out, history)
     draw_curves(history, out / "curves.png", title=f"{what}: {data.root.name}")
-    return Fitted(model=loop.finish(), history=history)
+    return Fitted(model=_in_float32(loop.finish(), config, len(data.labels)), history=history)
+
+
+def _in_float32(model: Any, config: Config, labels: int) -> Any:  # noqa: ANN401 -- Keras has no types
+    """The same weights in a model that the converters take; they know no mixed precision."""
+    policy = keras.mixed_precision.global_policy()
+    if policy.name == "float32":
+        return model
+    keras.mixed_precision.set_global_policy("float32")
+    try:
+        plain = build_model(config, labels)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    plain.set_weights(model.get_weights())
+    return plain
 
 
 def _class_weights(pictures: Pictures, labels: int) -> NDArray[np.float32]:
@@ -128,9 +157,11 @@ def _class_weights(pictures: Pictures, labels: int) -> NDArray[np.float32]:
 def save_model(model: Any, out: Path) -> None:  # noqa: ANN401 -- Keras has no types
     """Write ``model.keras`` in one step."""
     part = out / ".part.keras"
-    model.save(part)
-    replace_file(out / MODEL, part.read_bytes())
-    part.unlink()
+    try:
+        model.save(part)
+        replace_file(out / MODEL, part.read_bytes())
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write_history(out: Path, history: list[Row]) -> None:

@@ -136,7 +136,7 @@ class Loop:
             DataError: an image is missing, broken or changed.
         """
         sums: Row = {}
-        turn = epoch < TURN_SHARE * self.config.epochs
+        turn = epoch < min(TURN_SHARE * self.config.epochs, self.config.epochs - 1)
         made = batches(pictures, self.grid, self.labels, self.config, epoch=epoch, turn=turn)
         for number, (images, truth) in enumerate(made):
             losses = {name: float(value) for name, value in self._step(*self._shared(images, truth)).items()}
@@ -203,6 +203,7 @@ class Loop:
         arrays = {f"v{number}": np.asarray(variable) for number, variable in enumerate(self._state())}
         about: dict[str, Any] = {"version": __version__, "epoch": epoch, "history": history, "digest": digest}
         about["config"] = msgspec.to_builtins(self.config)
+        about["precision"] = keras.mixed_precision.global_policy().name
         if self.best is not None:
             about["best"] = self.best[0]
             arrays |= {f"b{number}": array for number, array in enumerate(self.best[1])}
@@ -211,13 +212,28 @@ class Loop:
         replace_file(out / CHECKPOINT, buffer.getvalue())
 
     def restore(self, out: Path) -> tuple[int, list[Row]]:
-        """Take all state back; how many epochs are done, and their figures."""
+        """Take all state back; how many epochs are done, and their figures.
+
+        Raises:
+            TrainError: the checkpoint is damaged, or of a machine that trains in another precision.
+        """
         held = read_checkpoint(out)
         about = msgspec.json.decode(held["about"].tobytes())
-        for number, variable in enumerate(self._state()):
-            variable.assign(held[f"v{number}"])
-        if "best" in about:
-            self.best = about["best"], [held[f"b{number}"] for number in range(len(self.kept.get_weights()))]
+        precision = keras.mixed_precision.global_policy().name
+        if about.get("precision") != precision:
+            raise TrainError(
+                f"{out} was begun in {about.get('precision')}, here it would go on in {precision}.",
+                mend="Go on where it began (a GPU trains in another precision than a CPU), or begin in another --out.",
+            )
+        try:
+            for number, variable in enumerate(self._state()):
+                variable.assign(held[f"v{number}"])
+            if "best" in about:
+                self.best = about["best"], [held[f"b{number}"] for number in range(len(self.kept.get_weights()))]
+        except (KeyError, ValueError) as error:
+            raise TrainError(
+                f"{out / CHECKPOINT} does not fit the model.", mend="Begin anew in another --out."
+            ) from error
         return int(about["epoch"]), list(about["history"])
 
 

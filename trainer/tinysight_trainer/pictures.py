@@ -28,6 +28,7 @@ __all__ = ["KEEP_BYTES", "Pictures", "batches", "load_pictures", "order_of", "st
 
 KEEP_BYTES: Final = 2 << 30
 AHEAD: Final = 4
+MEASURE_BATCH: Final = 32  # whatever the batch of the training, so that losses can be compared
 
 Bytes = NDArray[np.uint8]
 
@@ -123,7 +124,7 @@ def batches(
         DataError: an image is missing, broken or changed.
     """
     order = order_of(pictures, config, epoch)
-    size = min(config.batch, len(order))
+    size = min(config.batch if epoch is not None else MEASURE_BATCH, len(order))
     count = -(-len(order) // size) if epoch is None else steps_of(pictures, config.batch)
     failed: list[TinySightError] = []
 

@@ -54,7 +54,8 @@ class GradientSaliency:
         gradient = tape.gradient(target, features)
         weights = tf.reduce_mean(gradient, (1, 2), keepdims=True) if self._classify else gradient
         cam = tf.nn.relu(tf.reduce_sum(weights * features, -1))[0]
-        spread = np.asarray(cam) if self._classify else cv2.GaussianBlur(np.asarray(cam), (0, 0), SPREAD)
+        sharp = np.asarray(tf.cast(cam, tf.float32))
+        spread = sharp if self._classify else cv2.GaussianBlur(sharp, (0, 0), SPREAD)
         return _unit(np.asarray(spread), image.shape[1], image.shape[2])
 
 

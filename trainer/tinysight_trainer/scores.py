@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from tinysight_contract import manifest as mf
@@ -31,7 +32,8 @@ class KerasModel:
     """
 
     def __init__(self, run: Run, models: list[Any]) -> None:
-        self.run, self.models = run, models
+        self.run = run
+        self._models = [_compiled(model) for model in models]
         self.manifest = draft_manifest(run, name="model", version="0.0.0", release=0)
         shapes = {name: [1, *tensor.shape[1:]] for name, tensor in models[0].output.items()}
         outputs = [
@@ -63,7 +65,7 @@ class KerasModel:
     def answer(self, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Mean outputs of the models for (n, height, width, channels), by name."""
         images = pictures.astype(np.float32)
-        answers = [model(images, training=False) for model in self.models]
+        answers = [model(images) for model in self._models]
         return {name: np.mean([np.asarray(each[name]) for each in answers], 0) for name in answers[0]}
 
     def find(self, image: NDArray[np.uint8]) -> Detections:
@@ -86,6 +88,10 @@ class KerasModel:
                 single = {name: values[number : number + 1] for name, values in answers.items()}
                 found.append(self._decode(single).in_frame(fit))
         return found
+
+
+def _compiled(model: Any) -> Any:  # noqa: ANN401 -- Keras has no types
+    return tf.function(lambda images: model(images, training=False), reduce_retracing=True)
 
 
 _ROLES: dict[str, Any] = {"heatmap": "heatmap", "box": "box", "scores": "scores"}

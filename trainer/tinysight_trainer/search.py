@@ -31,7 +31,7 @@ MAX_CHOICES: Final = 64
 # Each trial trains one model; teachers would make it several, and belong to the training with what was found.
 NOT_HERE: Final = ("ensemble", "distill", "teacher_scale")
 # Whether one of these is possible depends on the others.
-LINKED: Final = ("model", "input", "color")
+LINKED: Final = ("model", "input", "color", "freeze", "scale")
 UNITS_S: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 NUMBER: Final = "Write { low = 1e-4, high = 1e-2, log = true }, or a list of values."
 

@@ -4,6 +4,7 @@ In: a folder and what is to be searched.  Out: the same study again, or why it i
 any moment, leaves a folder that can be gone on with.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +23,13 @@ from tinysight_trainer.int8 import Cost
 from tinysight_trainer.search import Space
 from tinysight_trainer.train import SETTINGS
 
-__all__ = ["NAME", "Held", "begin_trial", "open_journal", "open_study", "taken"]
+__all__ = ["NAME", "STARTS", "Held", "begin_trial", "count_start", "open_journal", "open_study", "taken"]
 
 STUDY: Final = "study.json"
 JOURNAL: Final = "journal.log"
 NAME: Final = "tune"  # of the only study in the journal
+STARTS: Final = "starts.json"
+MAX_STARTS: Final = 3
 
 
 class Held(Struct, kw_only=True):
@@ -123,6 +126,22 @@ def begin_trial(folder: Path, config: Config) -> None:
         raise TrainError(f"{folder} is of another trial.", mend="Move it away, or begin in another --out.")
     folder.mkdir(exist_ok=True)
     replace_file(settings, to_toml(config))
+
+
+def count_start(folder: Path, epochs: int) -> None:
+    """Count how often a trial was begun since its last epoch; one that takes the process down must not do so for ever.
+
+    Raises:
+        TrainError: it was too often.
+    """
+    path, begun = folder / STARTS, (epochs, 0)
+    if path.is_file():
+        with contextlib.suppress(msgspec.MsgspecError):
+            begun = msgspec.json.decode(path.read_bytes(), type=tuple[int, int])
+    starts = begun[1] + 1 if begun[0] == epochs else 1
+    if starts > MAX_STARTS:
+        raise TrainError(f"It was killed {MAX_STARTS} times without an epoch more.", mend="Free memory.")
+    replace_file(path, msgspec.json.encode((epochs, starts)))
 
 
 def _used(folder: Path) -> bool:

@@ -5,8 +5,11 @@ into ``checkpoint.npz`` in one step; ``resume`` goes on from there with the same
 where an undisturbed one does. With ``ensemble`` the teachers are trained first, each in a folder of its own.
 """
 
+import hashlib
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +19,7 @@ import numpy as np
 
 from tinysight_contract import __version__
 from tinysight_contract.errors import DataError, TrainError
-from tinysight_contract.files import replace_file
+from tinysight_contract.files import locked, replace_file
 from tinysight_contract.manifest import Input
 from tinysight_converters.run import EXAMPLES, Example, Examples, Run, save_run
 from tinysight_trainer.combine import compare_models, train_teachers
@@ -44,6 +47,13 @@ class Sides(msgspec.Struct, frozen=True, kw_only=True):
     learning: list[Example]
     validation: list[Example]
     examples: Examples
+    data: str
+
+    @property
+    def digest(self) -> str:
+        """Of the data set and of who is on which side; sessions decide about that, and the data set's own has none."""
+        sides = [[each.sha256 for each in side] for side in (self.learning, self.validation)]
+        return hashlib.sha256(msgspec.json.encode([self.data, *sides])).hexdigest()
 
 
 def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: Progress) -> Run:
@@ -63,19 +73,26 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
     """
     for note in check_ready(data):
         progress.say(note)
-    _check_folder(out, config, data, resume=resume)
-    prepare(config)
     sides = sides_of(data)
+    _check_folder(out, config, sides, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
+    busy = TrainError(f"Another training is at work in {out}.", mend="Wait for it, or name another --out.")
+    with locked(out, busy):
+        return _train(data, sides, config, out, progress)
+
+
+def _train(data: Dataset, sides: Sides, config: Config, out: Path, progress: Progress) -> Run:
+    prepare(config)
     replace_file(out / SETTINGS, to_toml(config))
     replace_file(out / EXAMPLES, msgspec.json.encode(sides.examples))
     spec = Input(height=config.height, width=config.width, color=config.color)
     progress.say(f"Reading {len(sides.learning)} pictures to learn from, {len(sides.validation)} to measure")
     pictures = tuple(load_pictures(side, data.root, spec) for side in (sides.learning, sides.validation))
+    fit_one = partial(fit, data, pictures=pictures, digest=sides.digest, progress=progress)
     teachers: list[Any] = []
     if config.ensemble:
-        teachers = train_teachers(data, config, out, pictures, progress=progress)
-    fitted = fit(data, config, out, pictures, progress=progress, teachers=teachers if config.distill else [])
+        teachers = train_teachers(fit_one, config, out)
+    fitted = fit_one(config, out, teachers=teachers if config.distill else [])
     figures = training_figures(fitted, config, len(pictures[0]))
     run = describe(data, config, spec, figures)
     save_model(fitted.model, out)
@@ -85,7 +102,7 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
     return run
 
 
-def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> None:
+def _check_folder(out: Path, config: Config, sides: Sides, *, resume: bool) -> None:
     """Refuse to overwrite a run, and to go on with other settings or data than it began with."""
     if not resume:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -105,7 +122,7 @@ def _check_folder(out: Path, config: Config, data: Dataset, *, resume: bool) -> 
             raise TrainError(
                 f"{folder} was begun by TinySight {about['version']}.", mend="Begin anew in another --out."
             )
-        if about["digest"] != data.digest:
+        if about["digest"] != sides.digest:
             raise TrainError(
                 f"{out} began with other settings or another data set.",
                 mend="Give the same ones, or begin in another --out.",
@@ -130,28 +147,51 @@ def sides_of(data: Dataset) -> Sides:
     learning, validation = ordered(train), ordered(held)
     chosen = [validation[i] for i in np.random.default_rng(0).permutation(len(validation))[:MAX_CALIBRATION]]
     examples = Examples(calibration=chosen, test=ordered(data.of("test")))
-    return Sides(learning=learning, validation=validation, examples=examples)
+    return Sides(learning=learning, validation=validation, examples=examples, data=data.digest)
 
 
 def _set_aside(train: tuple[Item, ...]) -> tuple[Item, ...]:
     """Some of the training pictures: whole sessions when there are several, and never a file that is left as well.
 
+    Every class keeps a picture to be learned from.
+
     Raises:
-        DataError: there is one picture only.
+        DataError: none can be spared.
     """
-    sessions = {item.session or item.sha256 for item in train}
-    by = {item: (item.session or item.sha256) if len(sessions) >= MIN_SESSIONS else item.sha256 for item in train}
-    groups = sorted(set(by.values()))
-    if len(groups) < 2:
-        raise DataError("There is one picture to train on.", mend="Add others.")
-    count = max(int(len(train) * VALIDATION_SHARE), min(MIN_VALIDATION, len(train) // 5), 1)
-    sizes, chosen = Counter(by.values()), set[str]()
-    for at in np.random.default_rng(0).permutation(len(groups))[:-1]:
-        if sum(sizes[group] for group in chosen) >= count:
-            break
-        chosen.add(groups[at])
-    taken = {item.sha256 for item in train if by[item] in chosen}
+    sessions = {item: item.session or item.sha256 for item in train}
+    files = {item: item.sha256 for item in train}
+    taken = _spared(sessions) if len(set(sessions.values())) >= MIN_SESSIONS else set[str]()
+    taken = taken or _spared(files)
+    if not taken:
+        raise DataError("No class has a picture to spare for measuring.", mend="Add a second picture to a class.")
     return tuple(item for item in train if item.sha256 in taken)
+
+
+def _spared(groups: dict[Item, str]) -> set[str]:
+    """Digests of the files in some groups, the classes of which are in others as well."""
+    count = max(int(len(groups) * VALIDATION_SHARE), min(MIN_VALIDATION, len(groups) // 5), 1)
+    members: dict[str, set[str]] = {}
+    copies: dict[str, list[Item]] = {}
+    for item, group in groups.items():
+        members.setdefault(group, set()).add(item.sha256)
+        copies.setdefault(item.sha256, []).append(item)
+    left, taken, spared = _shown(groups), set[str](), 0
+    names = sorted(members)
+    for at in np.random.default_rng(0).permutation(len(names)):
+        if spared >= count:
+            break
+        files = members[names[at]] - taken
+        mine = [item for file in files for item in copies[file]]
+        shown = _shown(mine)
+        if len(mine) < len(groups) - spared and all(number < left[label] for label, number in shown.items()):
+            left -= shown
+            spared += len(mine)
+            taken |= files
+    return taken
+
+
+def _shown(items: Iterable[Item]) -> Counter[str]:
+    return Counter(shown.label for item in items for shown in item.shown if not shown.crowd)
 
 
 def training_figures(fitted: Fitted, config: Config, images: int) -> Row:

@@ -26,10 +26,9 @@ import keras
 import msgspec
 import numpy as np
 import optuna
-import tensorflow as tf
 from msgspec.structs import replace
 
-from tinysight_contract.errors import ConversionError, TrainError
+from tinysight_contract.errors import ConfigError, ConversionError, TrainError
 from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import Input
 from tinysight_converters.run import EXAMPLES, Run, save_run
@@ -42,7 +41,7 @@ from tinysight_trainer.int8 import Cost, Int8Model
 from tinysight_trainer.loop import CHECKPOINT, Progress, Row
 from tinysight_trainer.pictures import Pictures, load_pictures
 from tinysight_trainer.search import Space, draw, plain
-from tinysight_trainer.study import NAME, begin_trial, open_journal, open_study, taken
+from tinysight_trainer.study import NAME, STARTS, begin_trial, count_start, open_journal, open_study, taken
 from tinysight_trainer.train import describe, sides_of, training_figures
 from tinysight_trainer.trials import Point, best_of, comparable, csv_of, falls_behind, with_front
 
@@ -83,7 +82,7 @@ def tune(
 
     Raises:
         TrainError: the folder holds something else or is in use, or not one trial finished.
-        ConfigError: drawn settings do not fit each other.
+        ConfigError: the fixed settings do not fit the data set.
         DataError: the data set cannot be trained on, or an image is broken or has changed.
         OSError: the disk is full; the study goes on when called again.
     """
@@ -180,19 +179,15 @@ class _Study:
     def _tried(self, trial: Any, points: list[Point]) -> Point:  # noqa: ANN401 -- see above
         """Train, convert and measure one trial, and tell Optuna."""
         drawn = draw(self.space, trial)
-        config = make_config({**self.fixed, **drawn}, task=self.task, source=f"trial {trial.number}")
         folder = self.out / f"trial-{trial.number:04d}"
-        begin_trial(folder, config)
         accuracy, cost, why = 0.0, None, ""
         try:
-            run = self._trained(config, folder, trial.number, points)
-            accuracy, cost = self._measured(config, run, folder)
-        except optuna.TrialPruned:
-            why = "its loss fell behind"
-        except (TrainError, ConversionError) as error:
-            why = error.what.rstrip(".")
-        except tf.errors.ResourceExhaustedError:
-            why = "it needs more memory than there is"
+            config = make_config({**self.fixed, **drawn}, task=self.task, source=f"trial {trial.number}")
+        except ConfigError as error:
+            config, why = replace(self.usual, **drawn), error.what
+        begin_trial(folder, config)
+        if not why:
+            accuracy, cost, why = self._outcome(config, folder, trial.number, points)
         history = _history(folder)
         point = Point(
             number=trial.number,
@@ -201,7 +196,7 @@ class _Study:
             drawn=tuple(sorted(drawn)),
             losses=tuple(row["val_loss"] for row in history),
             seconds=history[-1]["seconds"] if history else 0.0,
-            why=why,
+            why=why.rstrip("."),
         )
         if cost is not None:
             point = replace(point, accuracy=accuracy, int8_ms=cost.int8_ms, int8_kib=cost.int8_kib)
@@ -210,8 +205,25 @@ class _Study:
             self.study.tell(trial, [accuracy, cost.int8_ms, cost.int8_kib])
         else:
             self.study.tell(trial, state=State.PRUNED)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        for name in (CHECKPOINT, STARTS):
+            (folder / name).unlink(missing_ok=True)
         return point
+
+    def _outcome(
+        self, config: Config, folder: Path, number: int, points: list[Point]
+    ) -> tuple[float, Cost | None, str]:
+        """Accuracy and cost; or no cost, and why the trial was given up."""
+        try:
+            count_start(folder, len(_history(folder)))
+            run = self._trained(config, folder, number, points)
+            return *self._measured(config, run, folder), ""
+        except optuna.TrialPruned:
+            return 0.0, None, "its loss fell behind"
+        except (ConversionError, TrainError) as error:
+            return 0.0, None, error.what
+        except KeyboardInterrupt:
+            (folder / STARTS).unlink(missing_ok=True)  # who ends it by hand is not at fault
+            raise
 
     def _trained(self, config: Config, folder: Path, number: int, points: list[Point]) -> Run:
         """Make the trial's folder a run folder, going on from its checkpoint if there is one."""
@@ -224,7 +236,16 @@ class _Study:
         prepare(config)
         spec = Input(height=config.height, width=config.width, color=config.color)
         watch = _Watch(self.progress, behind)
-        fitted = fit(self.data, config, folder, self._fitted(spec), progress=watch, teachers=[], what=f"trial {number}")
+        fitted = fit(
+            self.data,
+            config,
+            folder,
+            pictures=self._fitted(spec),
+            digest=self.sides.digest,
+            progress=watch,
+            teachers=[],
+            what=f"trial {number}",
+        )
         run = describe(self.data, config, spec, training_figures(fitted, config, len(self.sides.learning)))
         replace_file(folder / EXAMPLES, msgspec.json.encode(self.sides.examples))
         save_model(fitted.model, folder)
