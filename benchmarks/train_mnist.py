@@ -1,7 +1,7 @@
 """Train a small classifier on all of MNIST, quantize it, and measure both on the 10,000 test pictures.
 
     python benchmarks/train_mnist.py --data mnist.npz             about 5 minutes on 2 cores
-    python benchmarks/train_mnist.py --data mnist.npz --distill   with two teachers, about half an hour
+    python benchmarks/train_mnist.py --data mnist.npz --distill   with two teachers, about 40 minutes
 
 The same commands that a user types. Prints one JSON line last.
 """
