@@ -66,7 +66,7 @@ def main() -> None:
     held = [json.loads(Path(name).read_text(encoding="utf-8").splitlines()[-1]) for name in sys.argv[1:]]
     where = sorted({each["where"] for each in held if "where" in each})
     block = "| training and data | |\n|---|---|\n" + "\n".join(rows(held))
-    block += f"\n\n{'; '.join(where)}; scripts in [benchmarks/](benchmarks/README.md)."
+    block += f"\n\n{'; '.join(where)}, shared with other work; scripts in [benchmarks/](benchmarks/README.md)."
     README.write_text(put(README.read_text(encoding="utf-8"), "training", block), encoding="utf-8")
     print(json.dumps({"rows": len(rows(held))}))
 
