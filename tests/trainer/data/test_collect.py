@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tinysight_contract.errors import CameraError, DataError
+from tinysight_contract.files import sha256_of
 from tinysight_trainer.data.collect import PENDING, Motion, collect
 from tinysight_trainer.data.dataset import IMAGES, open_dataset
 
@@ -64,11 +65,12 @@ def test_nothing_that_stands_still_is_kept_when_motion_is_wanted(tmp_path: Path)
 
 def test_a_second_session_is_added_to_the_first(tmp_path: Path) -> None:
     first, _ = collect(Scripted([1, 2, 3]), tmp_path / "d", every_s=0.0, motion=False, most=9)
-    time.sleep(1.1)  # a session's name holds the second
     second, _ = collect(Scripted([4, 5]), tmp_path / "d", every_s=0.0, motion=False, most=9)
-    assert len(second.items) == 5
-    assert len({item.session for item in second.items}) == 2
-    assert set(first.items) < set(second.items)
+    third, _ = collect(Scripted([6]), tmp_path / "d", every_s=0.0, motion=False, most=9)
+    assert len(third.items) == 6
+    assert len({item.session for item in third.items}) == 3  # though they were begun within a second
+    assert set(first.items) < set(second.items) < set(third.items)
+    assert all(sha256_of(third.path(item)) == item.sha256 for item in third.items)
 
 
 def test_a_camera_that_breaks_loses_nothing_that_was_kept(tmp_path: Path) -> None:
@@ -85,7 +87,6 @@ def test_a_first_collection_killed_while_it_was_taken_in_is_taken_in_by_the_next
         (pending / path.name).write_bytes(path.read_bytes())
     (tmp_path / "d" / "dataset.json").unlink()
     (tmp_path / "d" / "annotations.json").unlink()
-    time.sleep(1.1)  # a session's name holds the second
     data, _ = collect(Scripted([7]), tmp_path / "d", every_s=0.0, motion=False, most=9)
     assert len(data.items) == 4
 

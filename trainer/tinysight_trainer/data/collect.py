@@ -5,6 +5,7 @@ pace or when something moves; what looks like one that is kept already is droppe
 in a folder of its session; a collection that was killed is taken into the data set by the next one.
 """
 
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,8 +106,7 @@ def _collect(
     stop: Callable[[], bool],
     progress: Callable[[Collected], None],
 ) -> tuple[Dataset, Collected]:
-    name = "".join(c if c.isalnum() else "-" for c in source.name).strip("-").lower() or "camera"
-    done = Collected(f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}")
+    done = Collected(_session(source.name, out))
     folder = out / PENDING / done.session
     folder.mkdir(parents=True)
     watcher, kept, last_s = Motion(), list[Look](), -np.inf
@@ -128,6 +128,14 @@ def _collect(
     finally:
         data = _take_in(out)
     return data, done
+
+
+def _session(camera: str, out: Path) -> str:
+    """A name that no session has, be it taken in or left by a kill within the same second."""
+    name = "".join(c if c.isalnum() else "-" for c in camera).strip("-").lower() or "camera"
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{name}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(each for each in names if not any((out / folder / each).exists() for folder in (PENDING, IMAGES)))
 
 
 def _known(look: Look, kept: list[Look]) -> bool:
