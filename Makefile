@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := edge converters trainer deploy
+ARGS ?= -n 2 --dist loadfile
 
 .PHONY: help demo test check unit schemas lock broker clean
 

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """In CI a skipped test is a failure: CI installs what the tests need."""
     reporter = session.config.pluginmanager.getplugin("terminalreporter")
-    if os.environ.get("TINYSIGHT_NO_SKIPS") and exitstatus == 0 and reporter.stats.get("skipped"):
+    if reporter and os.environ.get("TINYSIGHT_NO_SKIPS") and exitstatus == 0 and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter.write_line("Skipped tests fail this run (TINYSIGHT_NO_SKIPS is set).", red=True)
 

@@ -242,12 +242,24 @@ def test_a_trial_that_falls_behind_is_given_up_and_a_loss_that_explodes_ends_onl
     ]
 
 
-def test_a_draw_that_fits_nothing_is_given_up(killed: Path, tmp_path: Path) -> None:
+def test_a_draw_that_fits_nothing_is_given_up_and_the_study_goes_on(
+    killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tinysight_trainer import tune as module
+
+    def fit(*_args: Any, **_more: Any) -> Any:
+        raise TrainError("It began.", mend="")
+
+    monkeypatch.setattr(module, "fit", fit)
     toml = 'epochs = 1\ninput = "16x16"\n[search]\nmixup = [0.9, 0.0]\ncutmix = [0.9, 0.0]\n'
-    points = tried({"seed": 5}, tmp_path / "study", toml=toml, data=open_dataset(killed / "data"), trials=6)
-    given_up = [point for point in points if point.state == "pruned"]
-    assert 0 < len(given_up) < 6
-    assert all("mixup and cutmix are more than 1" in point.why for point in given_up)
+    with pytest.raises(TrainError, match="Not one trial finished"):
+        tried({}, tmp_path / "study", toml=toml, data=open_dataset(killed / "data"), trials=9)
+    for row in rows(tmp_path / "study"):
+        fits = float(row["mixup"]) + float(row["cutmix"]) <= 1
+        assert row["why"] == (
+            "It began" if fits else f"trial {row['trial']}: mixup and cutmix are more than 1 together"
+        )
+    assert len({row["why"][:3] for row in rows(tmp_path / "study")}) == 2
 
 
 def test_a_trial_that_takes_the_process_down_is_given_up_in_the_end(tmp_path: Path) -> None:
