@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := edge converters trainer deploy
-ARGS ?= -n 2 --dist loadfile
+ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test check unit schemas lock broker clean
 
