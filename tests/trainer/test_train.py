@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 
 from tinysight_contract.errors import DataError, TrainError
-from tinysight_contract.manifest import Input
-from tinysight_converters.run import load_examples, load_run
+from tinysight_converters.run import load_run
 from tinysight_trainer.config import Config, make_config, read_toml
 from tinysight_trainer.data.dataset import IMAGES, Dataset, open_dataset
-from tinysight_trainer.targets import Grid
 
 SMALL = (
     "--epochs",
@@ -81,14 +79,6 @@ def test_tensorboard_can_read_the_log(world: Path) -> None:
     assert {("loss", 1), ("val_loss", 2)} <= told_tensorboard(world / "detector")
 
 
-def test_the_test_pictures_are_none_that_were_learned_from(world: Path) -> None:
-    for run, name in (("detector", "belt"), ("classifier", "digits")):
-        examples, data = load_examples(world / run), open_dataset(world / name)
-        learned = {item.sha256 for item in data.of("train")}
-        assert examples.test
-        assert not learned & {each.sha256 for each in examples.test}
-
-
 def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), *SMALL]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
@@ -110,58 +100,6 @@ def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, t
     one, two = (saved_weights(tmp_path / run / "model.keras") for run in ("whole", "killed"))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert {step for _, step in told_tensorboard(tmp_path / "killed")} >= {1, 2, 3}
-
-
-def test_without_a_calibration_split_whole_sessions_and_no_copies_are_set_aside(tmp_path: Path) -> None:
-    from tinysight_trainer.data.dataset import Dataset
-    from tinysight_trainer.data.item import Item, Shown
-    from tinysight_trainer.train import sides_of
-
-    def item(number: int, split: Any, session: str | None) -> Item:
-        label = Shown(label="ab"[number % 4 // 2])
-        name = f"{split}{number}.png"
-        return Item(
-            name=name, sha256=f"{number // 2:064x}", width=9, height=9, split=split, session=session, shown=(label,)
-        )
-
-    for sessions in (None, 20):
-        items = [item(n, "train", None if sessions is None else f"s{n % sessions}") for n in range(200)]
-        tested = [item(n, "test", None) for n in range(1000, 1010)]
-        sides = sides_of(Dataset(tmp_path, (*items, *tested), "classify"))
-        held, learned = ({each.sha256 for each in side} for side in (sides.validation, sides.learning))
-        assert not held & learned
-        assert 40 <= len(sides.validation) <= 80
-        assert len(sides.validation) + len(sides.learning) == 200
-
-
-def test_what_is_set_aside_leaves_every_class_something_to_learn(tmp_path: Path) -> None:
-    from tinysight_trainer.data.dataset import Dataset
-    from tinysight_trainer.data.item import Item, Shown
-    from tinysight_trainer.train import sides_of
-
-    def item(number: int, label: str, session: str | None = None, split: Any = "train") -> Item:
-        return Item(
-            name=f"{number}.png",
-            sha256=f"{number:064x}",
-            width=9,
-            height=9,
-            split=split,
-            session=session,
-            shown=(Shown(label=label),),
-        )
-
-    def classes(items: list[Item]) -> tuple[set[int], int]:
-        sides = sides_of(Dataset(tmp_path, (*items, item(999, "a", split="test")), "classify"))
-        return {each.class_ids[0] for each in sides.learning}, len(sides.validation)
-
-    one_session_each = [item(10 * n + m, label, f"s{n}") for n, label in enumerate("abcdef") for m in range(10)]
-    assert classes(one_session_each) == (set(range(6)), 12)
-    for number in range(40):  # what is set aside follows from the digests: other ones, other dice
-        rare = [item(1000 * number + n, "rare" if n < 2 else "ab"[n % 2]) for n in range(62)]
-        learned, held = classes(rare)
-        assert (learned, held) == ({0, 1, 2}, 12)
-    with pytest.raises(DataError, match="to spare"):
-        classes([item(1, "a"), item(2, "b")])
 
 
 def config(**changes: Any) -> Config:
@@ -333,18 +271,6 @@ def test_patience_ends_a_training_and_keeps_the_best_weights(world: Path, tmp_pa
     assert loss_of_saved() == pytest.approx(min(losses), rel=1e-4)
 
 
-def test_the_held_out_loss_is_the_same_whatever_the_batch(world: Path) -> None:
-    from tinysight_trainer.loop import Loop
-    from tinysight_trainer.models import build_model
-
-    held = pictures(world, 40)
-    given = [config(input="128x96", batch=batch) for batch in (1, 8, 64)]
-    model = build_model(given[0], 10)
-    loops = [Loop(model, each, Grid(12, 16, 10, 8), 10, steps_per_epoch=1) for each in given]
-    losses = [loop.evaluate(held)["val_loss"] for loop in loops]
-    assert losses == [losses[0]] * 3
-
-
 def test_weights_follow_from_seed_and_content_and_not_from_names(world: Path, tmp_path: Path) -> None:
     from tinysight_trainer.data.formats import WRITERS, read_source
     from tinysight_trainer.data.importer import import_pictures
@@ -360,115 +286,6 @@ def test_weights_follow_from_seed_and_content_and_not_from_names(world: Path, tm
         trained(root, tmp_path / name, given)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(np.array_equal(one[name], two[name]) for name in one)
-
-
-def pictures(world: Path, count: int | None = None, *, keep_bytes: int = 1 << 30) -> Any:
-    from tinysight_trainer.pictures import load_pictures
-
-    data = open_dataset(world / "belt")
-    examples = data.examples(data.of("train"))[:count]
-    return load_pictures(examples, data.root, Input(height=96, width=128), keep_bytes=keep_bytes)
-
-
-def test_batches_depend_on_seed_epoch_and_number_alone(world: Path) -> None:
-    from tinysight_trainer.pictures import batches
-
-    held, grid = pictures(world), Grid(12, 16, 10, 8)
-
-    def epoch(seed: int, number: int, source: Any = held) -> list[np.ndarray]:
-        given = config(input="128x96", batch=16, seed=seed, mosaic=0.3, blur=0.3, flip=0.5)
-        return [np.asarray(images) for images, _ in batches(source, grid, 10, given, epoch=number)]
-
-    one, again, later, other = epoch(1, 0), epoch(1, 0), epoch(1, 1), epoch(2, 0)
-    assert len(one) == 4
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not np.array_equal(one[0], later[0])
-    assert not np.array_equal(one[0], other[0])
-    from_files = epoch(1, 0, pictures(world, keep_bytes=0))
-    assert all(np.array_equal(a, b) for a, b in zip(one, from_files, strict=True))
-
-
-def test_a_reader_may_leave_at_any_moment(world: Path) -> None:
-    from tinysight_trainer.pictures import AHEAD, batches
-
-    held = pictures(world, AHEAD + 1)
-    for taken in range(AHEAD + 2):
-        made = iter(batches(held, Grid(12, 16, 10, 8), 10, config(input="128x96", batch=1), epoch=None))
-        for _ in range(taken):
-            next(made, None)
-        made.close()  # type: ignore[attr-defined]  # it is a generator
-
-
-def test_fewer_pictures_than_a_batch_are_one_batch(world: Path) -> None:
-    from tinysight_trainer.pictures import batches, steps_of
-
-    held = pictures(world, 5)
-    made = list(batches(held, Grid(12, 16, 10, 8), 10, config(input="128x96", batch=64), epoch=0))
-    assert [len(images) for images, _ in made] == [5]
-    assert steps_of(held, 64) == 1
-
-
-def test_several_devices_share_a_step_and_learn_what_one_learns(tmp_path: Path) -> None:
-    """Two logical CPUs stand for two GPUs."""
-    program = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras
-from tinysight_trainer.config import make_config
-from tinysight_trainer.loop import Loop, Progress
-from tinysight_trainer.models import build_model
-from tinysight_trainer.pictures import Pictures, steps_of
-given = make_config({"input": "16x16", "scale": 0.25, "epochs": 2, "batch": 8, "learning_rate": 0.01, "ema": 0.5},
-                    task="classify", source="test")
-rng = np.random.default_rng(0)
-images = rng.integers(0, 256, (32, 16, 16, 3)).astype(np.uint8)
-shown = [(np.empty((0, 4), np.float32), np.array([n % 2], np.int32), np.zeros(1, bool)) for n in range(32)]
-held = Pictures.of(images, shown, [""] * 32)
-losses = []
-for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
-    keras.utils.set_random_seed(0)
-    with (strategy or tf.distribute.get_strategy()).scope():
-        model = build_model(given, 2)
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
-            if isinstance(layer, keras.layers.Dropout):
-                layer.rate = 0.0
-    loop = Loop(model, given, None, 2, steps_per_epoch=steps_of(held, 8), strategy=strategy)
-    losses.append([loop.epoch(held, epoch, Progress())["loss"] for epoch in range(2)])
-assert np.allclose(losses[0], losses[1], rtol=1e-3), losses
-assert losses[0][1] < losses[0][0]
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_mixed_precision_trains_and_its_answers_are_plain_numbers(world: Path, tmp_path: Path) -> None:
-    program = f"""
-from pathlib import Path
-import keras
-from tinysight_trainer.config import make_config
-from tinysight_trainer.data.dataset import open_dataset
-from tinysight_trainer.train import Progress, train
-given = make_config({{"input": "32x32", "epochs": 1, "batch": 16, "scale": 0.25, "precision": "mixed_bfloat16"}},
-                    task="classify", source="test")
-run = train(open_dataset(Path({str(world / "digits")!r})), given, Path("run"), resume=False, progress=Progress())
-import msgspec, numpy as np
-from tinysight_converters.tflite import convert_model
-from tinysight_trainer.loop import read_checkpoint
-from tinysight_trainer.saliency import GradientSaliency
-from tinysight_trainer.models import build_model
-assert msgspec.json.decode(read_checkpoint(Path("run"))["about"].tobytes())["precision"] == "mixed_bfloat16"
-mixed = build_model(given, 10)
-assert mixed.layers[2].compute_dtype == "bfloat16", mixed.layers[2].compute_dtype
-assert mixed.output["scores"].dtype == "float32"
-pictures = np.zeros((8, 32, 32, 3), np.uint8)
-assert set(convert_model(Path("run/model.keras"), pictures, ("int8", "float32"))) == {{"int8", "float32"}}
-assert np.isfinite(GradientSaliency(mixed).of(pictures[0], 1)).all()
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_teachers_teach_and_all_are_compared(world: Path, tmp_path: Path, tinysight: Any) -> None:

@@ -160,33 +160,34 @@ def _set_aside(train: tuple[Item, ...]) -> tuple[Item, ...]:
     """
     sessions = {item: item.session or item.sha256 for item in train}
     files = {item: item.sha256 for item in train}
-    taken = _spared(sessions) if len(set(sessions.values())) >= MIN_SESSIONS else set[str]()
-    taken = taken or _spared(files)
+    count = max(int(len(train) * VALIDATION_SHARE), min(MIN_VALIDATION, len(train) // 5), 1)
+    taken = _spared(sessions, count) if len(set(sessions.values())) >= MIN_SESSIONS else []
+    if len(taken) < count:  # most classes have one session
+        taken = _spared(files, count)
     if not taken:
         raise DataError("No class has a picture to spare for measuring.", mend="Add a second picture to a class.")
-    return tuple(item for item in train if item.sha256 in taken)
+    return tuple(taken)
 
 
-def _spared(groups: dict[Item, str]) -> set[str]:
-    """Digests of the files in some groups, the classes of which are in others as well."""
-    count = max(int(len(groups) * VALIDATION_SHARE), min(MIN_VALIDATION, len(groups) // 5), 1)
+def _spared(groups: dict[Item, str], count: int) -> list[Item]:
+    """At least ``count`` pictures in whole groups, or as many as leave something of every class."""
     members: dict[str, set[str]] = {}
     copies: dict[str, list[Item]] = {}
     for item, group in groups.items():
         members.setdefault(group, set()).add(item.sha256)
         copies.setdefault(item.sha256, []).append(item)
-    left, taken, spared = _shown(groups), set[str](), 0
+    left, taken = _shown(groups), list[Item]()
     names = sorted(members)
     for at in np.random.default_rng(0).permutation(len(names)):
-        if spared >= count:
+        if len(taken) >= count:
             break
-        files = members[names[at]] - taken
-        mine = [item for file in files for item in copies[file]]
+        mine = [item for file in members[names[at]] for item in copies.get(file, ())]
         shown = _shown(mine)
-        if len(mine) < len(groups) - spared and all(number < left[label] for label, number in shown.items()):
+        if len(mine) < len(groups) - len(taken) and all(number < left[label] for label, number in shown.items()):
             left -= shown
-            spared += len(mine)
-            taken |= files
+            taken += mine
+            for file in members[names[at]]:
+                copies.pop(file, None)
     return taken
 
 
