@@ -263,7 +263,6 @@ def sample() -> Sample:
                     input=mf.Tensor(name="image", shape=[1, 16, 16, 3], dtype="uint8", scale=1.0),
                     outputs=outputs,
                     runtimes=[mf.RuntimeCheck(name="litert", version="2.3.0", ok=True)],
-                    host_latency_ms=0.25,
                     golden={output.name: f"golden-int8-{output.name}.bin" for output in outputs},
                 )
             ],

@@ -80,7 +80,7 @@ def convert_run(
     say(f"Fitting {len(examples.calibration)} pictures of the training side to calibrate with")
     any_variant = mf.Variant(
         file="any", scheme="int8", input=mf.Tensor(name="image", shape=[1, 1, 1, 1], dtype="uint8", scale=1.0),
-        outputs=[], runtimes=[], host_latency_ms=None, golden={},
+        outputs=[], runtimes=[], golden={},
     )  # fmt: skip
     calibration = fit_all(examples.calibration, root, draft, any_variant)
     say("Converting to int8 and float32")
@@ -108,8 +108,7 @@ def convert_run(
         outputs = _golden_outputs(models[variant.scheme], golden_pictures, manifest)
         names = {output: f"golden-{variant.scheme}-{output}.bin" for output in outputs}
         files |= {names[output]: data for output, data in outputs.items()}
-        latency = round(proofs[variant.scheme].latency_ms[0], 4)
-        proved.append(replace(variant, golden=names, host_latency_ms=latency))
+        proved.append(replace(variant, golden=names))
     manifest = replace(
         manifest,
         variants=proved,
@@ -164,7 +163,6 @@ def variant_of(scheme: str, content: bytes, runtime: Runtime) -> mf.Variant:
         input=input_tensor,
         outputs=outputs,
         runtimes=[mf.RuntimeCheck(name=runtime.name, version=runtime.version, ok=True)],
-        host_latency_ms=None,
         golden={},
     )
 

@@ -28,6 +28,7 @@ __all__ = [
     "Output",
     "Provenance",
     "RuntimeCheck",
+    "Scheme",
     "Tensor",
     "Thresholds",
     "Variant",
@@ -45,6 +46,15 @@ Side = Annotated[int, Meta(ge=1, le=8192)]
 Positive = Annotated[int, Meta(ge=1)]
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
 Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?(?![\s\S])")]
+
+
+Scheme = Literal["float32", "float16", "dynamic", "int8", "int8-mixed", "int8-qat"]
+"""What the numbers in a file are.
+
+``float32``: everything; ``float16``: weights in half precision, calculated in float32; ``dynamic``: int8 weights,
+calculated in float32 or hybrid; ``int8``: weights and activations, quantized after training; ``int8-mixed``: the same,
+but for some layers in float32; ``int8-qat``: weights and activations, trained to be int8.
+"""
 
 
 class FileRef(Struct, frozen=True, kw_only=True):
@@ -95,16 +105,29 @@ class RuntimeCheck(Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+class Thresholds(Struct, frozen=True, kw_only=True):
+    """Tuned on the quantized model. ``iou`` is the overlap above which two boxes of a class are the same object."""
+
+    score: Annotated[float, Meta(ge=0.0, le=1.0)]
+    iou: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
+
+
 class Variant(Struct, frozen=True, kw_only=True):
-    """One file of the same model. ``golden`` maps each output's name to the file of its expected raw bytes."""
+    """One file of the same model; a device takes the first of the manifest that runs there.
+
+    ``golden`` maps each output's name to the file of its expected raw bytes. ``thresholds`` are those tuned on this
+    variant, null when the manifest's hold. ``named_by`` says whether names are those of the signature, or, in a file
+    without one, those of the tensors themselves.
+    """
 
     file: FileName
-    scheme: Literal["float32", "float16", "dynamic", "int8", "int8-qat"]
+    scheme: Scheme
     input: Tensor
     outputs: Annotated[list[Output], Meta(min_length=1, max_length=16)]
     runtimes: list[RuntimeCheck]
-    host_latency_ms: float | None
     golden: dict[str, FileName]
+    thresholds: Thresholds | None = None
+    named_by: Literal["signature", "tensor"] = "signature"
 
 
 class Golden(Struct, frozen=True, kw_only=True):
@@ -133,19 +156,12 @@ class Classify(Struct, frozen=True, kw_only=True, tag_field="kind", tag="classif
 Decode = CenterNet | Classify
 
 
-class Thresholds(Struct, frozen=True, kw_only=True):
-    """Tuned on the quantized model. ``iou`` is the overlap above which two boxes of a class are the same object."""
-
-    score: Annotated[float, Meta(ge=0.0, le=1.0)]
-    iou: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.5
-
-
 class Provenance(Struct, frozen=True, kw_only=True):
-    """Where the model came from."""
+    """Where the model came from; what is null is not known, as of a model that was trained elsewhere."""
 
-    dataset_digest: Sha256
+    dataset_digest: Sha256 | None
     calibration_digest: Sha256 | None
-    seed: int
+    seed: int | None
     config: dict[str, Any]
     tools: dict[str, str]
 

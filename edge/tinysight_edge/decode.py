@@ -67,10 +67,11 @@ def make_decoder(manifest: Manifest, variant: Variant, *, min_score: float | Non
         variant: whose outputs will be decoded.
         min_score: instead of the manifest's threshold, for evaluation.
     """
-    threshold = manifest.thresholds.score if min_score is None else min_score
+    thresholds = variant.thresholds or manifest.thresholds
+    threshold = thresholds.score if min_score is None else min_score
     roles = {output.role: output for output in variant.outputs}
     if isinstance(manifest.decode, CenterNet):
-        return _CenterNetDecoder(roles["heatmap"], roles["box"], manifest.decode, threshold, manifest.thresholds.iou)
+        return _CenterNetDecoder(roles["heatmap"], roles["box"], manifest.decode, threshold, thresholds.iou)
     return _ClassifyDecoder(roles["scores"], manifest.decode, threshold, manifest.input.width, manifest.input.height)
 
 

@@ -30,7 +30,6 @@ def detector(dtype: str, *, score: float = 0.3, iou: float = 0.5, max_objects: i
         input=mf.Tensor(name="x", shape=[1, H * STRIDE, W * STRIDE, 3], dtype="uint8"),
         outputs=outputs,
         runtimes=[],
-        host_latency_ms=None,
         golden={},
     )
     return mf.Manifest(

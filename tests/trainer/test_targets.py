@@ -21,7 +21,6 @@ def decoder() -> Decoder:
             mf.Output(name="box", role="box", shape=[1, 12, 16, 4], dtype="float32"),
         ],
         runtimes=[],
-        host_latency_ms=None,
         golden={},
     )
     manifest = mf.Manifest(

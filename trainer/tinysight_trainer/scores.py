@@ -47,7 +47,6 @@ class KerasModel:
             input=mf.Tensor(name="image", shape=size, dtype="float32", scale=0.0),
             outputs=outputs,
             runtimes=[],
-            host_latency_ms=None,
             golden={},
         )
         lowest = LOWEST_SCORE if run.task == "detect" else 0.0
