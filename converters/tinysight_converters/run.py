@@ -5,6 +5,7 @@
     RUN/run.json        what was trained, on what, how, with which versions; written last
     RUN/examples.json   the calibration and test pictures with their truth and digests; training never saw the test
     RUN/model.keras     the float model
+    RUN/qat/            what was trained for int8 from it: model.keras with its own checkpoint, history and curves
     RUN/curves.png, history.csv, checkpoint.npz
 
 The trainer writes it, the converter reads it; neither needs the other's code.
@@ -24,12 +25,13 @@ from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import Input
 from tinysight_edge.sources import decode_image
 
-__all__ = ["EXAMPLES", "MODEL", "BoxPx", "Example", "Examples", "Run", "load_examples", "load_run", "save_run"]
+__all__ = ["EXAMPLES", "MODEL", "QAT", "BoxPx", "Example", "Examples", "Run", "load_examples", "load_run", "save_run"]
 
 SCHEMA: Final = 1
 RUN: Final = "run.json"
 EXAMPLES: Final = "examples.json"
 MODEL: Final = "model.keras"
+QAT: Final = "qat/model.keras"
 
 T = TypeVar("T")
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BundleError, RuntimeLoadError
-from tinysight_contract.manifest import Manifest, Tensor, Variant
+from tinysight_contract.manifest import Manifest, Output, Tensor, Variant
 from tinysight_edge.quiet import without_lines
 
-__all__ = ["Model", "Runtime", "find_runtime", "self_test"]
+__all__ = ["Model", "Runtime", "departure", "find_runtime", "golden_inputs", "self_test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +168,20 @@ def self_test(bundle: Bundle, model: Model) -> str | None:
     for number, picture in enumerate(golden_inputs(bundle)):
         got = model.run(prepare.from_picture(picture))
         for output in model.variant.outputs:
-            want = expected[output.name][number].astype(np.float64)
-            drift = np.abs(got[output.name][0].astype(np.float64) - want)
-            scale, (mean, most) = 1.0, MAX_STEPS
-            if output.dtype == "float32":
-                scale, (mean, most) = max(1.0, float(np.abs(want).max())), MAX_FLOAT_DRIFT
-            if not (drift.mean() <= mean * scale and drift.max() <= most * scale):
-                return (
-                    f"golden picture {number}: {output.name} is off by {drift.mean():.3g} in the mean and "
-                    f"{drift.max():.3g} at most"
-                )
+            if (reason := departure(output, got[output.name][0], expected[output.name][number])) is not None:
+                return f"golden picture {number}: {reason}"
     return None
+
+
+def departure(output: Output, got: NDArray[Any], want: NDArray[Any]) -> str | None:
+    """Why an output is too far from what it was where the bundle was made, or None."""
+    drift = np.abs(got.astype(np.float64) - want.astype(np.float64))
+    scale, (mean, most) = 1.0, MAX_STEPS
+    if output.dtype == "float32":
+        scale, (mean, most) = max(1.0, float(np.abs(want).max())), MAX_FLOAT_DRIFT
+    if drift.mean() <= mean * scale and drift.max() <= most * scale:
+        return None
+    return f"{output.name} is off by {drift.mean():.3g} in the mean and {drift.max():.3g} at most"
 
 
 def _array(bundle: Bundle, file: str, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
