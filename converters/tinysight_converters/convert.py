@@ -21,6 +21,7 @@ from tinysight_contract.bundle import LABELS, Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import ConversionError
 from tinysight_contract.files import replace_file
 from tinysight_converters.audit import float_tensors, operators, tensors
+from tinysight_converters.metadata import with_metadata
 from tinysight_converters.metrics import best_threshold
 from tinysight_converters.proof import Proof, compare, detect_all, fit_all
 from tinysight_converters.report import report_html, report_json
@@ -91,9 +92,14 @@ def convert_run(
             mend="Replace the layer it belongs to by one that quantizes.",
         )
     variants = [variant_of(scheme, contents[scheme], runtime) for scheme in SCHEMES]
-    models: dict[str, Model] = {each.scheme: Model(contents[each.scheme], each, runtime=runtime) for each in variants}
     say("Tuning the threshold on the calibration pictures, with the int8 model")
-    manifest = replace(draft, thresholds=_thresholds(draft, models["int8"], examples, root))
+    bare = Model(contents["int8"], variants[0], runtime=runtime)
+    manifest = replace(draft, thresholds=_thresholds(draft, bare, examples, root))
+    contents = {
+        scheme: with_metadata(content, manifest, threshold=manifest.thresholds.score)
+        for scheme, content in contents.items()
+    }
+    models: dict[str, Model] = {each.scheme: Model(contents[each.scheme], each, runtime=runtime) for each in variants}
     say(f"Proving both on {len(examples.test)} held-out pictures with the device's own code")
     sizes = {scheme: len(content) for scheme, content in contents.items()}
     proofs = compare(manifest, models, sizes, examples.test, root)

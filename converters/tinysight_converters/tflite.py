@@ -79,17 +79,19 @@ def _work(job: Job) -> None:
         )
         archive.write_out(folder, verbose=False)
         for scheme, target in job.targets.items():
-            Path(target).write_bytes(_convert(tf, folder, scheme, pictures))
+            Path(target).write_bytes(_convert(tf, folder, scheme, pictures, set(model.output)))
 
 
-def _convert(tf: Any, saved_model: str, scheme: str, pictures: NDArray[np.uint8]) -> bytes:  # noqa: ANN401 -- TensorFlow has no types
+def _convert(tf: Any, saved_model: str, scheme: str, pictures: NDArray[np.uint8], outputs: set[str]) -> bytes:  # noqa: ANN401 -- TensorFlow has no types
     converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
     if scheme == "int8":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([picture[None].astype(np.float32)] for picture in pictures)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.int8
+        converter.inference_output_type = (
+            tf.uint8 if outputs == {"scores"} else tf.int8
+        )  # MediaPipe takes no int8 scores
     else:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     return bytes(converter.convert())
