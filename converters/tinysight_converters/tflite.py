@@ -131,14 +131,16 @@ def _work(job: Job) -> None:
         )
         archive.write_out(saved, verbose=False)
         for number, recipe in enumerate(job.recipes):
-            (Path(job.folder) / f"{number}.tflite").write_bytes(_convert(tf, saved, recipe, pictures))
+            (Path(job.folder) / f"{number}.tflite").write_bytes(
+                _convert(tf, saved, recipe, pictures, set(model.output))
+            )
         if job.layers:
-            converter = _converter(tf, saved, "int8", pictures)
+            converter = _converter(tf, saved, "int8", pictures, set(model.output))
             found = _layer_errors(tf, converter, pictures[:LAYER_PICTURES], model)
             (Path(job.folder) / "layers.json").write_bytes(msgspec.json.encode(found))
 
 
-def _converter(tf: Any, saved: str, scheme: str, pictures: NDArray[np.float32]) -> Any:  # noqa: ANN401 -- TensorFlow has no types
+def _converter(tf: Any, saved: str, scheme: str, pictures: NDArray[np.float32], outputs: set[str]) -> Any:  # noqa: ANN401 -- TensorFlow has no types
     converter = tf.lite.TFLiteConverter.from_saved_model(saved)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if scheme != "float32":
@@ -150,12 +152,13 @@ def _converter(tf: Any, saved: str, scheme: str, pictures: NDArray[np.float32]) 
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     if scheme == "int8":
         converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.int8
+        # MediaPipe takes no int8 scores.
+        converter.inference_output_type = tf.uint8 if outputs == {"scores"} else tf.int8
     return converter
 
 
-def _convert(tf: Any, saved: str, recipe: Recipe, pictures: NDArray[np.float32]) -> bytes:  # noqa: ANN401 -- see above
-    converter = _converter(tf, saved, recipe.scheme, pictures)
+def _convert(tf: Any, saved: str, recipe: Recipe, pictures: NDArray[np.float32], outputs: set[str]) -> bytes:  # noqa: ANN401 -- see above
+    converter = _converter(tf, saved, recipe.scheme, pictures, outputs)
     if recipe.scheme == "int8-mixed":
         options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=recipe.keep_float)
         debugger = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_options=options)
