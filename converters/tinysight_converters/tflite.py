@@ -39,7 +39,8 @@ def convert_model(model: Path, calibration: NDArray[np.uint8], schemes: tuple[st
     Args:
         model: the ``.keras`` file.
         calibration: fitted pictures (n, height, width, 3) uint8, as the device will feed them.
-        schemes: of ``float32`` and ``int8``.
+        schemes: of ``float32`` and ``int8``; ``int8-qat`` of a fake-quantized model (``clone.py``), which brings its
+            ranges with it and needs no pictures.
 
     Raises:
         ConversionError: the converter failed, with its own words; or it took longer than half an hour.
@@ -67,6 +68,8 @@ def _work(job: Job) -> None:
     import keras  # noqa: PLC0415 -- the parent must not load TensorFlow
     import tensorflow as tf  # noqa: PLC0415 -- see above
 
+    from tinysight_converters import fake_quant  # noqa: F401, PLC0415 -- Keras finds its layers when it loads a model
+
     model = keras.models.load_model(job.model, compile=False, safe_mode=True)
     pictures = np.load(job.calibration, allow_pickle=False)
     with tempfile.TemporaryDirectory(prefix="tinysight-saved-") as folder:
@@ -88,10 +91,13 @@ def _convert(tf: Any, saved_model: str, scheme: str, pictures: NDArray[np.uint8]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([picture[None].astype(np.float32)] for picture in pictures)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.int8
     else:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if scheme == "int8-qat":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if scheme in {"int8", "int8-qat"}:
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.int8
     return bytes(converter.convert())
 
 
