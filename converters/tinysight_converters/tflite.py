@@ -117,11 +117,35 @@ def convert_model(model: Path, calibration: NDArray[Any], recipes: list[Recipe],
 def _work(job: Job) -> None:
     """The child's side."""
     import keras  # noqa: PLC0415 -- the parent must not load TensorFlow
-    import tensorflow as tf  # noqa: PLC0415 -- see above
 
-    pictures = np.load(job.calibration, allow_pickle=False).astype(np.float32)
-    with tempfile.TemporaryDirectory(prefix="tinysight-saved-") as saved:
-        model = keras.models.load_model(job.model, compile=False, safe_mode=True)
+    # Keras finds the layers of fake_quant when it loads a model.
+    from tinysight_converters import clone, fake_quant, ranges  # noqa: F401, PLC0415 -- see above
+
+    model = keras.models.load_model(job.model, compile=False, safe_mode=True)
+    pictures = np.load(job.calibration, allow_pickle=False)
+    with tempfile.TemporaryDirectory(prefix="tinysight-saved-") as folder:
+        plain = _Converting(model, pictures, Path(folder) / "plain")
+        for number, recipe in enumerate(job.recipes):
+            made = plain
+            if recipe.ranges == "mse":
+                cloned = clone.quantized_clone(model)
+                ranges.calibrate(cloned, pictures, method="mse")
+                made = _Converting(cloned, pictures, Path(folder) / str(number))
+                recipe = Recipe(scheme="int8-qat")  # noqa: PLW2901 -- it has its ranges now
+            (Path(job.folder) / f"{number}.tflite").write_bytes(made.convert(recipe))
+        if job.layers:
+            (Path(job.folder) / "layers.json").write_bytes(msgspec.json.encode(plain.layer_errors()))
+
+
+class _Converting:
+    """One model, saved once for TensorFlow's converter."""
+
+    def __init__(self, model: Any, pictures: NDArray[Any], folder: Path) -> None:  # noqa: ANN401 -- Keras has no types
+        import keras  # noqa: PLC0415 -- see above
+        import tensorflow as tf  # noqa: PLC0415 -- see above
+
+        self._tf, self._model, self._folder = tf, model, str(folder)
+        self._pictures = pictures.astype(np.float32)
         archive = keras.export.ExportArchive()
         archive.track(model)
         archive.add_endpoint(
@@ -129,41 +153,62 @@ def _work(job: Job) -> None:
             lambda image: model(image, training=False),
             input_signature=[tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="image")],
         )
-        archive.write_out(saved, verbose=False)
-        for number, recipe in enumerate(job.recipes):
-            (Path(job.folder) / f"{number}.tflite").write_bytes(
-                _convert(tf, saved, recipe, pictures, set(model.output))
-            )
-        if job.layers:
-            converter = _converter(tf, saved, "int8", pictures, set(model.output))
-            found = _layer_errors(tf, converter, pictures[:LAYER_PICTURES], model)
-            (Path(job.folder) / "layers.json").write_bytes(msgspec.json.encode(found))
+        archive.write_out(self._folder, verbose=False)
 
-
-def _converter(tf: Any, saved: str, scheme: str, pictures: NDArray[np.float32], outputs: set[str]) -> Any:  # noqa: ANN401 -- TensorFlow has no types
-    converter = tf.lite.TFLiteConverter.from_saved_model(saved)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if scheme != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if scheme == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if scheme in {"int8", "int8-mixed"}:
-        converter.representative_dataset = lambda: ([picture[None]] for picture in pictures)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    if scheme == "int8":
-        converter.inference_input_type = tf.uint8
-        # MediaPipe takes no int8 scores.
-        converter.inference_output_type = tf.uint8 if outputs == {"scores"} else tf.int8
-    return converter
-
-
-def _convert(tf: Any, saved: str, recipe: Recipe, pictures: NDArray[np.float32], outputs: set[str]) -> bytes:  # noqa: ANN401 -- see above
-    converter = _converter(tf, saved, recipe.scheme, pictures, outputs)
-    if recipe.scheme == "int8-mixed":
-        options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=recipe.keep_float)
-        debugger = tf.lite.experimental.QuantizationDebugger(converter=converter, debug_options=options)
+    def convert(self, recipe: Recipe) -> bytes:
+        converter = self._converter(recipe.scheme)
+        if recipe.scheme != "int8-mixed":
+            return bytes(converter.convert())
+        options = self._tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=recipe.keep_float)
+        debugger = self._tf.lite.experimental.QuantizationDebugger(converter=converter, debug_options=options)
         return bytes(debugger.get_nondebug_quantized_model())
-    return bytes(converter.convert())
+
+    def _converter(self, scheme: str) -> Any:  # noqa: ANN401 -- TensorFlow has no types
+        tf = self._tf
+        converter = tf.lite.TFLiteConverter.from_saved_model(self._folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if scheme != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if scheme == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if scheme in {"int8", "int8-mixed"}:
+            converter.representative_dataset = lambda: ([picture[None]] for picture in self._pictures)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if scheme in {"int8", "int8-qat"}:
+            converter.inference_input_type = tf.uint8
+            # MediaPipe takes no int8 scores.
+            converter.inference_output_type = tf.uint8 if set(self._model.output) == {"scores"} else tf.int8
+        return converter
+
+    def layer_errors(self) -> list[LayerError]:
+        """By TensorFlow's QuantizationDebugger, which gives every layer the float model's input."""
+
+        def noise(real: NDArray[Any], stored: NDArray[Any], scale: float, zero_point: int) -> float:
+            wrong = np.mean(np.square(real - (stored.astype(np.float32) - zero_point) * scale))
+            return float(wrong / max(float(np.var(real)), 1e-12))
+
+        debug = self._tf.lite.experimental
+        debugger = debug.QuantizationDebugger(
+            converter=self._converter("int8"),
+            debug_dataset=lambda: ([picture[None]] for picture in self._pictures[:LAYER_PICTURES]),
+            debug_options=debug.QuantizationDebugOptions(layer_direct_compare_metrics={"noise": noise}),
+        )
+        debugger.run()
+        table = io.StringIO()
+        debugger.layer_statistics_dump(table)
+        known = {self._model.name, *_layer_names(self._model)}
+        outputs = sorted(self._model.output)
+        return [
+            LayerError(
+                op=row["op_name"],
+                layer=_layer_of(row["tensor_name"], known, outputs),
+                tensor=row["tensor_name"],
+                rms_steps=round(float(row["mean_squared_error"]) ** 0.5 / float(row["scale"]), 4),
+                noise=float(f"{float(row['noise']):.4g}"),
+                scale=float(row["scale"]),
+            )
+            for row in csv.DictReader(io.StringIO(table.getvalue()))
+        ]
 
 
 def _layer_names(model: Any) -> Iterator[str]:  # noqa: ANN401 -- see above
@@ -187,35 +232,6 @@ def _layer_of(tensor: str, known: set[str], outputs: list[str]) -> str:
             if name in known:
                 return name
     return tensor
-
-
-def _layer_errors(tf: Any, converter: Any, pictures: NDArray[np.float32], model: Any) -> list[LayerError]:  # noqa: ANN401 -- see above
-    """By TensorFlow's QuantizationDebugger, which gives every layer the float model's input."""
-
-    def noise(real: NDArray[Any], stored: NDArray[Any], scale: float, zero_point: int) -> float:
-        wrong = np.mean(np.square(real - (stored.astype(np.float32) - zero_point) * scale))
-        return float(wrong / max(float(np.var(real)), 1e-12))
-
-    options = tf.lite.experimental.QuantizationDebugOptions(layer_direct_compare_metrics={"noise": noise})
-    debugger = tf.lite.experimental.QuantizationDebugger(
-        converter=converter, debug_dataset=lambda: ([picture[None]] for picture in pictures), debug_options=options
-    )
-    debugger.run()
-    known = {model.name, *_layer_names(model)}
-    outputs = sorted(model.output) if isinstance(model.output, dict) else list(model.output_names)
-    table = io.StringIO()
-    debugger.layer_statistics_dump(table)
-    return [
-        LayerError(
-            op=row["op_name"],
-            layer=_layer_of(row["tensor_name"], known, outputs),
-            tensor=row["tensor_name"],
-            rms_steps=round(float(row["mean_squared_error"]) ** 0.5 / float(row["scale"]), 4),
-            noise=float(f"{float(row['noise']):.4g}"),
-            scale=float(row["scale"]),
-        )
-        for row in csv.DictReader(io.StringIO(table.getvalue()))
-    ]
 
 
 if __name__ == "__main__":
