@@ -8,20 +8,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tinysight_contract import manifest as mf
 from tinysight_contract.errors import ConversionError
 from tinysight_converters.audit import float_tensors, operators
-from tinysight_converters.convert import draft_manifest
-from tinysight_converters.proof import fit_all
-from tinysight_converters.run import Example, load_examples, load_run
-from tinysight_converters.tflite import convert_model
+from tinysight_converters.calibration import fit_examples
+from tinysight_converters.run import load_examples, load_run
+from tinysight_converters.tflite import Recipe, convert_model
+from tinysight_converters.trial import try_model
 from tinysight_edge.interpreter import find_runtime
 
 Pictures = NDArray[np.uint8]
-RAW = mf.Variant(
-    file="", scheme="int8", input=mf.Tensor(name="image", shape=[1, 1, 1, 1], dtype="uint8", scale=1.0), outputs=[],
-    runtimes=[], golden={},
-)  # fmt: skip
 
 
 def of_run(folder: Path) -> tuple[Any, Pictures, Pictures]:
@@ -29,13 +24,9 @@ def of_run(folder: Path) -> tuple[Any, Pictures, Pictures]:
     import keras
 
     run, examples = load_run(folder), load_examples(folder)
-    draft = draft_manifest(run, name="m", version="0.0.0", release=0)
-
-    def fitted(side: list[Example]) -> Pictures:
-        return fit_all(side, Path(run.dataset), draft, RAW)
-
     model = keras.models.load_model(folder / "model.keras", compile=False)
-    return model, fitted(examples.calibration), fitted(examples.test)
+    seen, others = (fit_examples(side, Path(run.dataset), run.input) for side in (examples.calibration, examples.test))
+    return model, seen, others
 
 
 def noise(channels: int) -> tuple[Pictures, Pictures]:
@@ -121,10 +112,11 @@ def test_the_int8_file_answers_what_the_fake_quantized_model_answers(
     quantized = quantized_clone(model)
     calibrate(quantized, seen, method="mse")
     quantized.save(tmp_path / "q.keras")
-    content = convert_model(tmp_path / "q.keras", seen[:1], ("int8-qat",))["int8-qat"]
+    (content,) = convert_model(tmp_path / "q.keras", seen[:1], [Recipe(scheme="int8-qat")]).files
     runtime = find_runtime()
-    assert float_tensors(content, runtime) == []
-    assert not {"DEQUANTIZE", "TRANSPOSE"} & set(operators(content, runtime))
+    trial = try_model(content).loaded()
+    assert float_tensors(trial) == []
+    assert not {"DEQUANTIZE", "TRANSPOSE"} & set(operators(trial))
     interpreter = runtime.interpreter(model_content=content)
     runner = interpreter.get_signature_runner()
     assert {each["quantization"] for each in runner.get_input_details().values()} == {(1.0, 0)}, "raw pictures go in"
