@@ -66,6 +66,16 @@ def obvious() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
+    folder = tmp_path_factory.mktemp("graphs")
+    command = [sys.executable, str(Path(__file__).with_name("graphs.py")), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
 @dataclass
 class Mosquitto:
     """Debian's broker on a port of its own."""

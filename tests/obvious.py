@@ -27,7 +27,7 @@ def decode(manifest: mf.Manifest, variant: mf.Variant, outputs: dict[str, Any]) 
     elif isinstance(how, mf.Yolo):
         candidates = yolo(how, real["predictions"], labels, width, height)
     else:
-        raise AssertionError(how)
+        candidates = centernet(how, real, labels, width, height)
     real_boxes = [each for each in candidates if each[2][2] > each[2][0] and each[2][3] > each[2][1]]
     return distinct([each for each in real_boxes if each[0] >= thresholds.score], thresholds.iou)
 
@@ -43,6 +43,31 @@ def activate(scores: list[float], activation: str) -> list[float]:
         grown = [math.exp(each) for each in scores]
         return [each / sum(grown) for each in grown]
     return scores
+
+
+def centernet(how: mf.CenterNet, real: dict[str, list[float]], labels: int, width: int, height: int) -> Found:
+    """Cell by cell: look at the eight neighbours; of two equal ones the first stays."""
+    rows, columns, stride = height // how.stride, width // how.stride, how.stride
+
+    def heat(y: int, x: int, c: int) -> float:
+        return real["heatmap"][(y * columns + x) * labels + c]
+
+    made: Found = []
+    for y in range(rows):
+        for x in range(columns):
+            for c in range(labels):
+                beaten = False
+                for ny in range(max(0, y - 1), min(rows, y + 2)):
+                    for nx in range(max(0, x - 1), min(columns, x + 2)):
+                        earlier = (ny, nx) < (y, x)
+                        if heat(ny, nx, c) > heat(y, x, c) or (earlier and heat(ny, nx, c) == heat(y, x, c)):
+                            beaten = True
+                if not beaten:
+                    at = (y * columns + x) * 4
+                    dx, dy, lw, lh = real["box"][at : at + 4]
+                    cx, cy, w, h = (x + dx) * stride, (y + dy) * stride, math.exp(lw) * stride, math.exp(lh) * stride
+                    made.append((heat(y, x, c), c, (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)))
+    return made
 
 
 def ssd(how: mf.Ssd, real: dict[str, list[float]], width: int, height: int) -> Found:
