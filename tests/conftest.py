@@ -1,5 +1,6 @@
 """What all tests share: golden files, a real broker, the real command, and no silent skips."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import pytest
@@ -51,6 +53,27 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
         )
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def obvious() -> ModuleType:
+    """``obvious.py``: slow decoders to compare the fast ones with."""
+    spec = importlib.util.spec_from_file_location("obvious", Path(__file__).with_name("obvious.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
+    folder = tmp_path_factory.mktemp("graphs")
+    command = [sys.executable, str(Path(__file__).with_name("graphs.py")), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
 
 
 @dataclass

@@ -115,7 +115,7 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
     for each in made:
         inputs, answers = _golden(each.model, pictures, manifest)
         names = {output: f"golden-{each.scheme}-{output}.bin" for output in answers}
-        checks, memory_kib[each.scheme] = check_runtimes(each.content, each.model.variant, inputs, answers)
+        checks, memory_kib[each.scheme] = check_runtimes(each.content, manifest, each.model.variant, inputs, answers)
         files[f"{each.scheme}.tflite"] = each.content
         files |= {names[output]: answer.tobytes() for output, answer in answers.items()}
         thresholds = mf.Thresholds(score=each.proof.threshold)

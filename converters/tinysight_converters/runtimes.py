@@ -9,11 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import ConversionError
-from tinysight_contract.manifest import RuntimeCheck, Variant
+from tinysight_contract.manifest import Manifest, RuntimeCheck, Variant
 from tinysight_converters.environments import environment
 from tinysight_converters.trial import Trial, try_model
 from tinysight_edge.interpreter import departure
@@ -23,6 +22,7 @@ __all__ = ["check_runtimes", "old_runtime"]
 OLD: Final = "tflite-runtime"
 OLD_PACKAGES: Final = ("tflite-runtime==2.14.0", "numpy==1.26.4")
 OLD_NEEDS: Final = (3, 12)
+MAX_DETAIL: Final = 500
 
 
 @cache
@@ -40,12 +40,13 @@ def old_runtime() -> tuple[Path | None, str]:
 
 
 def check_runtimes(
-    content: bytes, variant: Variant, inputs: NDArray[Any], golden: dict[str, NDArray[Any]]
+    content: bytes, manifest: Manifest, variant: Variant, inputs: NDArray[Any], golden: dict[str, NDArray[Any]]
 ) -> tuple[list[RuntimeCheck], int]:
     """Run a variant on LiteRT and on tflite-runtime 2.14.
 
     Args:
         content: the file.
+        manifest: says how it is decoded.
         variant: its entry in the manifest.
         inputs: (n, ...) golden inputs in its dtype.
         golden: by output name (n, ...), what they gave here.
@@ -54,27 +55,24 @@ def check_runtimes(
         A check for each runtime that there is here, and by how many KiB a process grew that ran it on LiteRT.
     """
     trial = try_model(content, inputs=inputs)
-    checks = [_judged(trial, variant, golden)]
+    checks = [_judged(trial, manifest, variant, golden)]
     python, _ = old_runtime()
     if python is not None:
-        checks.append(_judged(try_model(content, inputs=inputs, runtime=OLD, python=python), variant, golden))
+        checks.append(_judged(try_model(content, inputs=inputs, runtime=OLD, python=python), manifest, variant, golden))
     return checks, trial.memory_kib
 
 
-def _judged(trial: Trial, variant: Variant, golden: dict[str, NDArray[Any]]) -> RuntimeCheck:
-    reasons = [trial.error] if trial.error is not None else _departures(trial, variant, golden)
-    ok = not reasons
-    return RuntimeCheck(name=trial.runtime, version=trial.version, ok=ok, detail="; ".join(map(str, reasons))[:500])
+def _judged(trial: Trial, manifest: Manifest, variant: Variant, golden: dict[str, NDArray[Any]]) -> RuntimeCheck:
+    reason = trial.error or _departure(trial, manifest, variant, golden) or ""
+    return RuntimeCheck(name=trial.runtime, version=trial.version, ok=not reason, detail=reason[:MAX_DETAIL])
 
 
-def _departures(trial: Trial, variant: Variant, golden: dict[str, NDArray[Any]]) -> list[str]:
-    found = [each for signature in trial.signatures.values() for each in signature.outputs]
-    index_of = {each.name: str(each.index) for each in (found or trial.outputs)}
-    reasons = []
-    for output in variant.outputs:
-        answers = trial.answers[index_of[output.name]]
-        for number, (got, want) in enumerate(zip(answers, golden[output.name], strict=True)):
-            if (reason := departure(output, np.asarray(got), want)) is not None:
-                reasons.append(f"picture {number}: {reason}")
-                break
-    return reasons
+def _departure(trial: Trial, manifest: Manifest, variant: Variant, golden: dict[str, NDArray[Any]]) -> str | None:
+    signed = [each for signature in trial.signatures.values() for each in signature.outputs]
+    index_of = {each.name: str(each.index) for each in (signed if variant.named_by == "signature" else trial.outputs)}
+    answers = {name: trial.answers[index_of[name]] for name in golden}
+    for number in range(len(next(iter(golden.values())))):
+        got, want = ({name: each[number] for name, each in side.items()} for side in (answers, golden))
+        if (reason := departure(manifest, variant, got, want)) is not None:
+            return f"picture {number}: {reason}"
+    return None

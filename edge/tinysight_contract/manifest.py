@@ -13,11 +13,23 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from tinysight_contract.decoding import (
+    Anchors,
+    CenterNet,
+    Classify,
+    Decode,
+    Role,
+    Ssd,
+    SsdAnchors,
+    Yolo,
+    decode_contradiction,
+)
 from tinysight_contract.errors import BundleError
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
     "SCHEMA",
+    "Anchors",
     "CenterNet",
     "Classify",
     "Decode",
@@ -27,11 +39,15 @@ __all__ = [
     "Manifest",
     "Output",
     "Provenance",
+    "Role",
     "RuntimeCheck",
     "Scheme",
+    "Ssd",
+    "SsdAnchors",
     "Tensor",
     "Thresholds",
     "Variant",
+    "Yolo",
     "parse_manifest",
 ]
 
@@ -93,7 +109,7 @@ class Tensor(Struct, frozen=True, kw_only=True):
 class Output(Tensor, frozen=True, kw_only=True):
     """An output and what it means."""
 
-    role: Literal["heatmap", "box", "scores", "embedding"]
+    role: Role
 
 
 class RuntimeCheck(Struct, frozen=True, kw_only=True):
@@ -135,25 +151,6 @@ class Golden(Struct, frozen=True, kw_only=True):
 
     file: FileName
     count: Annotated[int, Meta(ge=1, le=64)]
-
-
-class CenterNet(Struct, frozen=True, kw_only=True, tag_field="kind", tag="centernet"):
-    """Peaks of ``heatmap`` (H, W, classes); ``box`` (H, W, 4) holds dx, dy, log w, log h in cells.
-
-    Source: X. Zhou et al., Objects as Points, arXiv 1904.07850.
-    """
-
-    stride: Positive
-    max_objects: Annotated[int, Meta(ge=1, le=1000)] = 100
-
-
-class Classify(Struct, frozen=True, kw_only=True, tag_field="kind", tag="classify"):
-    """``scores`` (classes,) sum to one; ``activation`` is what the host still has to apply."""
-
-    activation: Literal["none", "softmax"] = "none"
-
-
-Decode = CenterNet | Classify
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
@@ -277,16 +274,11 @@ def _output_contradiction(manifest: Manifest, variant: Variant) -> str | None:
     by_role = {output.role: output for output in variant.outputs}
     if len(by_role) != len(variant.outputs):
         return "two outputs play one role"
-    labels = len(manifest.labels)
-    if isinstance(manifest.decode, CenterNet):
-        stride = manifest.decode.stride
-        grid = [1, manifest.input.height // stride, manifest.input.width // stride]
-        want = {"heatmap": [*grid, labels], "box": [*grid, 4]}
-    else:
-        want = {"scores": [1, labels]}
-    for role, shape in want.items():
-        if role not in by_role:
-            return f"decoding needs an output with role {role!r}"
-        if by_role[role].shape != shape:
-            return f"{role} has shape {by_role[role].shape}, {labels} labels need {shape}"
-    return None
+    return decode_contradiction(
+        manifest.decode,
+        {role: output.shape for role, output in by_role.items()},
+        task=manifest.task,
+        labels=len(manifest.labels),
+        height=manifest.input.height,
+        width=manifest.input.width,
+    )

@@ -1,7 +1,8 @@
 """Run one variant of a bundle: the only file that imports LiteRT or tflite-runtime.
 
-In: the input tensor.  Out: one raw array per output, by signature name. LiteRT is taken where it is installed,
-tflite-runtime where it is not (32-bit ARM). What a model asks of a tensor is checked against the manifest at load.
+In: the input tensor.  Out: one raw array per output, by the name that the manifest has for it. LiteRT is taken where it
+is installed, tflite-runtime where it is not (32-bit ARM). What a model asks of a tensor is checked against the manifest
+at load.
 """
 
 from collections.abc import Mapping
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BundleError, RuntimeLoadError
-from tinysight_contract.manifest import Manifest, Output, Tensor, Variant
+from tinysight_contract.manifest import Manifest, Output, Ssd, Tensor, Variant
 from tinysight_edge.quiet import without_lines
 
-__all__ = ["Model", "Runtime", "departure", "find_runtime", "golden_inputs", "self_test"]
+__all__ = ["Model", "Runtime", "comparable", "departure", "find_runtime", "golden_inputs", "self_test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,18 @@ class Model:
             with without_lines(b"INFO: Created TensorFlow Lite"):
                 self._interpreter = self.runtime.interpreter(model_content=content, num_threads=threads)
                 self._interpreter.allocate_tensors()
-            signature = self._interpreter.get_signature_runner()
-            inputs, outputs = signature.get_input_details(), signature.get_output_details()
+            inputs, outputs = self._details()
         except (ValueError, RuntimeError, TypeError) as error:
             why = " ".join(str(error).split())
             raise RuntimeLoadError(
                 f"{self.runtime.name} {self.runtime.version} cannot load {variant.file}: {why}.",
                 mend="Choose another variant of the bundle, or update the runtime.",
             ) from error
+        if len(inputs) != 1:
+            raise BundleError(
+                f"{variant.file} takes {len(inputs)} inputs, {sorted(inputs)}.",
+                mend="Use a model that takes one picture and nothing else.",
+            )
         self._input_index = _index_of(variant.input, inputs, variant.file)
         self._output_index = {output.name: _index_of(output, outputs, variant.file) for output in variant.outputs}
 
@@ -114,6 +119,17 @@ class Model:
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._output_index.items()}
 
+    def _details(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The file's inputs and outputs as the runtime describes them, by the names that the manifest uses."""
+        if self.variant.named_by == "signature":
+            signature = self._interpreter.get_signature_runner()
+            return signature.get_input_details(), signature.get_output_details()
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        for each in (inputs, outputs):
+            if len({details["name"] for details in each}) != len(each):
+                raise ValueError("two of its tensors share a name")
+        return {each["name"]: each for each in inputs}, {each["name"]: each for each in outputs}
+
 
 def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str) -> int:
     """The runtime's index of a tensor, after checking that it is what the manifest says."""
@@ -122,6 +138,8 @@ def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str)
     got = details[want.name]
     scale, zero_point = got["quantization"]
     shape, dtype = [int(side) for side in got["shape"]], np.dtype(got["dtype"]).name
+    if dtype in {"uint8", "int8"} and scale == 0:  # integers that are not quantized stand for themselves
+        scale = 1.0
     same = shape == want.shape and dtype == want.dtype and zero_point == want.zero_point
     if not same or not np.isclose(scale, want.scale, rtol=1e-5, atol=1e-12):
         raise BundleError(
@@ -135,8 +153,10 @@ def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str)
 # How far outputs may be from those of the workstation: (mean, maximum), in steps of int8, or in shares of the largest
 # float. Kernels of different runtimes round differently: between LiteRT 2.3 and tflite-runtime 2.14 the belt detector
 # differs by 0.6 steps in the mean and 8 at most. Another model, or a broken kernel, differs by tens in the mean.
+# Floats that a quantized file answers with have been steps before, so they may be off by as many of 255.
 MAX_STEPS = (2.0, 32.0)
 MAX_FLOAT_DRIFT = (1e-3, 1e-2)
+FLOAT_SCHEMES = ("float32", "float16")
 
 
 def golden_inputs(bundle: Bundle) -> NDArray[np.uint8]:
@@ -161,27 +181,44 @@ def self_test(bundle: Bundle, model: Model) -> str | None:
     from tinysight_edge.preprocess import Preprocessor  # noqa: PLC0415 -- only the self-test needs it here
 
     prepare = Preprocessor(bundle.manifest.input, model.variant.input)
+    outputs = comparable(bundle.manifest, model.variant)
     expected = {
         output.name: _array(bundle, model.variant.golden[output.name], np.dtype(output.dtype), output.shape[1:])
-        for output in model.variant.outputs
+        for output in outputs
     }
     for number, picture in enumerate(golden_inputs(bundle)):
         got = model.run(prepare.from_picture(picture))
-        for output in model.variant.outputs:
-            if (reason := departure(output, got[output.name][0], expected[output.name][number])) is not None:
-                return f"golden picture {number}: {reason}"
+        want = {name: each[number] for name, each in expected.items()}
+        if (
+            reason := departure(bundle.manifest, model.variant, {name: got[name][0] for name in want}, want)
+        ) is not None:
+            return f"golden picture {number}: {reason}"
     return None
 
 
-def departure(output: Output, got: NDArray[Any], want: NDArray[Any]) -> str | None:
-    """Why an output is too far from what it was where the bundle was made, or None."""
-    drift = np.abs(got.astype(np.float64) - want.astype(np.float64))
-    scale, (mean, most) = 1.0, MAX_STEPS
-    if output.dtype == "float32":
-        scale, (mean, most) = max(1.0, float(np.abs(want).max())), MAX_FLOAT_DRIFT
-    if drift.mean() <= mean * scale and drift.max() <= most * scale:
-        return None
-    return f"{output.name} is off by {drift.mean():.3g} in the mean and {drift.max():.3g} at most"
+def departure(
+    manifest: Manifest, variant: Variant, got: Mapping[str, NDArray[Any]], want: Mapping[str, NDArray[Any]]
+) -> str | None:
+    """Why a variant's answers to one picture are too far from what they were where the bundle was made, or None."""
+    for output in comparable(manifest, variant):
+        drift = np.abs(got[output.name].astype(np.float64) - want[output.name].astype(np.float64))
+        scale, (mean, most) = 1.0, MAX_STEPS
+        if output.dtype == "float32":
+            scale = max(1.0, float(np.abs(want[output.name]).max()))
+            if variant.scheme in FLOAT_SCHEMES:
+                mean, most = MAX_FLOAT_DRIFT
+            else:
+                scale /= 255.0
+        if not (drift.mean() <= mean * scale and drift.max() <= most * scale):
+            return f"{output.name} is off by {drift.mean():.3g} in the mean and {drift.max():.3g} at most"
+    return None
+
+
+def comparable(manifest: Manifest, variant: Variant) -> list[Output]:
+    """Outputs whose numbers stay where they are; a sorted list of boxes changes its order when two scores are close."""
+    if isinstance(manifest.decode, Ssd):
+        return [output for output in variant.outputs if output.role == "scores"]
+    return variant.outputs
 
 
 def _array(bundle: Bundle, file: str, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:

@@ -92,10 +92,11 @@ def changed(sample: Sample, **fields: object) -> bytes:
         pytest.param(
             {"files": {"../x": {"sha256": "0" * 64, "size_bytes": 1}}}, "cannot be read", id="name that climbs out"
         ),
-        pytest.param({"decode": {"kind": "yolo"}}, "cannot be read", id="unknown decoder"),
+        pytest.param({"decode": {"kind": "pose"}}, "cannot be read", id="unknown decoder"),
         pytest.param(
-            {"decode": {"kind": "classify"}}, "needs an output with role 'scores'", id="decoder without its output"
+            {"task": "classify", "decode": {"kind": "classify"}}, "an output with role 'scores'", id="role not there"
         ),
+        pytest.param({"task": "classify"}, "not decoded by CenterNet", id="decoder of another task"),
         pytest.param(
             {"decode": {"kind": "centernet", "stride": 4}}, "need [1, 4, 4, 2]", id="stride that does not fit"
         ),

@@ -85,9 +85,9 @@ def test_a_runtime_that_answers_otherwise_is_found(belt_bundle: Path, content: b
     model = Model(content, variant)
     answers = [model.run(picture[None]) for picture in pictures]
     golden = {name: np.stack([answer[name][0] for answer in answers]) for name in answers[0]}
-    good, _ = check_runtimes(content, variant, pictures, golden)
+    good, _ = check_runtimes(content, bundle.manifest, variant, pictures, golden)
     assert [(check.name, check.ok) for check in good] == [("litert", True), ("tflite-runtime", True)]
-    bad, _ = check_runtimes(content, variant, pictures, {**golden, "box": 127 - golden["box"]})
+    bad, _ = check_runtimes(content, bundle.manifest, variant, pictures, {**golden, "box": 127 - golden["box"]})
     assert [check.ok for check in bad] == [False, False]
     assert all("box is off by" in check.detail for check in bad)
 

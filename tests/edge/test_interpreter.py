@@ -68,6 +68,24 @@ def test_a_manifest_that_does_not_fit_the_file_is_refused(belt_bundle: Path) -> 
             Model(content, wrong)
 
 
+def test_a_file_without_a_signature_is_read_by_the_names_of_its_tensors(belt_bundle: Path) -> None:
+    bundle = Bundle.open(belt_bundle)
+    signed = bundle.manifest.variants[0]
+    content = bundle.read(signed.file)
+    plain = find_runtime().interpreter(model_content=content)
+    (given,), answers = plain.get_input_details(), plain.get_output_details()
+    own_name = {output.name: each["name"] for output in signed.outputs for each in answers
+                if list(each["shape"]) == output.shape}  # fmt: skip
+    assert set(own_name) == {"heatmap", "box"}
+    outputs = [replace(output, name=own_name[output.name]) for output in signed.outputs]
+    variant = replace(signed, input=replace(signed.input, name=given["name"]), outputs=outputs, named_by="tensor")
+    picture = np.random.default_rng(0).integers(0, 256, signed.input.shape).astype(np.uint8)
+    by_signature, by_tensor = Model(content, signed).run(picture), Model(content, variant).run(picture)
+    assert all(np.array_equal(by_signature[name], by_tensor[own_name[name]]) for name in by_signature)
+    with pytest.raises(BundleError, match="has no tensor 'box'"):
+        Model(content, replace(variant, outputs=signed.outputs))
+
+
 def test_a_variant_that_is_not_there_is_named(belt_bundle: Path) -> None:
     with pytest.raises(BundleError, match="has no variant 'float16'"):
         Model.load(Bundle.open(belt_bundle), scheme="float16")

@@ -109,6 +109,45 @@ def test_channels_come_first_where_the_model_wants_them_so() -> None:
     assert made[0, :, 0, 0].tolist() == [30, 20, 10]
 
 
+DTYPES = st.sampled_from(["float32", "int8", "uint8"])
+
+
+@given(
+    st.sampled_from(["NHWC", "NCHW"]),
+    st.sampled_from(["RGB", "BGR", "GRAY"]),
+    DTYPES,
+    st.booleans(),
+    st.lists(st.floats(0, 255), min_size=3, max_size=3),
+    st.lists(st.floats(1, 255), min_size=3, max_size=3),
+    st.integers(0, 2**32 - 1),
+)
+def test_every_value_is_where_and_what_a_plain_loop_says(
+    layout: str, color: str, dtype: str, normalised: bool, mean: list[float], std: list[float], seed: int
+) -> None:
+    channels = 1 if color == "GRAY" else 3
+    statistics = {"mean": mean[:channels], "std": std[:channels]} if normalised else {}
+    spec = Input(height=4, width=6, layout=layout, color=color, resize="stretch", **statistics)  # type: ignore[arg-type]  # sampled from the literals
+    shape = [1, 4, 6, channels] if layout == "NHWC" else [1, channels, 4, 6]
+    quantized = {} if dtype == "float32" else {"scale": 0.02 if normalised else 1.0, "zero_point": -3 % 128}
+    tensor = Tensor(name="x", shape=shape, dtype=dtype, **quantized)  # type: ignore[arg-type]  # from the table
+    image = np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    made, _ = Preprocessor(spec, tensor)(image)
+    gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    for y in range(4):
+        for x in range(6):
+            pixel = {"RGB": image[y, x, ::-1], "BGR": image[y, x], "GRAY": gray[y, x : x + 1]}[color]
+            for c in range(channels):
+                want = float(pixel[c])
+                if normalised:
+                    want = (want - mean[c]) / std[c]
+                got = made[0, y, x, c] if layout == "NHWC" else made[0, c, y, x]
+                if dtype == "float32":
+                    assert got == pytest.approx(want, rel=1e-5, abs=1e-5)
+                else:
+                    low, high = (0, 255) if dtype == "uint8" else (-128, 127)
+                    assert got == min(high, max(low, round(want / tensor.scale) + tensor.zero_point))
+
+
 def test_the_buffer_is_made_once() -> None:
     prepare = Preprocessor(Input(height=16, width=16), Tensor(name="x", shape=[1, 16, 16, 3], dtype="uint8", scale=1.0))
     first, second = prepare(frame(8, 8))[0], prepare(frame(20, 20))[0]

@@ -1,0 +1,1 @@
+"""One file per family of decoders; `tinysight_edge.decode` has the table that names them."""

@@ -1,0 +1,58 @@
+"""Peaks of a heat map with the box of their cell (X. Zhou et al., arXiv 1904.07850), on the host."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysight_contract.manifest import CenterNet
+from tinysight_edge.decoders.boxes import Detections, distinct, trusted
+from tinysight_edge.decoders.stored import Task, lowest_passing, real
+
+__all__ = ["CenterNetDecoder"]
+
+# Neighbours of a cell in a padded map; of two equal peaks side by side the one with the lower index stays.
+_BEFORE = ((-1, -1), (-1, 0), (-1, 1), (0, -1))
+_AFTER = ((0, 1), (1, -1), (1, 0), (1, 1))
+
+
+class CenterNetDecoder:
+    """Finds peaks on the stored numbers; only they become real."""
+
+    def __init__(self, task: Task[CenterNet]) -> None:
+        self._task, self._how = task, task.how
+        self._heat, self._box = task.outputs["heatmap"], task.outputs["box"]
+        _, height, width, classes = self._heat.shape
+        dtype = np.dtype(self._heat.dtype)
+        lowest = np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
+        self._padded: NDArray[Any] = np.full((height + 2, width + 2, classes), lowest, dtype)
+        self._at_least = lowest_passing(self._heat, task.score)
+        row, column = (width + 2) * classes, classes
+        self._before = np.array([y * row + x * column for y, x in _BEFORE])
+        self._after = np.array([y * row + x * column for y, x in _AFTER])
+
+    def __call__(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
+        """Raw outputs by name → detections in model pixels."""
+        heat = self._padded
+        heat[1:-1, 1:-1] = outputs[self._heat.name][0]
+        flat = heat.reshape(-1)
+        at = np.flatnonzero(flat >= self._at_least)
+        value = flat[at]
+        inside = value > flat[0]  # the padding itself, when the threshold is at the bottom of the scale
+        at, value = at[inside], value[inside]
+        peak = (flat[at[:, None] + self._before] < value[:, None]).all(1)
+        peak &= (flat[at[:, None] + self._after] <= value[:, None]).all(1)
+        at, value = at[peak], value[peak]
+        order = np.argsort(-value.astype(np.float32), kind="stable")[: self._how.max_objects]
+        at, value = at[order], value[order]
+        cell, class_ids = np.divmod(at, heat.shape[2])
+        y, x = np.divmod(cell, heat.shape[1])
+        raw = outputs[self._box.name][0, y - 1, x - 1]
+        dx, dy, log_w, log_h = real(raw, self._box).T
+        stride = self._how.stride
+        centre_x, centre_y = (x - 1 + np.clip(dx, -1e6, 1e6)) * stride, (y - 1 + np.clip(dy, -1e6, 1e6)) * stride
+        half_w, half_h = (np.exp(np.minimum(size, 12.0)) * (stride / 2) for size in (log_w, log_h))
+        boxes = np.stack((centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h), 1)
+        found = trusted(boxes, real(value, self._heat), class_ids, self._task.labels)
+        return distinct(found, iou=self._task.iou, most=self._how.max_objects)
