@@ -1,11 +1,11 @@
-"""``tinysight convert`` from the command line."""
+"""``tinysight convert`` and ``export`` from the command line."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["convert"]
+__all__ = ["convert", "export"]
 
 
 def convert(
@@ -51,4 +51,22 @@ def convert(
         "int8_ms": int8.latency_ms[0],
         "float_ms": reference.latency_ms[0],
     }
+    finish(figures, as_json=as_json)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The run folder of a finished training.", show_default=False)],
+    *,
+    onnx: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    batch: Annotated[Literal["1", "dynamic"], typer.Option(help="Pictures at a time: one, or any number.")] = "1",
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")] = False,
+) -> None:
+    """Write a trained model as ONNX, in float32, compared with Keras on held-out pictures."""
+    from tinysight_converters.onnx_export import export_onnx
+    from tinysight_edge.console import console, finish
+
+    made = export_onnx(run, onnx, batch=batch, say=lambda line: None if quiet else console.print(f"{line} …"))
+    figures = {"onnx": str(onnx), "sha256": made.sha256, "batch": batch, "opset": made.opset}
+    figures |= {"onnx_kib": made.size_bytes / 1024, "pictures": made.pictures, "difference": made.difference}
     finish(figures, as_json=as_json)

@@ -5,7 +5,6 @@ Nothing is written before all of it has succeeded.
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
@@ -25,7 +24,7 @@ from tinysight_converters.metadata import with_metadata
 from tinysight_converters.metrics import best_threshold
 from tinysight_converters.proof import Proof, compare, detect_all, fit_all
 from tinysight_converters.report import report_html, report_json
-from tinysight_converters.run import MODEL, Examples, Run, load_examples, load_run
+from tinysight_converters.run import MODEL, Examples, Run, check_target, load_examples, load_run
 from tinysight_converters.tflite import convert_model
 from tinysight_edge.interpreter import Model, Runtime, find_runtime, self_test
 
@@ -70,10 +69,7 @@ def convert_run(
         ConversionError: the run is unfinished or damaged, the converter fails, the int8 model is not int8 throughout.
         DataError: a picture of the data set is missing, broken or changed.
     """
-    if not out.parent.is_dir():
-        raise ConversionError(f"{out.parent} is no folder.", mend="Make it first.")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ConversionError(f"{out} cannot be written.", mend="Name a file in a folder that you may write to.")
+    check_target(out)
     run, examples = load_run(run_folder), load_examples(run_folder)
     runtime = find_runtime()
     root = Path(run.dataset)
