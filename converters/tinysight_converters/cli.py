@@ -1,7 +1,7 @@
-"""``tinysight convert`` from the command line."""
+"""``tinysight convert`` and ``export`` from the command line."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tinysight_converters.convert import Conversion
     from tinysight_converters.ladder import Step
 
-__all__ = ["convert"]
+__all__ = ["convert", "export"]
 
 
 def convert(
@@ -129,3 +129,21 @@ def _show_ladder(ladder: "list[Step]") -> None:
             cells += [f"{step.figures.kib:.0f}", f"{step.figures.ms:.2f}"]
         table.add_row(Text(step.name), *cells, Text(step.said or "holds"))
     Console(highlight=False).print(table)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The run folder of a finished training.", show_default=False)],
+    *,
+    onnx: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    batch: Annotated[Literal["1", "dynamic"], typer.Option(help="Pictures at a time: one, or any number.")] = "1",
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")] = False,
+) -> None:
+    """Write a trained model as ONNX, in float32, compared with Keras on held-out pictures."""
+    from tinysight_converters.onnx_export import export_onnx
+    from tinysight_edge.console import console, finish
+
+    made = export_onnx(run, onnx, batch=batch, say=lambda line: None if quiet else console.print(f"{line} …"))
+    figures = {"onnx": str(onnx), "sha256": made.sha256, "batch": batch, "opset": made.opset}
+    figures |= {"onnx_kib": made.size_bytes / 1024, "pictures": made.pictures, "difference": made.difference}
+    finish(figures, as_json=as_json)

@@ -6,7 +6,6 @@ time or memory stands beside the bundle and not in it, so that equal inputs give
 """
 
 import dataclasses
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from tinysight_converters.ladder import Step, climb
 from tinysight_converters.proof import time_variants
 from tinysight_converters.report import Facts, report_json
 from tinysight_converters.report_page import report_html
-from tinysight_converters.run import load_examples, load_run
+from tinysight_converters.run import check_target, load_examples, load_run
 from tinysight_converters.runtimes import check_runtimes, old_runtime
 from tinysight_edge.interpreter import Model, self_test
 from tinysight_edge.preprocess import Preprocessor
@@ -73,10 +72,7 @@ def convert_run(run_folder: Path, out: Path, wish: Wish, *, say: Callable[[str],
         DataError: a picture is missing, broken or changed, or the calibration set cannot be used.
         ConfigError: a layer to be kept in float is not there.
     """
-    if not out.parent.is_dir():
-        raise ConversionError(f"{out.parent} is no folder.", mend="Make it first.")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ConversionError(f"{out} cannot be written.", mend="Name a file in a folder that you may write to.")
+    check_target(out)
     run, examples = load_run(run_folder), load_examples(run_folder)
     draft = draft_manifest(run, name=wish.name, version=wish.version, release=wish.release)
     work = Maker(run_folder, run, examples, draft, wish, say=say)

@@ -1,15 +1,12 @@
 """The only user of TensorFlow's TFLite converter, in a child process because it leaks.
 
-``python -P -m tinysight_converters.tflite`` reads a job from its first argument (JSON); with ``-P`` no module in the
-user's folder is taken for one of ours. In: a Keras model with named outputs, fitted pictures to calibrate with.  Out:
+In: a Keras model with named outputs, fitted pictures to calibrate with.  Out:
 flatbuffers with a static batch of one, a signature with the model's own output names, built-in operators only; and how
 far each layer of the int8 file is from the float model.
 """
 
 import csv
 import io
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,12 +18,11 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from tinysight_contract.errors import ConversionError
 from tinysight_contract.manifest import Scheme
+from tinysight_converters.child import run_child
 
 __all__ = ["Converted", "LayerError", "Recipe", "convert_model"]
 
-TIMEOUT_S: Final = 1800.0
 LAYER_PICTURES: Final = 32
 MAIN_OPS: Final = {"convolution", "depthwise", "MatMul"}  # the layer of a fused operator
 
@@ -99,16 +95,7 @@ def convert_model(model: Path, calibration: NDArray[Any], recipes: list[Recipe],
         pictures = folder / "calibration.npy"
         np.save(pictures, calibration, allow_pickle=False)
         job = Job(model=str(model), calibration=str(pictures), recipes=recipes, layers=layers, folder=name)
-        command = [sys.executable, "-P", "-m", "tinysight_converters.tflite", msgspec.json.encode(job).decode()]
-        env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, env=env, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise ConversionError("The converter does not end.", mend="Try a smaller model.") from error
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-            why = lines[-1].strip() if lines else f"status {done.returncode}"
-            raise ConversionError(f"The TFLite converter failed: {why}.", mend="`tinysight lint` looks at its layers.")
+        run_child("tinysight_converters.tflite", job, what="The TFLite converter")
         files = [(folder / f"{number}.tflite").read_bytes() for number in range(len(recipes))]
         found = (folder / "layers.json").read_bytes() if layers else b"[]"
         return Converted(files=files, layers=msgspec.json.decode(found, type=list[LayerError]))
