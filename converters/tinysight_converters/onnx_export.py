@@ -24,8 +24,8 @@ from tinysight_contract import __version__
 from tinysight_contract import manifest as mf
 from tinysight_contract.errors import ConversionError
 from tinysight_contract.files import replace_file
+from tinysight_converters.bench import draft_manifest
 from tinysight_converters.child import run_child
-from tinysight_converters.convert import draft_manifest
 from tinysight_converters.onnx_graph import put_in_order
 from tinysight_converters.run import MODEL, Examples, Run, check_target, load_examples, load_run
 from tinysight_edge.preprocess import Preprocessor

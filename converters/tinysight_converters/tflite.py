@@ -1,8 +1,8 @@
 """The only user of TensorFlow's TFLite converter, in a child process because it leaks.
 
-In: a Keras model with named outputs, fitted pictures to calibrate with.  Out:
-flatbuffers with a static batch of one, a signature with the model's own output names, built-in operators only; and how
-far each layer of the int8 file is from the float model.
+In: a Keras model or a SavedModel, fitted pictures to calibrate with.  Out: flatbuffers with a static batch of one, a
+signature with the model's own output names, built-in operators only; and how far each layer of the int8 file is from
+the float model.
 """
 
 import csv
@@ -33,11 +33,13 @@ class Recipe(Struct, frozen=True, kw_only=True):
     Attributes:
         scheme: what the numbers become.
         ranges: of ``int8``: of the smallest and largest value seen, or those of the least squared error.
+        flex: of ``float32``: let TensorFlow's own kernels in, only to see which they are.
         keep_float: for ``int8-mixed``: names of the tensors (`LayerError.tensor`) whose layers stay in float32.
     """
 
     scheme: Scheme
     ranges: Literal["minmax", "mse"] = "minmax"
+    flex: bool = False
     keep_float: list[str] = []
 
 
@@ -82,7 +84,7 @@ def convert_model(model: Path, calibration: NDArray[Any], recipes: list[Recipe],
     """Convert a model in a child process.
 
     Args:
-        model: the ``.keras`` file; for ``int8-qat`` one that was trained for it.
+        model: the ``.keras`` file, for ``int8-qat`` one that was trained for it; or the folder of a SavedModel.
         calibration: fitted pictures (n, height, width, channels), as the device will feed them.
         recipes: what to make.
         layers: also measure what int8 does to each layer, in the order they run.
@@ -108,42 +110,71 @@ def _work(job: Job) -> None:
     # Keras finds the layers of fake_quant when it loads a model.
     from tinysight_converters import clone, fake_quant, ranges  # noqa: F401, PLC0415 -- see above
 
-    model = keras.models.load_model(job.model, compile=False, safe_mode=True)
     pictures = np.load(job.calibration, allow_pickle=False)
     with tempfile.TemporaryDirectory(prefix="tinysight-saved-") as folder:
-        plain = _Converting(model, pictures, Path(folder) / "plain")
+        if Path(job.model).is_dir():
+            plain = _Converting(_SavedModel(job.model), pictures, Path(folder) / "plain")
+        else:
+            model = keras.models.load_model(job.model, compile=False, safe_mode=True)
+            plain = _Converting(_KerasModel(model), pictures, Path(folder) / "plain")
         for number, recipe in enumerate(job.recipes):
             made = plain
             if recipe.ranges == "mse":
                 cloned = clone.quantized_clone(model)
                 ranges.calibrate(cloned, pictures, method="mse")
-                made = _Converting(cloned, pictures, Path(folder) / str(number))
+                made = _Converting(_KerasModel(cloned), pictures, Path(folder) / str(number))
                 recipe = Recipe(scheme="int8-qat")  # noqa: PLW2901 -- it has its ranges now
             (Path(job.folder) / f"{number}.tflite").write_bytes(made.convert(recipe))
         if job.layers:
             (Path(job.folder) / "layers.json").write_bytes(msgspec.json.encode(plain.layer_errors()))
 
 
+class _KerasModel:
+    """A Keras model as something to be called with one picture."""
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401 -- Keras has no types
+        (only,) = model.inputs
+        self.held, self.shape, self.names = model, only.shape[1:], {model.name, *_layer_names(model)}
+        self.outputs = sorted(model.output) if isinstance(model.output, dict) else []
+
+    def answer(self, image: Any) -> Any:  # noqa: ANN401 -- tensors have no types
+        return self.held(image, training=False)
+
+
+class _SavedModel:
+    """The first signature of a SavedModel, likewise."""
+
+    def __init__(self, folder: str) -> None:
+        import tensorflow as tf  # noqa: PLC0415 -- the parent must not load TensorFlow
+
+        self.held = tf.saved_model.load(folder)
+        self._signature = self.held.signatures["serving_default"]
+        ((self._input, spec),) = self._signature.structured_input_signature[1].items()
+        self.shape, self.names, self.outputs = spec.shape[1:], set[str](), sorted(self._signature.structured_outputs)
+
+    def answer(self, image: Any) -> Any:  # noqa: ANN401 -- tensors have no types
+        return self._signature(**{self._input: image})
+
+
 class _Converting:
     """One model, saved once for TensorFlow's converter."""
 
-    def __init__(self, model: Any, pictures: NDArray[Any], folder: Path) -> None:  # noqa: ANN401 -- Keras has no types
-        import keras  # noqa: PLC0415 -- see above
+    def __init__(self, source: "_KerasModel | _SavedModel", pictures: NDArray[Any], folder: Path) -> None:
         import tensorflow as tf  # noqa: PLC0415 -- see above
 
-        self._tf, self._model, self._folder = tf, model, str(folder)
+        self._tf, self._source, self._folder = tf, source, str(folder)
         self._pictures = pictures.astype(np.float32)
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        archive.add_endpoint(
-            "serve",
-            lambda image: model(image, training=False),
-            input_signature=[tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="image")],
+        module = tf.Module()
+        module.held = source.held
+        module.serve = tf.function(
+            source.answer, input_signature=[tf.TensorSpec((1, *source.shape), tf.float32, name="image")]
         )
-        archive.write_out(self._folder, verbose=False)
+        tf.saved_model.save(module, self._folder, signatures={"serve": module.serve})
 
     def convert(self, recipe: Recipe) -> bytes:
         converter = self._converter(recipe.scheme)
+        if recipe.flex:
+            converter.target_spec.supported_ops.append(self._tf.lite.OpsSet.SELECT_TF_OPS)
         if recipe.scheme != "int8-mixed":
             return bytes(converter.convert())
         options = self._tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=recipe.keep_float)
@@ -152,7 +183,7 @@ class _Converting:
 
     def _converter(self, scheme: str) -> Any:  # noqa: ANN401 -- TensorFlow has no types
         tf = self._tf
-        converter = tf.lite.TFLiteConverter.from_saved_model(self._folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(self._folder, signature_keys=["serve"])
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         if scheme != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -164,7 +195,7 @@ class _Converting:
         if scheme in {"int8", "int8-qat"}:
             converter.inference_input_type = tf.uint8
             # MediaPipe takes no int8 scores.
-            converter.inference_output_type = tf.uint8 if set(self._model.output) == {"scores"} else tf.int8
+            converter.inference_output_type = tf.uint8 if self._source.outputs == ["scores"] else tf.int8
         return converter
 
     def layer_errors(self) -> list[LayerError]:
@@ -183,12 +214,10 @@ class _Converting:
         debugger.run()
         table = io.StringIO()
         debugger.layer_statistics_dump(table)
-        known = {self._model.name, *_layer_names(self._model)}
-        outputs = sorted(self._model.output)
         return [
             LayerError(
                 op=row["op_name"],
-                layer=_layer_of(row["tensor_name"], known, outputs),
+                layer=_layer_of(row["tensor_name"], self._source.names, self._source.outputs),
                 tensor=row["tensor_name"],
                 rms_steps=round(float(row["mean_squared_error"]) ** 0.5 / float(row["scale"]), 4),
                 noise=float(f"{float(row['noise']):.4g}"),
@@ -210,7 +239,8 @@ def _layer_of(tensor: str, known: set[str], outputs: list[str]) -> str:
     ``StatefulPartitionedCall:1`` is the second output by name.
     """
     if tensor.startswith("StatefulPartitionedCall"):
-        return outputs[int(tensor.rpartition(":")[2])]
+        number = int(tensor.rpartition(":")[2])
+        return outputs[number] if number < len(outputs) else tensor
     for part in sorted(tensor.split(";"), key=lambda part: part.split("/")[-1] not in MAIN_OPS):
         root, *scopes = part.split("/")[:-1] or [""]
         again = root not in known

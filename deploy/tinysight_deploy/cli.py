@@ -20,8 +20,14 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "train": ("tinysight_trainer.cli", "train", "train", "Train a detector or a classifier on your images."),
     "tune": ("tinysight_trainer.cli", "tune", "train", "Search for settings: accuracy against int8 latency and size."),
     "evaluate": ("tinysight_trainer.cli", "evaluate", "train", "Measure a model: where it fails, what it looked at."),
+    "lint": ("tinysight_converters.cli_lint", "lint", "convert", "Say what in a model will suffer from int8."),
     "convert": ("tinysight_converters.cli", "convert", "convert", "Quantize a trained model and prove it: the bundle."),
-    "bundle": ("tinysight_converters.cli_bundle", "bundle_app", "convert", "Bundles: bring your own model."),
+    "bundle": (
+        "tinysight_converters.cli_bundle",
+        "bundle_app",
+        "convert",
+        "Bundles: import a foreign model, inspect, diff.",
+    ),
     "export": (
         "tinysight_converters.cli",
         "export",

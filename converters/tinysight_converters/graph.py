@@ -1,0 +1,156 @@
+"""What stands in a .tflite file, read without any runtime.
+
+In: bytes of anybody's making.  Out: a `Graph` of its first subgraph. Pure Python and capped: a damaged file is an error
+and nothing else. It says what is written there; whether it runs is for `trial` to find out.
+"""
+
+import struct
+from typing import Any, Final
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from msgspec import Struct
+
+from tinysight_contract.errors import ConversionError
+
+__all__ = ["Graph", "Node", "Stored", "read_graph"]
+
+MAX_TENSORS: Final = 100_000
+MAX_SIDES: Final = 8
+OPERATORS: Final = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+TYPES: Final = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+CUSTOM: Final = "CUSTOM"
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """A tensor as it is written.
+
+    Attributes:
+        name: of it.
+        shape: with -1 where it is open.
+        dtype: float32, int8, ...
+        scales: how many there are: 0, 1, or one per channel.
+        scale: the first of them, or 0.
+        zero_point: the first of them, or 0.
+        constant: whether its values are in the file.
+    """
+
+    name: str
+    shape: list[int]
+    dtype: str
+    scales: int
+    scale: float
+    zero_point: int
+    constant: bool
+
+    @property
+    def count(self) -> int:
+        """Of its values; an open side counts as one."""
+        return int(np.prod([max(side, 1) for side in self.shape], dtype=np.int64))
+
+
+class Node(Struct, frozen=True, kw_only=True):
+    """An operator with the indices of its tensors; ``custom`` ones are none of TFLite's own."""
+
+    op: str
+    inputs: list[int]
+    outputs: list[int]
+    custom: bool
+
+
+class Graph(Struct, frozen=True, kw_only=True):
+    """The first subgraph of a file.
+
+    Attributes:
+        tensors: all of them.
+        nodes: in the order they run.
+        inputs: indices of tensors.
+        outputs: indices of tensors.
+        subgraphs: how many the file has.
+    """
+
+    tensors: list[Stored]
+    nodes: list[Node]
+    inputs: list[int]
+    outputs: list[int]
+    subgraphs: int
+
+    def maker(self, tensor: int) -> Node | None:
+        """The operator that makes a tensor; None for an input or a constant."""
+        return next((node for node in self.nodes if tensor in node.outputs), None)
+
+    def float_computed(self) -> list[Stored]:
+        """Tensors that are calculated in floating point."""
+        made = {index for node in self.nodes for index in node.outputs}
+        return [self.tensors[index] for index in sorted(made) if self.tensors[index].dtype.startswith("float")]
+
+
+def read_graph(content: bytes) -> Graph:
+    """Read a file.
+
+    Raises:
+        ConversionError: it is no .tflite file, or damaged.
+    """
+    if content[4:8] != b"TFL3":
+        raise ConversionError("The model is no TFLite file.", mend="Give a .tflite file that is whole.")
+    try:
+        return _read(content)
+    except (struct.error, IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise ConversionError(
+            f"The TFLite file is damaged: {error}.", mend="Copy it again from where it was made."
+        ) from error
+
+
+def _read(content: bytes) -> Graph:
+    model: Any = schema.Model.GetRootAsModel(content, 0)
+    part = model.Subgraphs(0)
+    if part.TensorsLength() > MAX_TENSORS or part.OperatorsLength() > MAX_TENSORS:
+        raise ValueError(f"it claims {part.TensorsLength()} tensors and {part.OperatorsLength()} operators")
+    tensors = [_tensor(model, part.Tensors(index)) for index in range(part.TensorsLength())]
+    codes = [_code(model.OperatorCodes(index)) for index in range(min(model.OperatorCodesLength(), MAX_TENSORS))]
+    nodes = []
+    for index in range(part.OperatorsLength()):
+        node = part.Operators(index)
+        name, custom = codes[node.OpcodeIndex()]
+        inputs = [each for each in _list(node.InputsAsNumpy()) if each >= 0]
+        nodes.append(Node(op=name, inputs=inputs, outputs=_list(node.OutputsAsNumpy()), custom=custom))
+    graph = Graph(
+        tensors=tensors,
+        nodes=nodes,
+        inputs=_list(part.InputsAsNumpy()),
+        outputs=_list(part.OutputsAsNumpy()),
+        subgraphs=model.SubgraphsLength(),
+    )
+    named = {*graph.inputs, *graph.outputs, *(at for node in nodes for at in (*node.inputs, *node.outputs))}
+    if named and not 0 <= min(named) <= max(named) < len(tensors):
+        raise ValueError("an operator names a tensor that is not there")
+    return graph
+
+
+def _tensor(model: Any, held: Any) -> Stored:  # noqa: ANN401 -- the generated reader has no types
+    shape, open_shape = _list(held.ShapeAsNumpy()), _list(held.ShapeSignatureAsNumpy())
+    if len(shape) > MAX_SIDES:
+        raise ValueError(f"a tensor has {len(shape)} sides")
+    quantized = held.Quantization()
+    scales = quantized.ScaleLength() if quantized is not None else 0
+    return Stored(
+        name=(held.Name() or b"").decode(errors="replace")[:1000],
+        shape=open_shape if len(open_shape) == len(shape) else shape,
+        dtype=TYPES.get(held.Type(), "unknown"),
+        scales=scales,
+        scale=float(quantized.Scale(0)) if scales else 0.0,
+        zero_point=int(quantized.ZeroPoint(0)) if scales and quantized.ZeroPointLength() else 0,
+        constant=model.Buffers(held.Buffer()).DataLength() > 0,
+    )
+
+
+def _code(held: Any) -> tuple[str, bool]:  # noqa: ANN401 -- see above
+    code = max(held.BuiltinCode(), held.DeprecatedBuiltinCode())
+    name = OPERATORS.get(code, f"operator {code}")
+    if name == CUSTOM:
+        return (held.CustomCode() or b"unnamed").decode(errors="replace")[:100], True
+    return name, False
+
+
+def _list(numbers: Any) -> list[int]:  # noqa: ANN401 -- see above
+    return [int(each) for each in numbers] if isinstance(numbers, np.ndarray) else []

@@ -1,0 +1,163 @@
+"""What is in a bundle, and what differs between two.
+
+In: `Bundle`s.  Out: plain values to print, or a page that draws the first variant's graph with the error of each layer.
+"""
+
+from collections import Counter
+from typing import Any, Final
+
+import msgspec
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.manifest import Variant
+from tinysight_converters.graph import Graph, Node, read_graph
+from tinysight_converters.page import note, page, safe, table
+
+__all__ = ["difference", "inspection", "inspection_page"]
+
+REPORT: Final = "report.json"
+MAX_DRAWN: Final = 400
+GOOD, FAIR, BAD, PLAIN = "#1a7f37", "#bf8700", "#d1242f", "#57606a"
+FAIR_NOISE: Final = 1e-3
+BAD_NOISE: Final = 1e-2
+WIDTH, NODE_H, STEP, LEFT = 640, 40, 56, 90
+SHOWN_DIFFERENCES: Final = 80
+
+
+def inspection(bundle: Bundle) -> dict[str, Any]:
+    """The manifest, what stands in each variant's file, and the proof."""
+    manifest = bundle.manifest
+    report = _report(bundle)
+    return {
+        "digest": bundle.digest,
+        "size_bytes": bundle.size_bytes,
+        "manifest": msgspec.to_builtins(manifest),
+        "variants": [_variant(bundle, variant) for variant in manifest.variants],
+        "proof": {key: report[key] for key in ("held_out_images", "reference", "variants", "ladder") if key in report},
+    }
+
+
+def _report(bundle: Bundle) -> dict[str, Any]:
+    if REPORT not in bundle.manifest.files:
+        return {}
+    try:
+        held = msgspec.json.decode(bundle.read(REPORT))
+    except msgspec.MsgspecError:
+        return {}
+    return held if isinstance(held, dict) else {}
+
+
+def _variant(bundle: Bundle, variant: Variant) -> dict[str, Any]:
+    graph = read_graph(bundle.read(variant.file))
+    return {
+        "scheme": variant.scheme,
+        "kib": bundle.manifest.files[variant.file].size_bytes / 1024,
+        "operators": dict(sorted(Counter(node.op for node in graph.nodes).items())),
+        "tensors": len(graph.tensors),
+        "float_tensors": sum(tensor.dtype.startswith("float") for tensor in graph.tensors),
+        "runtimes": [f"{each.name} {each.version}: {'runs' if each.ok else each.detail}" for each in variant.runtimes],
+    }
+
+
+def difference(one: Bundle, other: Bundle) -> list[tuple[str, str, str]]:
+    """What is not the same: place, there, here. The proof's figures are among it, files are told by their digests."""
+    sides = [_flat(each) for each in (one, other)]
+    keys = sorted({*sides[0], *sides[1]})
+    return [
+        (key, *(side.get(key, "-") for side in sides))  # type: ignore[misc]  # two sides
+        for key in keys
+        if sides[0].get(key) != sides[1].get(key)
+    ]
+
+
+def _flat(bundle: Bundle) -> dict[str, str]:
+    found: dict[str, str] = {}
+
+    def walk(value: Any, place: str) -> None:  # noqa: ANN401 -- JSON of any form
+        if isinstance(value, dict):
+            for key, each in value.items():
+                walk(each, f"{place}.{key}" if place else str(key))
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for number, each in enumerate(value):
+                name = each.get("scheme") or each.get("name") or number
+                walk(each, f"{place}[{name}]")
+        else:
+            found[place] = msgspec.json.encode(value).decode()[:200]
+
+    walk(msgspec.to_builtins(bundle.manifest), "")
+    walk({key: _report(bundle).get(key) for key in ("reference", "variants")}, "proof")
+    return found
+
+
+def inspection_page(bundle: Bundle) -> bytes:
+    """The first variant's graph, each operator with what it makes and how much int8 harms it."""
+    manifest, first = bundle.manifest, bundle.manifest.variants[0]
+    graph = read_graph(bundle.read(first.file))
+    noise = {each["tensor"]: each for each in _report(bundle).get("layers", []) if isinstance(each, dict)}
+    if not any(tensor.name in noise for tensor in graph.tensors):
+        noise = {}
+    said = f"{first.scheme}, {len(graph.nodes)} operators."
+    said += " Colours: the noise that int8 adds to what a layer carries." if noise else " No errors by layer are known."
+    rows = [
+        [name, ", ".join(map(str, tensor.shape)), tensor.dtype, f"{tensor.scale:.4g}" if tensor.scales else ""]
+        for name, tensor in (
+            *((f"in: {graph.tensors[index].name}", graph.tensors[index]) for index in graph.inputs),
+            *((f"out: {graph.tensors[index].name}", graph.tensors[index]) for index in graph.outputs),
+        )
+    ]
+    body = [
+        f"<h1>{safe(manifest.name)} {safe(manifest.version)}</h1>",
+        note(said),
+        table(["tensor", "shape", "type", "scale"], rows),
+        note(f"green: less than {FAIR_NOISE:g}; yellow: less than {BAD_NOISE:g}; red: more") if noise else "",
+        _drawing(graph, noise),
+    ]
+    return page(f"{manifest.name}: graph", body)
+
+
+def _drawing(graph: Graph, noise: dict[str, dict[str, Any]]) -> str:
+    """From top to bottom in the order they run; what skips an operator goes round it on the left."""
+    nodes = graph.nodes[:MAX_DRAWN]
+    made_at = {index: at for at, node in enumerate(nodes) for index in node.outputs}
+    parts = [
+        _edge(made_at[index], at)
+        for at, node in enumerate(nodes)
+        for index in node.inputs
+        if made_at.get(index, at) < at
+    ]
+    parts += [_box(graph, node, at, noise) for at, node in enumerate(nodes)]
+    height = len(nodes) * STEP + 20
+    more = note(f"{len(graph.nodes) - MAX_DRAWN} more are not drawn.") if len(graph.nodes) > MAX_DRAWN else ""
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" style="max-width:100%;height:auto" role="img" '
+        f'aria-label="the graph">{"".join(parts)}</svg>{more}'
+    )
+
+
+def _edge(before: int, after: int) -> str:
+    top, bottom = before * STEP + 10 + NODE_H, after * STEP + 10
+    if after == before + 1:
+        path = f"M{LEFT + 30} {top}V{bottom}"
+    else:
+        out = max(8, LEFT - 16 - 7 * (after - before))
+        path = f"M{LEFT} {top - NODE_H / 2}C{out} {top},{out} {bottom},{LEFT} {bottom + NODE_H / 2}"
+    return f'<path d="{path}" fill="none" stroke="{PLAIN}" stroke-width="1.5"/>'
+
+
+def _box(graph: Graph, node: Node, at: int, noise: dict[str, dict[str, Any]]) -> str:
+    tensor = graph.tensors[node.outputs[0]] if node.outputs else None
+    known = noise.get(tensor.name) if tensor else None
+    share = float(known["noise"]) if known else 0.0
+    colour = PLAIN if known is None else BAD if share > BAD_NOISE else FAIR if share > FAIR_NOISE else GOOD
+    shape = "x".join(map(str, tensor.shape)) if tensor else ""
+    made = f"{shape} {tensor.dtype}" if tensor else ""
+    below = f"{known['layer']}  noise {share:.2g}, {float(known['rms_steps']):.2f} steps" if known else ""
+    y = at * STEP + 10
+    return (
+        f'<rect x="{LEFT}" y="{y}" width="{WIDTH - LEFT - 10}" height="{NODE_H}" rx="6" fill="{colour}22" '
+        f'stroke="{colour}"/>'
+        f'<text x="{LEFT + 10}" y="{y + 17}" font-size="13" fill="currentColor" font-weight="600">{safe(node.op)}'
+        f"</text>"
+        f'<text x="{WIDTH - 20}" y="{y + 17}" font-size="12" fill="currentColor" text-anchor="end">{safe(made)}</text>'
+        f'<text x="{LEFT + 10}" y="{y + 33}" font-size="12" fill="currentColor" opacity=".75">{safe(below)}</text>'
+    )
