@@ -237,8 +237,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("data", "import", "folder", "--out", "digits", "--quiet"),
         ("train", "belt", "--out", "detector", *small),
         ("train", "digits", "--out", "classifier", "--input", "32x32", *small),
-        ("convert", "detector", "--out", "detector.bundle", "--quiet"),
-        ("convert", "classifier", "--out", "classifier.bundle", "--quiet"),
+        ("convert", "detector", "--out", "detector.bundle", "--scheme", "int8,float32", "--quiet"),
+        ("convert", "classifier", "--out", "classifier.bundle", "--scheme", "int8,float32", "--quiet"),
     ):
         done = cli(*arguments, cwd=root)
         assert done.returncode == 0, done.stderr

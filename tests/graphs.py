@@ -16,7 +16,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
-from flatbuffers import Builder, flexbuffers  # type: ignore[import-untyped]  # it has no types
+from flatbuffers import Builder, flexbuffers
 
 H, W, N, LABELS = 32, 48, 40, 3
 SMALL_ANCHORS = 32  # strides 16 and 32, four anchors a cell

@@ -1,16 +1,15 @@
 """START HERE: from a run to a bundle that has proved itself.
 
-run → child process (`tflite`) → audit → threshold → proof on held-out pictures → golden vectors → report → bundle.
-Nothing is written before all of it has succeeded.
+run → `calibration` → child process (`tflite`) → `bench` (audit, threshold, proof) → `ladder` while the budget fails →
+golden vectors → `runtimes` → `report` → bundle. Nothing is written before all of it has succeeded. What is measured in
+time or memory stands beside the bundle and not in it, so that equal inputs give equal bundles.
 """
 
-import hashlib
-import os
+import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version as version_of
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from msgspec.structs import replace
@@ -20,165 +19,154 @@ from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import LABELS, Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import ConversionError
 from tinysight_contract.files import replace_file
-from tinysight_converters.audit import float_tensors, operators, tensors
-from tinysight_converters.metrics import best_threshold
-from tinysight_converters.proof import Proof, compare, detect_all, fit_all
-from tinysight_converters.report import report_html, report_json
-from tinysight_converters.run import MODEL, Examples, Run, load_examples, load_run
-from tinysight_converters.tflite import convert_model
-from tinysight_edge.interpreter import Model, Runtime, find_runtime, self_test
+from tinysight_converters.bench import Candidate, draft_manifest, variant_of
+from tinysight_converters.calibration import fit_examples
+from tinysight_converters.candidates import SCHEMES, Maker, Wish
+from tinysight_converters.ladder import Step, climb
+from tinysight_converters.proof import time_variants
+from tinysight_converters.report import Facts, report_json
+from tinysight_converters.report_page import report_html
+from tinysight_converters.run import check_target, load_examples, load_run
+from tinysight_converters.runtimes import check_runtimes, old_runtime
+from tinysight_edge.interpreter import Model, self_test
+from tinysight_edge.preprocess import Preprocessor
 
-__all__ = ["Converted", "convert_run", "draft_manifest", "variant_of"]
+__all__ = ["Conversion", "convert_run"]
 
-SCHEMES: Final = ("int8", "float32")  # the device takes the first that loads
 GOLDEN_COUNT: Final = 8
-CLASSIFY_THRESHOLD: Final = 0.5
+GOLDEN: Final = "golden-input.bin"
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """What a conversion made.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """What came of it.
 
     Attributes:
-        digest: of the bundle.
+        digest: of the bundle; None when the budget failed and nothing was written.
         size_bytes: of the bundle.
-        threshold: the tuned score.
-        proofs: by scheme.
+        reference: the float model.
+        variants: in the bundle, the first being what a device takes.
+        ladder: what was tried for the budget.
+        report: the page beside the bundle.
     """
 
-    digest: str
-    size_bytes: int
-    threshold: float
-    proofs: dict[str, Proof]
+    digest: str | None = None
+    size_bytes: int = 0
+    reference: Candidate
+    variants: list[Candidate] = field(default_factory=list)
+    ladder: list[Step] = field(default_factory=list)
+    report: Path | None = None
 
 
-def convert_run(
-    run_folder: Path, out: Path, *, name: str, version: str, release: int, say: Callable[[str], None]
-) -> Converted:
-    """Convert a finished run into a bundle.
+def convert_run(run_folder: Path, out: Path, wish: Wish, *, say: Callable[[str], None]) -> Conversion:
+    """Convert a finished run into a bundle, with its report beside it.
 
     Args:
         run_folder: as the trainer left it.
         out: the bundle to write; an existing one is replaced in one step.
-        name: of the model.
-        version: of the model, ``1.2.3``.
-        release: rises with each bundle of this name.
+        wish: what is to be made.
         say: told what is being done.
 
     Raises:
         ConversionError: the run is unfinished or damaged, the converter fails, the int8 model is not int8 throughout.
-        DataError: a picture of the data set is missing, broken or changed.
+        DataError: a picture is missing, broken or changed, or the calibration set cannot be used.
+        ConfigError: a layer to be kept in float is not there.
     """
-    if not out.parent.is_dir():
-        raise ConversionError(f"{out.parent} is no folder.", mend="Make it first.")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ConversionError(f"{out} cannot be written.", mend="Name a file in a folder that you may write to.")
+    check_target(out)
     run, examples = load_run(run_folder), load_examples(run_folder)
-    runtime = find_runtime()
-    root = Path(run.dataset)
-    draft = draft_manifest(run, name=name, version=version, release=release)
-    say(f"Fitting {len(examples.calibration)} pictures of the training side to calibrate with")
-    any_variant = mf.Variant(
-        file="any", scheme="int8", input=mf.Tensor(name="image", shape=[1, 1, 1, 1], dtype="uint8", scale=1.0),
-        outputs=[], runtimes=[], golden={},
-    )  # fmt: skip
-    calibration = fit_all(examples.calibration, root, draft, any_variant)
-    say("Converting to int8 and float32")
-    contents = convert_model(run_folder / MODEL, calibration, SCHEMES)
-    if floating := float_tensors(contents["int8"], runtime):
-        raise ConversionError(
-            f"The int8 model holds {len(floating)} float tensors, the first is {floating[0]!r}.",
-            mend="Replace the layer it belongs to by one that quantizes.",
-        )
-    variants = [variant_of(scheme, contents[scheme], runtime) for scheme in SCHEMES]
-    models: dict[str, Model] = {each.scheme: Model(contents[each.scheme], each, runtime=runtime) for each in variants}
-    say("Tuning the threshold on the calibration pictures, with the int8 model")
-    manifest = replace(draft, thresholds=_thresholds(draft, models["int8"], examples, root))
-    say(f"Proving both on {len(examples.test)} held-out pictures with the device's own code")
-    sizes = {scheme: len(content) for scheme, content in contents.items()}
-    proofs = compare(manifest, models, sizes, examples.test, root)
-    golden_pictures = fit_all(examples.test[:GOLDEN_COUNT], root, manifest, any_variant)
+    draft = draft_manifest(run, name=wish.name, version=wish.version, release=wish.release)
+    work = Maker(run_folder, run, examples, draft, wish, say=say)
+    made = [work.make(scheme) for scheme in SCHEMES if scheme in work.schemes]
+    ladder: list[Step] = []
+    if wish.budget is not None:
+        say("Trying the budget")
+        kept, ladder = climb(work.rungs(made[0]), wish.budget, told=lambda step: say(f"  {_told(step)}"))
+        if kept is None:
+            return Conversion(reference=work.bench.reference, variants=made, ladder=ladder)
+        others = [each for each in made[1:] if each.scheme != kept.scheme]
+        made = sorted((kept, *others), key=lambda each: SCHEMES.index(each.scheme))
+    return _pack(work, made, ladder, out)
+
+
+def _told(step: Step) -> str:
+    if step.figures is None:
+        return f"{step.name}: {step.said}"
+    figures = step.figures
+    cost = f"{figures.metric:.4f}, drop {figures.drop_pt:+.2f}pt, {figures.kib:.0f} KiB, {figures.ms:.2f} ms"
+    return f"{step.name}: {cost}: {step.said or 'holds'}"
+
+
+def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> Conversion:
+    """Golden vectors, runtimes, reports, and all of it in one file."""
+    work.say("Trying every variant on every runtime")
+    manifest, calibration = work.draft, work.calibration
+    pictures = fit_examples(work.examples.test[:GOLDEN_COUNT], work.root, work.run.input)
     files = {
-        LABELS: "".join(f"{label}\n" for label in run.labels).encode(),
-        "golden-input.bin": golden_pictures.tobytes(),
-        **{f"{scheme}.tflite": content for scheme, content in contents.items()},
+        LABELS: "".join(f"{label}\n" for label in work.run.labels).encode(),
+        GOLDEN: pictures.tobytes(),
+        "calibration.json": calibration.to_json(),
     }
-    proved = []
-    for variant in variants:
-        outputs = _golden_outputs(models[variant.scheme], golden_pictures, manifest)
-        names = {output: f"golden-{variant.scheme}-{output}.bin" for output in outputs}
-        files |= {names[output]: data for output, data in outputs.items()}
-        proved.append(replace(variant, golden=names))
+    variants: list[mf.Variant] = []
+    memory_kib: dict[str, int] = {}
+    for each in made:
+        inputs, answers = _golden(each.model, pictures, manifest)
+        names = {output: f"golden-{each.scheme}-{output}.bin" for output in answers}
+        checks, memory_kib[each.scheme] = check_runtimes(each.content, manifest, each.model.variant, inputs, answers)
+        files[f"{each.scheme}.tflite"] = each.content
+        files |= {names[output]: answer.tobytes() for output, answer in answers.items()}
+        thresholds = mf.Thresholds(score=each.proof.threshold)
+        variants.append(
+            replace(variant_of(each.scheme, each.trial), runtimes=checks, golden=names, thresholds=thresholds)
+        )
+    first = variants[0].thresholds
+    assert first is not None  # noqa: S101 -- set above
     manifest = replace(
         manifest,
-        variants=proved,
-        golden=mf.Golden(file="golden-input.bin", count=len(golden_pictures)),
-        provenance=replace(manifest.provenance, calibration_digest=hashlib.sha256(calibration.tobytes()).hexdigest()),
+        variants=[replace(each, thresholds=None if each.thresholds == first else each.thresholds) for each in variants],
+        thresholds=first,
+        golden=mf.Golden(file=GOLDEN, count=len(pictures)),
+        provenance=replace(manifest.provenance, calibration_digest=calibration.digest),
     )
-    say("Writing the report and the bundle")
-    ops = {scheme: operators(content, runtime) for scheme, content in contents.items()}
-    files["report.json"] = report_json(manifest, run, examples, proofs, ops)
-    files["report.html"] = report_html(manifest, run, examples, proofs, ops)
+    latencies = time_variants(manifest, {each.scheme: each.model for each in (work.bench.reference, *made)})
+    facts = Facts(
+        manifest=manifest,
+        run=work.run,
+        examples=work.examples,
+        reference=work.bench.reference,
+        variants=made,
+        layers=work.layers,
+        ladder=ladder,
+        calibration=calibration,
+        old_runtime=old_runtime()[1],
+    )
+    work.say("Writing the report and the bundle")
+    files["report.json"], files["report.html"] = report_json(facts), report_html(facts)
     manifest = replace(manifest, files={file: file_ref(data) for file, data in sorted(files.items())})
     raw = pack_bundle(manifest, files)
     bundle = Bundle.parse(raw, source=str(out))
-    for scheme in SCHEMES:
-        if (reason := self_test(bundle, Model.load(bundle, scheme=scheme))) is not None:
+    for variant in manifest.variants:
+        if (reason := self_test(bundle, Model.load(bundle, scheme=variant.scheme))) is not None:
             raise ConversionError(f"The new bundle fails its own self-test: {reason}.", mend="Report this as a bug.")
+    measured = dataclasses.replace(facts, latency_ms=latencies, memory_kib=memory_kib)
+    page = out.with_suffix(".report.html")
+    replace_file(out.with_suffix(".report.json"), report_json(measured))
+    replace_file(page, report_html(measured))
     replace_file(out, raw)
-    return Converted(bundle.digest, bundle.size_bytes, manifest.thresholds.score, proofs)
-
-
-def draft_manifest(run: Run, *, name: str, version: str, release: int) -> mf.Manifest:
-    """The manifest as far as it is known before converting."""
-    tools = {**run.tools, "litert": version_of("ai-edge-litert")}
-    return mf.Manifest(
-        name=name,
-        version=version,
-        release=release,
-        task=run.task,
-        labels=run.labels,
-        input=run.input,
-        decode=mf.CenterNet(stride=run.stride) if run.task == "detect" else mf.Classify(),
-        thresholds=mf.Thresholds(score=CLASSIFY_THRESHOLD),
-        variants=[],
-        golden=mf.Golden(file="golden-input.bin", count=1),
-        provenance=mf.Provenance(
-            dataset_digest=run.dataset_digest, calibration_digest=None, seed=run.seed, config=run.config, tools=tools
-        ),
-        files={},
+    return Conversion(
+        digest=bundle.digest,
+        size_bytes=bundle.size_bytes,
+        reference=work.bench.reference,
+        variants=made,
+        ladder=ladder,
+        report=page,
     )
 
 
-def variant_of(scheme: str, content: bytes, runtime: Runtime) -> mf.Variant:
-    """What the manifest says of a converted file, before it has proved anything.
-
-    Raises:
-        ConversionError: it does not load, or its tensors are none that a device understands.
-    """
-    input_tensor, outputs = tensors(content, runtime)
-    return mf.Variant(
-        file=f"{scheme}.tflite",
-        scheme="int8" if scheme == "int8" else "float32",
-        input=input_tensor,
-        outputs=outputs,
-        runtimes=[mf.RuntimeCheck(name=runtime.name, version=runtime.version, ok=True)],
-        golden={},
-    )
-
-
-def _thresholds(draft: mf.Manifest, model: Model, examples: Examples, root: Path) -> mf.Thresholds:
-    """Tuned on pictures of the training side, never on the test."""
-    if draft.task == "classify":
-        return draft.thresholds
-    found = detect_all(model, draft, examples.calibration, root)
-    return mf.Thresholds(score=round(best_threshold(found, examples.calibration), 4))
-
-
-def _golden_outputs(model: Model, pictures: NDArray[np.uint8], manifest: mf.Manifest) -> dict[str, bytes]:
-    """What the variant answers to the golden pictures, raw, by output."""
-    from tinysight_edge.preprocess import Preprocessor  # noqa: PLC0415 -- only the golden vectors need it here
-
+def _golden(
+    model: Model, pictures: NDArray[np.uint8], manifest: mf.Manifest
+) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """The golden pictures as the variant takes them, and what it answers, raw, by output."""
     prepare = Preprocessor(manifest.input, model.variant.input)
-    answers = [model.run(prepare.from_picture(picture)) for picture in pictures]
-    return {name: b"".join(answer[name][0].tobytes() for answer in answers) for name in answers[0]}
+    inputs = np.stack([prepare.from_picture(picture)[0].copy() for picture in pictures])
+    answers = [model.run(each[None]) for each in inputs]
+    return inputs, {name: np.stack([answer[name][0] for answer in answers]) for name in answers[0]}

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from tinysight_contract.manifest import Manifest
 from tinysight_converters.metrics import above, agreement, coco_figures, hits, is_right
+from tinysight_converters.proof import Proof
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections
 
 __all__ = ["chart", "class_chart", "confusion_chart", "curve_chart", "draw_example", "example_sheet", "png"]
 
 Image = NDArray[np.uint8]
-COLOURS: Final = {"float32": "#57606a", "int8": "#1f6feb"}
+COLOURS: Final = ("#57606a", "#1f6feb")  # of the float model, and of what a device takes
 TILE_PX: Final = 360
 _HUES: Final = 10
 
@@ -48,31 +49,30 @@ def chart(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axis
 
 
-def curve_chart(found: Mapping[str, Sequence[Detections]], true: Sequence[Example], threshold: float) -> bytes:
-    """Precision over recall at IoU 0.5, all classes together; a dot where the threshold is."""
+def curve_chart(proofs: Mapping[Any, Proof], true: Sequence[Example]) -> bytes:
+    """Precision over recall at IoU 0.5, all classes together, of two models; a dot where the threshold of each is."""
     figure, axis = chart(5.6, 3.4)
-    for scheme, held in found.items():
-        scores, right, wanted = hits(held, true)
+    for (name, proof), colour, line in zip(proofs.items(), COLOURS, ("--", "-"), strict=False):
+        scores, right, wanted = hits(proof.found, true)
         order = np.argsort(-scores, kind="stable")
         summed = np.cumsum(right[order])
         precision = summed / np.arange(1, len(order) + 1)
         recall = summed / max(wanted, 1)
-        dashed = "--" if scheme == "float32" else "-"
-        axis.plot(recall, precision, color=COLOURS[scheme], linestyle=dashed, label=scheme)
-        if (at := int((scores >= threshold).sum()) - 1) >= 0:
-            axis.plot(recall[at], precision[at], "o", color=COLOURS[scheme])
+        axis.plot(recall, precision, color=colour, linestyle=line, label=name)
+        if (at := int((scores >= proof.threshold).sum()) - 1) >= 0:
+            axis.plot(recall[at], precision[at], "o", color=colour)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     axis.legend(frameon=False, loc="lower left")
     return png(figure)
 
 
-def class_chart(labels: list[str], found: Mapping[str, Sequence[Detections]], true: Sequence[Example]) -> bytes:
-    """AP50-95 of each class, both models side by side."""
+def class_chart(labels: list[str], proofs: Mapping[Any, Proof], true: Sequence[Example]) -> bytes:
+    """AP50-95 of each class, of two models side by side."""
     figure, axis = chart(max(5.6, 0.42 * len(labels)), 3.0)
     place = np.arange(len(labels))
-    for offset, (scheme, held) in zip((-0.2, 0.2), found.items(), strict=False):
-        values = [value or 0.0 for value in coco_figures(held, true, len(labels))[1]]
-        axis.bar(place + offset, values, 0.38, color=COLOURS[scheme], label=scheme)
+    for offset, colour, (name, proof) in zip((-0.2, 0.2), COLOURS, proofs.items(), strict=False):
+        values = [value or 0.0 for value in coco_figures(proof.found, true, len(labels))[1]]
+        axis.bar(place + offset, values, 0.38, color=colour, label=name)
     axis.set(ylabel="AP50-95", ylim=(0, 1.02), xticks=place)
     axis.set_xticklabels(_plain(labels), rotation=0 if max(map(len, labels)) < 4 else 45)
     axis.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
@@ -97,24 +97,26 @@ def confusion_chart(labels: Sequence[str], counts: NDArray[np.int64]) -> bytes:
 
 
 def example_sheet(
-    manifest: Manifest, root: Path, true: Sequence[Example], found: Mapping[str, Sequence[Detections]], *, count: int
+    manifest: Manifest, root: Path, true: Sequence[Example], pair: tuple[Proof, Proof], *, count: int
 ) -> bytes:
-    """Held-out pictures, float left and int8 right; those first that are wrong, or on which the two differ most."""
-    threshold, one, other = manifest.thresholds.score, found["float32"], found["int8"]
+    """Held-out pictures with what each of two models finds, side by side.
+
+    Those come first that the right one gets wrong, or on which the two differ most.
+    """
+    one, other = ([above(each, proof.threshold) for each in proof.found] for proof in pair)
     if manifest.task == "classify":
         differ = [
             abs(float(a.scores[0]) - float(b.scores[0])) + (not is_right(b, example))
-            for a, b, example in zip(one, other, true, strict=True)
+            for a, b, example in zip(pair[0].found, pair[1].found, true, strict=True)
         ]
+        one, other = pair[0].found, pair[1].found  # also what it does not dare to say
     else:
-        differ = [1 - agreement([a], [b], threshold) for a, b in zip(one, other, strict=True)]
+        differ = [1 - agreement([a], [b]) for a, b in zip(one, other, strict=True)]
     order = np.argsort(-np.array(differ), kind="stable")[:count]
     rows = []
     for index in order:
         image = true[index].picture(root)
-        tiles = [
-            draw_example(image, true[index], above(each[index], threshold), manifest.labels) for each in (one, other)
-        ]
+        tiles = [draw_example(image, true[index], each[index], manifest.labels) for each in (one, other)]
         rows.append(np.hstack([tiles[0], np.full((len(tiles[0]), 8, 3), 255, np.uint8), tiles[1]]))
     width = max(row.shape[1] for row in rows)
     padded = [

@@ -159,13 +159,12 @@ def _pairs(a: Detections, b: Detections, *, iou: float = 0.5) -> int:
     return pairs
 
 
-def agreement(one: Sequence[Detections], other: Sequence[Detections], threshold: float) -> float:
-    """Share of detections above the threshold on which two models agree (same class, IoU 0.5), in 0..1."""
+def agreement(one: Sequence[Detections], other: Sequence[Detections]) -> float:
+    """Share of detections on which two models agree (same class, IoU 0.5), in 0..1; cut at their thresholds before."""
     pairs = total = 0
     for a, b in zip(one, other, strict=True):
-        kept = above(a, threshold), above(b, threshold)
-        pairs += 2 * _pairs(*kept)
-        total += len(kept[0]) + len(kept[1])
+        pairs += 2 * _pairs(a, b)
+        total += len(a) + len(b)
     return pairs / total if total else 1.0
 
 

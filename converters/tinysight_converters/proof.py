@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tinysight_contract.manifest import Manifest, Variant
-from tinysight_converters.metrics import agreement, average_precision, is_right
+from tinysight_contract.manifest import Manifest
+from tinysight_converters.metrics import above, agreement, average_precision, best_threshold, is_right
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections, make_decoder
 from tinysight_edge.interpreter import Model
 from tinysight_edge.preprocess import Preprocessor
 
-__all__ = ["Proof", "compare", "detect_all", "fit_all", "time_variants"]
+__all__ = ["Proof", "detect_all", "prove", "time_variants", "tuned_threshold"]
 
 TIMED_RUNS: Final = 300
 WARM_UP_RUNS: Final = 30
 LOWEST_SCORE: Final = 0.01
+CLASSIFY_THRESHOLD: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,30 +32,21 @@ class Proof:
     """What one variant did on the held-out pictures.
 
     Attributes:
-        scheme: of the variant.
-        size_bytes: of its file.
         metrics: ``ap50`` and ``ap50_95``, or ``accuracy``; in 0..1.
-        agreement: with the float variant, in 0..1.
-        latency_ms: p50 and p95 of one inference, one thread, this machine.
+        threshold: the score tuned for it.
+        agreement: with the float model, each at its own threshold, in 0..1.
         found: per picture, all detections down to a score of 0.01.
     """
 
-    scheme: str
-    size_bytes: int
     metrics: dict[str, float]
+    threshold: float
     agreement: float
-    latency_ms: tuple[float, float]
     found: list[Detections]
 
-
-def fit_all(examples: Sequence[Example], root: Path, manifest: Manifest, variant: Variant) -> NDArray[np.uint8]:
-    """The examples as the device fits them: (n, height, width, channels) uint8.
-
-    Raises:
-        DataError: an image is missing, broken or changed.
-    """
-    prepare = Preprocessor(manifest.input, variant.input)
-    return np.stack([prepare.fit(example.picture(root))[0].copy() for example in examples])
+    @property
+    def metric(self) -> float:
+        """The one that counts: AP50-95, or accuracy."""
+        return self.metrics["ap50_95" if "ap50_95" in self.metrics else "accuracy"]
 
 
 def detect_all(model: Model, manifest: Manifest, examples: Sequence[Example], root: Path) -> list[Detections]:
@@ -74,33 +65,50 @@ def detect_all(model: Model, manifest: Manifest, examples: Sequence[Example], ro
     return found
 
 
-def compare(
-    manifest: Manifest, models: dict[str, Model], sizes: dict[str, int], examples: Sequence[Example], root: Path
-) -> dict[str, Proof]:
-    """Every variant on the held-out examples, against the truth and against the float variant.
+def tuned_threshold(model: Model, manifest: Manifest, calibration: Sequence[Example], root: Path) -> float:
+    """The score from which on this variant is believed; tuned on pictures of the training side, never on the test.
+
+    Raises:
+        DataError: an image is missing, broken or changed.
+    """
+    if manifest.task == "classify":
+        return CLASSIFY_THRESHOLD
+    return round(best_threshold(detect_all(model, manifest, calibration, root), calibration), 4)
+
+
+def prove(
+    model: Model,
+    manifest: Manifest,
+    examples: Sequence[Example],
+    root: Path,
+    *,
+    threshold: float,
+    reference: Proof | None = None,
+) -> Proof:
+    """One variant on the held-out examples, against the truth and against the float model.
 
     Args:
-        manifest: with the tuned threshold.
-        models: scheme to loaded variant; ``float32`` is among them.
-        sizes: scheme to bytes of the file.
+        model: the variant, loaded.
+        manifest: says how to feed and to decode it.
         examples: never trained on, nor calibrated with.
         root: of the data set.
+        threshold: tuned for it.
+        reference: of the float model; None when it is the float model.
+
+    Raises:
+        DataError: an image is missing, broken or changed.
     """
-    latencies = time_variants(manifest, models)
-    found = {scheme: detect_all(model, manifest, examples, root) for scheme, model in models.items()}
-    proofs = {}
-    for scheme, held in found.items():
-        if manifest.task == "detect":
-            ap50, ap50_95 = average_precision(held, examples, len(manifest.labels))
-            metrics = {"ap50": ap50, "ap50_95": ap50_95}
-            agreed = agreement(found["float32"], held, manifest.thresholds.score)
-        else:
-            right = [is_right(each, example) for each, example in zip(held, examples, strict=True)]
-            metrics = {"accuracy": sum(right) / len(right)}
-            same = [a.class_ids[0] == b.class_ids[0] for a, b in zip(found["float32"], held, strict=True)]
-            agreed = float(np.mean(same))
-        proofs[scheme] = Proof(scheme, sizes[scheme], metrics, agreed, latencies[scheme], held)
-    return proofs
+    found = detect_all(model, manifest, examples, root)
+    theirs, theirs_from = (found, threshold) if reference is None else (reference.found, reference.threshold)
+    if manifest.task == "detect":
+        ap50, ap50_95 = average_precision(found, examples, len(manifest.labels))
+        metrics = {"ap50": ap50, "ap50_95": ap50_95}
+        agreed = agreement([above(each, theirs_from) for each in theirs], [above(each, threshold) for each in found])
+    else:
+        right = [is_right(each, example) for each, example in zip(found, examples, strict=True)]
+        metrics = {"accuracy": sum(right) / len(right)}
+        agreed = float(np.mean([a.class_ids[0] == b.class_ids[0] for a, b in zip(theirs, found, strict=True)]))
+    return Proof(metrics, threshold, agreed, found)
 
 
 def time_variants(manifest: Manifest, models: dict[str, Model]) -> dict[str, tuple[float, float]]:

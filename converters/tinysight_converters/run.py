@@ -5,12 +5,14 @@
     RUN/run.json        what was trained, on what, how, with which versions; written last
     RUN/examples.json   the calibration and test pictures with their truth and digests; training never saw the test
     RUN/model.keras     the float model
+    RUN/qat/            what was trained for int8 from it: model.keras with its own checkpoint, history and curves
     RUN/curves.png, history.csv, checkpoint.npz
 
 The trainer writes it, the converter reads it; neither needs the other's code.
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -24,12 +26,25 @@ from tinysight_contract.files import replace_file
 from tinysight_contract.manifest import Input
 from tinysight_edge.sources import decode_image
 
-__all__ = ["EXAMPLES", "MODEL", "BoxPx", "Example", "Examples", "Run", "load_examples", "load_run", "save_run"]
+__all__ = [
+    "EXAMPLES",
+    "MODEL",
+    "QAT",
+    "BoxPx",
+    "Example",
+    "Examples",
+    "Run",
+    "check_target",
+    "load_examples",
+    "load_run",
+    "save_run",
+]
 
 SCHEMA: Final = 1
 RUN: Final = "run.json"
 EXAMPLES: Final = "examples.json"
 MODEL: Final = "model.keras"
+QAT: Final = "qat/model.keras"
 
 T = TypeVar("T")
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
@@ -111,6 +126,18 @@ class Run(Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     tools: dict[str, str]
     figures: dict[str, float]
+
+
+def check_target(out: Path) -> None:
+    """See that a file can be written, before the work is done.
+
+    Raises:
+        ConversionError: it cannot.
+    """
+    if not out.parent.is_dir():
+        raise ConversionError(f"{out.parent} is no folder.", mend="Make it first.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ConversionError(f"{out} cannot be written.", mend="Name a file in a folder that you may write to.")
 
 
 def save_run(folder: Path, run: Run) -> None:

@@ -1,75 +1,138 @@
 """The only user of TensorFlow's TFLite converter, in a child process because it leaks.
 
-``python -P -m tinysight_converters.tflite`` reads a job from its first argument (JSON) and writes one .tflite file per
-scheme; with ``-P`` no module in the user's folder is taken for one of ours. In: a Keras model with named outputs,
-fitted uint8 pictures to calibrate with.  Out: flatbuffers with a static batch of one, a signature with the model's own
-output names, built-in operators only.
+In: a Keras model with named outputs, fitted pictures to calibrate with.  Out:
+flatbuffers with a static batch of one, a signature with the model's own output names, built-in operators only; and how
+far each layer of the int8 file is from the float model.
 """
 
-import os
-import subprocess
+import csv
+import io
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from tinysight_contract.errors import ConversionError
+from tinysight_contract.manifest import Scheme
+from tinysight_converters.child import run_child
 
-__all__ = ["convert_model"]
+__all__ = ["Converted", "LayerError", "Recipe", "convert_model"]
 
-TIMEOUT_S: Final = 1800.0
+LAYER_PICTURES: Final = 32
+MAIN_OPS: Final = {"convolution", "depthwise", "MatMul"}  # the layer of a fused operator
+
+
+class Recipe(Struct, frozen=True, kw_only=True):
+    """One conversion.
+
+    Attributes:
+        scheme: what the numbers become.
+        ranges: of ``int8``: of the smallest and largest value seen, or those of the least squared error.
+        keep_float: for ``int8-mixed``: names of the tensors (`LayerError.tensor`) whose layers stay in float32.
+    """
+
+    scheme: Scheme
+    ranges: Literal["minmax", "mse"] = "minmax"
+    keep_float: list[str] = []
+
+
+class LayerError(Struct, frozen=True, kw_only=True):
+    """How far one layer of the int8 file is from the float model, given the same input.
+
+    Attributes:
+        op: TFLite's operator.
+        layer: of the Keras model, or the model's output that it makes.
+        tensor: the name of its output in the file.
+        rms_steps: root mean square of the difference, in steps of its scale; 0.29 is nothing but rounding.
+        noise: mean square of the difference over the variance of the float values; 0.001 is a thousandth.
+        scale: of its output.
+    """
+
+    op: str
+    layer: str
+    tensor: str
+    rms_steps: float
+    noise: float
+    scale: float
+
+
+class Converted(Struct, frozen=True, kw_only=True):
+    """What the converter made: a flatbuffer for each recipe, and the layers if they were asked for."""
+
+    files: list[bytes]
+    layers: list[LayerError]
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """What the child is to do: scheme to target file; ``calibration`` is a .npy of uint8 (n, h, w, 3)."""
+    """What the child is to do: recipes to files in ``folder``; ``calibration`` is a .npy of (n, h, w, c)."""
 
     model: str
     calibration: str
-    targets: dict[str, str]
+    recipes: list[Recipe]
+    layers: bool
+    folder: str
 
 
-def convert_model(model: Path, calibration: NDArray[np.uint8], schemes: tuple[str, ...]) -> dict[str, bytes]:
-    """Convert a Keras model in a child process; scheme to flatbuffer.
+def convert_model(model: Path, calibration: NDArray[Any], recipes: list[Recipe], *, layers: bool = False) -> Converted:
+    """Convert a model in a child process.
 
     Args:
-        model: the ``.keras`` file.
-        calibration: fitted pictures (n, height, width, 3) uint8, as the device will feed them.
-        schemes: of ``float32`` and ``int8``.
+        model: the ``.keras`` file; for ``int8-qat`` one that was trained for it.
+        calibration: fitted pictures (n, height, width, channels), as the device will feed them.
+        recipes: what to make.
+        layers: also measure what int8 does to each layer, in the order they run.
 
     Raises:
         ConversionError: the converter failed, with its own words; or it took longer than half an hour.
     """
-    with tempfile.TemporaryDirectory(prefix="tinysight-convert-") as folder:
-        targets = {scheme: str(Path(folder) / f"{scheme}.tflite") for scheme in schemes}
-        pictures = Path(folder) / "calibration.npy"
+    with tempfile.TemporaryDirectory(prefix="tinysight-convert-") as name:
+        folder = Path(name)
+        pictures = folder / "calibration.npy"
         np.save(pictures, calibration, allow_pickle=False)
-        job = Job(model=str(model), calibration=str(pictures), targets=targets)
-        command = [sys.executable, "-P", "-m", "tinysight_converters.tflite", msgspec.json.encode(job).decode()]
-        env = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, env=env, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise ConversionError("The converter does not end.", mend="Try a smaller model.") from error
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-            why = lines[-1].strip() if lines else f"status {done.returncode}"
-            raise ConversionError(f"The TFLite converter failed: {why}.", mend="Check the model's layers.")
-        return {scheme: Path(target).read_bytes() for scheme, target in targets.items()}
+        job = Job(model=str(model), calibration=str(pictures), recipes=recipes, layers=layers, folder=name)
+        run_child("tinysight_converters.tflite", job, what="The TFLite converter")
+        files = [(folder / f"{number}.tflite").read_bytes() for number in range(len(recipes))]
+        found = (folder / "layers.json").read_bytes() if layers else b"[]"
+        return Converted(files=files, layers=msgspec.json.decode(found, type=list[LayerError]))
 
 
 def _work(job: Job) -> None:
     """The child's side."""
     import keras  # noqa: PLC0415 -- the parent must not load TensorFlow
-    import tensorflow as tf  # noqa: PLC0415 -- see above
+
+    # Keras finds the layers of fake_quant when it loads a model.
+    from tinysight_converters import clone, fake_quant, ranges  # noqa: F401, PLC0415 -- see above
 
     model = keras.models.load_model(job.model, compile=False, safe_mode=True)
     pictures = np.load(job.calibration, allow_pickle=False)
     with tempfile.TemporaryDirectory(prefix="tinysight-saved-") as folder:
+        plain = _Converting(model, pictures, Path(folder) / "plain")
+        for number, recipe in enumerate(job.recipes):
+            made = plain
+            if recipe.ranges == "mse":
+                cloned = clone.quantized_clone(model)
+                ranges.calibrate(cloned, pictures, method="mse")
+                made = _Converting(cloned, pictures, Path(folder) / str(number))
+                recipe = Recipe(scheme="int8-qat")  # noqa: PLW2901 -- it has its ranges now
+            (Path(job.folder) / f"{number}.tflite").write_bytes(made.convert(recipe))
+        if job.layers:
+            (Path(job.folder) / "layers.json").write_bytes(msgspec.json.encode(plain.layer_errors()))
+
+
+class _Converting:
+    """One model, saved once for TensorFlow's converter."""
+
+    def __init__(self, model: Any, pictures: NDArray[Any], folder: Path) -> None:  # noqa: ANN401 -- Keras has no types
+        import keras  # noqa: PLC0415 -- see above
+        import tensorflow as tf  # noqa: PLC0415 -- see above
+
+        self._tf, self._model, self._folder = tf, model, str(folder)
+        self._pictures = pictures.astype(np.float32)
         archive = keras.export.ExportArchive()
         archive.track(model)
         archive.add_endpoint(
@@ -77,22 +140,85 @@ def _work(job: Job) -> None:
             lambda image: model(image, training=False),
             input_signature=[tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32, name="image")],
         )
-        archive.write_out(folder, verbose=False)
-        for scheme, target in job.targets.items():
-            Path(target).write_bytes(_convert(tf, folder, scheme, pictures))
+        archive.write_out(self._folder, verbose=False)
 
+    def convert(self, recipe: Recipe) -> bytes:
+        converter = self._converter(recipe.scheme)
+        if recipe.scheme != "int8-mixed":
+            return bytes(converter.convert())
+        options = self._tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=recipe.keep_float)
+        debugger = self._tf.lite.experimental.QuantizationDebugger(converter=converter, debug_options=options)
+        return bytes(debugger.get_nondebug_quantized_model())
 
-def _convert(tf: Any, saved_model: str, scheme: str, pictures: NDArray[np.uint8]) -> bytes:  # noqa: ANN401 -- TensorFlow has no types
-    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model)
-    if scheme == "int8":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([picture[None].astype(np.float32)] for picture in pictures)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
-        converter.inference_output_type = tf.int8
-    else:
+    def _converter(self, scheme: str) -> Any:  # noqa: ANN401 -- TensorFlow has no types
+        tf = self._tf
+        converter = tf.lite.TFLiteConverter.from_saved_model(self._folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    return bytes(converter.convert())
+        if scheme != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if scheme == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if scheme in {"int8", "int8-mixed"}:
+            converter.representative_dataset = lambda: ([picture[None]] for picture in self._pictures)
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        if scheme in {"int8", "int8-qat"}:
+            converter.inference_input_type = tf.uint8
+            # MediaPipe takes no int8 scores.
+            converter.inference_output_type = tf.uint8 if set(self._model.output) == {"scores"} else tf.int8
+        return converter
+
+    def layer_errors(self) -> list[LayerError]:
+        """By TensorFlow's QuantizationDebugger, which gives every layer the float model's input."""
+
+        def noise(real: NDArray[Any], stored: NDArray[Any], scale: float, zero_point: int) -> float:
+            wrong = np.mean(np.square(real - (stored.astype(np.float32) - zero_point) * scale))
+            return float(wrong / max(float(np.var(real)), 1e-12))
+
+        debug = self._tf.lite.experimental
+        debugger = debug.QuantizationDebugger(
+            converter=self._converter("int8"),
+            debug_dataset=lambda: ([picture[None]] for picture in self._pictures[:LAYER_PICTURES]),
+            debug_options=debug.QuantizationDebugOptions(layer_direct_compare_metrics={"noise": noise}),
+        )
+        debugger.run()
+        table = io.StringIO()
+        debugger.layer_statistics_dump(table)
+        known = {self._model.name, *_layer_names(self._model)}
+        outputs = sorted(self._model.output)
+        return [
+            LayerError(
+                op=row["op_name"],
+                layer=_layer_of(row["tensor_name"], known, outputs),
+                tensor=row["tensor_name"],
+                rms_steps=round(float(row["mean_squared_error"]) ** 0.5 / float(row["scale"]), 4),
+                noise=float(f"{float(row['noise']):.4g}"),
+                scale=float(row["scale"]),
+            )
+            for row in csv.DictReader(io.StringIO(table.getvalue()))
+        ]
+
+
+def _layer_names(model: Any) -> Iterator[str]:  # noqa: ANN401 -- see above
+    for layer in model.layers:
+        yield layer.name
+        yield from _layer_names(layer) if hasattr(layer, "layers") else ()
+
+
+def _layer_of(tensor: str, known: set[str], outputs: list[str]) -> str:
+    """``net_1/relu_1/Relu6;net_1/conv2d_3_1/convolution`` → ``conv2d_3``; Keras numbers a scope that it enters again.
+
+    ``StatefulPartitionedCall:1`` is the second output by name.
+    """
+    if tensor.startswith("StatefulPartitionedCall"):
+        return outputs[int(tensor.rpartition(":")[2])]
+    for part in sorted(tensor.split(";"), key=lambda part: part.split("/")[-1] not in MAIN_OPS):
+        root, *scopes = part.split("/")[:-1] or [""]
+        again = root not in known
+        for scope in reversed(scopes):
+            name = scope.rpartition("_")[0] if again else scope
+            if name in known:
+                return name
+    return tensor
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Try a .tflite file in a child process with limits: what is in it, what it answers, how long it takes.
 
-In: a flatbuffer's bytes, from whoever.  Out: a `Trial`, or how the runtime failed, in its own words. A file that crashes
-the interpreter, never ends or eats all memory ends a child and nothing else. The child is ``trial_child.py``.
+In: a flatbuffer's bytes, from whoever.  Out: a `Trial`, or how the runtime failed, in its own words. A file that
+crashes the interpreter, never ends or eats all memory ends a child and nothing else. The child is ``trial_child.py``.
 """
 
 import signal

@@ -1,6 +1,6 @@
 """The child's side of `trial`: a .tflite file is opened here and nowhere else before it is known to behave.
 
-Run as a script of its own, with nothing but NumPy and a runtime: ``python -I trial_child.py JOB``, where JOB is a folder
+Run as a script of its own, with nothing but NumPy and a runtime: ``python -I trial_child.py JOB``; JOB is a folder
 with ``model.tflite``, perhaps ``inputs.npy``, and ``job.json``. Writes ``result.json`` and ``outputs.npz`` there.
 What it does step by step stands in ``stage``, so that the parent can say where a crash came.
 """
@@ -30,6 +30,17 @@ def runtime_of(wanted: str) -> tuple[str, str, Any, Any]:
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     return "tflite-runtime", version("tflite-runtime"), Interpreter, plain
+
+
+def resident_kib(*, anew: bool = False) -> int:
+    """The most memory that this process held, from now on when ``anew``; 0 where Linux does not say."""
+    try:
+        if anew:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
 def facts(details: dict[str, Any], name: str) -> dict[str, Any]:
@@ -91,13 +102,13 @@ def main(folder: Path) -> None:
     content = (folder / "model.tflite").read_bytes()
     try:
         stage.write_text("loading it")
-        before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before_kib = resident_kib(anew=True)
         made = interpreter_type(model_content=content, num_threads=1)
         made.allocate_tensors()
         if (folder / "inputs.npy").is_file():
             stage.write_text("running it")
             result |= run(made, np.load(folder / "inputs.npy", allow_pickle=False), folder, job["repeats"])
-        result["memory_kib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+        result["memory_kib"] = resident_kib() - before_kib
         result["plan"] = operators(made)
         del made
         stage.write_text("looking into it")
@@ -126,7 +137,8 @@ def run(interpreter: Any, inputs: Any, folder: Path, repeats: int) -> dict[str, 
         interpreter.invoke()
         if number >= WARM_UP_RUNS:
             took.append((time.perf_counter() - begun) * 1e3)
-    np.savez(folder / "outputs.npz", **{name: np.stack(each) for name, each in answers.items()})
+    arrays: dict[str, Any] = {name: np.stack(each) for name, each in answers.items()}
+    np.savez(folder / "outputs.npz", **arrays)
     return {"latency_ms": [float(np.percentile(took, p)) for p in (50, 95)] if took else None}
 
 

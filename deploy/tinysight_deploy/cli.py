@@ -22,6 +22,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "evaluate": ("tinysight_trainer.cli", "evaluate", "train", "Measure a model: where it fails, what it looked at."),
     "convert": ("tinysight_converters.cli", "convert", "convert", "Quantize a trained model and prove it: the bundle."),
     "bundle": ("tinysight_converters.cli_bundle", "bundle_app", "convert", "Bundles: bring your own model."),
+    "export": (
+        "tinysight_converters.cli",
+        "export",
+        "onnx",
+        "Write a trained model for other runtimes, checked: ONNX.",
+    ),
     "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),

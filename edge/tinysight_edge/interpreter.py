@@ -17,7 +17,7 @@ from tinysight_contract.errors import BundleError, RuntimeLoadError
 from tinysight_contract.manifest import Manifest, Output, Ssd, Tensor, Variant
 from tinysight_edge.quiet import without_lines
 
-__all__ = ["Model", "Runtime", "find_runtime", "self_test"]
+__all__ = ["Model", "Runtime", "comparable", "departure", "find_runtime", "golden_inputs", "self_test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,32 +181,40 @@ def self_test(bundle: Bundle, model: Model) -> str | None:
     from tinysight_edge.preprocess import Preprocessor  # noqa: PLC0415 -- only the self-test needs it here
 
     prepare = Preprocessor(bundle.manifest.input, model.variant.input)
-    outputs = _comparable(bundle.manifest, model.variant)
+    outputs = comparable(bundle.manifest, model.variant)
     expected = {
         output.name: _array(bundle, model.variant.golden[output.name], np.dtype(output.dtype), output.shape[1:])
         for output in outputs
     }
     for number, picture in enumerate(golden_inputs(bundle)):
         got = model.run(prepare.from_picture(picture))
-        for output in outputs:
-            want = expected[output.name][number].astype(np.float64)
-            drift = np.abs(got[output.name][0].astype(np.float64) - want)
-            scale, (mean, most) = 1.0, MAX_STEPS
-            if output.dtype == "float32":
-                scale = max(1.0, float(np.abs(want).max()))
-                if model.variant.scheme in FLOAT_SCHEMES:
-                    mean, most = MAX_FLOAT_DRIFT
-                else:
-                    scale /= 255.0
-            if not (drift.mean() <= mean * scale and drift.max() <= most * scale):
-                return (
-                    f"golden picture {number}: {output.name} is off by {drift.mean():.3g} in the mean and "
-                    f"{drift.max():.3g} at most"
-                )
+        want = {name: each[number] for name, each in expected.items()}
+        if (
+            reason := departure(bundle.manifest, model.variant, {name: got[name][0] for name in want}, want)
+        ) is not None:
+            return f"golden picture {number}: {reason}"
     return None
 
 
-def _comparable(manifest: Manifest, variant: Variant) -> list[Output]:
+def departure(
+    manifest: Manifest, variant: Variant, got: Mapping[str, NDArray[Any]], want: Mapping[str, NDArray[Any]]
+) -> str | None:
+    """Why a variant's answers to one picture are too far from what they were where the bundle was made, or None."""
+    for output in comparable(manifest, variant):
+        drift = np.abs(got[output.name].astype(np.float64) - want[output.name].astype(np.float64))
+        scale, (mean, most) = 1.0, MAX_STEPS
+        if output.dtype == "float32":
+            scale = max(1.0, float(np.abs(want[output.name]).max()))
+            if variant.scheme in FLOAT_SCHEMES:
+                mean, most = MAX_FLOAT_DRIFT
+            else:
+                scale /= 255.0
+        if not (drift.mean() <= mean * scale and drift.max() <= most * scale):
+            return f"{output.name} is off by {drift.mean():.3g} in the mean and {drift.max():.3g} at most"
+    return None
+
+
+def comparable(manifest: Manifest, variant: Variant) -> list[Output]:
     """Outputs whose numbers stay where they are; a sorted list of boxes changes its order when two scores are close."""
     if isinstance(manifest.decode, Ssd):
         return [output for output in variant.outputs if output.role == "scores"]

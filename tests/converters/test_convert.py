@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import ConversionError, DataError
+from tinysight_contract.errors import ConfigError, ConversionError, DataError
+from tinysight_converters.audit import float_tensors, operators
+from tinysight_converters.budget import parse_budget
+from tinysight_converters.candidates import Wish
 from tinysight_converters.convert import convert_run
 from tinysight_converters.run import Examples, load_examples, load_run
-from tinysight_edge.interpreter import Model, find_runtime, golden_inputs, self_test
+from tinysight_converters.trial import try_model
+from tinysight_edge.interpreter import Model, golden_inputs, self_test
 
 TASKS = ("detector", "classifier")
 
 
-def convert(run: Path, out: Path) -> Any:
-    return convert_run(run, out, name="m", version="1.2.3", release=4, say=lambda _line: None)
+def convert(run: Path, out: Path, **wanted: Any) -> Any:
+    wish = Wish(**{"name": "m", "version": "1.2.3", "release": 4, **wanted})
+    return convert_run(run, out, wish, say=lambda _line: None)
 
 
 @pytest.fixture
@@ -41,18 +46,19 @@ def test_the_bundle_holds_both_variants_the_proof_and_where_it_comes_from(task: 
     assert manifest.golden.count == 8
     int8 = manifest.variant("int8")
     assert (int8.input.dtype, int8.input.scale, int8.input.zero_point) == ("uint8", 1.0, 0), "raw pictures go in"
-    assert all(output.dtype == "int8" for output in int8.outputs)
+    dtype = "uint8" if task == "classifier" else "int8"  # MediaPipe takes no int8 scores
+    assert all(output.dtype == dtype for output in int8.outputs)
     assert all(check.ok for variant in manifest.variants for check in variant.runtimes)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_tensor_of_the_int8_variant_holds_floating_point(task: str, world: Path) -> None:
-    from tinysight_converters.audit import float_tensors, operators
-
-    bundle, runtime = Bundle.open(world / f"{task}.bundle"), find_runtime()
-    assert float_tensors(bundle.read("int8.tflite"), runtime) == []
-    assert len(float_tensors(bundle.read("float32.tflite"), runtime)) > 10, "the scan can see them"
-    assert operators(bundle.read("int8.tflite"), runtime)["CONV_2D"] > 5
+    bundle = Bundle.open(world / f"{task}.bundle")
+    int8, float32 = (try_model(bundle.read(f"{scheme}.tflite")).loaded() for scheme in ("int8", "float32"))
+    assert float_tensors(int8) == []
+    assert len(float_tensors(float32)) > 10, "the scan can see them"
+    assert operators(int8)["CONV_2D"] > 5
+    assert int8.partitions == float32.partitions == 1, "XNNPACK runs it in one piece"
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -76,21 +82,90 @@ def test_int8_and_float_answer_much_the_same(world: Path) -> None:
 
 
 def test_the_report_for_programs_is_complete(world: Path) -> None:
-    report = json.loads(Bundle.open(world / "detector.bundle").read("report.json"))
-    assert report["held_out_images"] == 20
-    assert report["calibration_images"] == 10
-    for each in report["variants"]:
+    inside = json.loads(Bundle.open(world / "detector.bundle").read("report.json"))
+    beside = json.loads((world / "detector.report.json").read_text())
+    assert inside["held_out_images"] == 20
+    assert inside["calibration"]["images"] == 10
+    for each in inside["variants"]:
         assert 0 <= each["metrics"]["ap50_95"] <= each["metrics"]["ap50"] <= 1
-        assert 0 < each["latency_ms"]["p50"] <= each["latency_ms"]["p95"]
         assert each["size_bytes"] > 10_000
+        assert each["delegate_partitions"] == 1
+        assert "latency_ms" not in each, "the bundle holds nothing that differs from one conversion to the next"
+    for each in beside["variants"]:
+        assert 0 < each["latency_ms"]["p50"] <= each["latency_ms"]["p95"]
+        assert each["memory_kib"] > 100
+    layers = {each["layer"]: each for each in inside["layers"]}
+    assert {"conv2d", "heatmap", "box"} <= set(layers)
+    assert all(0 < each["rms_steps"] < 2 for each in layers.values())
 
 
-def test_two_conversions_of_a_run_differ_in_nothing_but_the_measured_times(world: Path, tmp_path: Path) -> None:
-    one, other = Bundle.open(world / "detector.bundle"), tmp_path / "again.bundle"
-    convert(world / "detector", other)
-    again = Bundle.open(other)
-    same = {name for name, ref in one.manifest.files.items() if again.manifest.files[name] == ref}
-    assert set(one.manifest.files) - same == {"report.json", "report.html"}
+def test_every_variant_was_run_on_both_runtimes(world: Path) -> None:
+    for task in TASKS:
+        for variant in Bundle.open(world / f"{task}.bundle").manifest.variants:
+            assert [check.name for check in variant.runtimes] == ["litert", "tflite-runtime"]
+            assert all(check.ok for check in variant.runtimes), variant.runtimes
+
+
+def test_two_conversions_of_a_run_have_one_digest(world: Path, tmp_path: Path) -> None:
+    one, other = convert(world / "detector", tmp_path / "a.bundle"), convert(world / "detector", tmp_path / "b.bundle")
+    assert one.digest == other.digest == hashlib.sha256((tmp_path / "b.bundle").read_bytes()).hexdigest()
+
+
+def test_what_calibrated_it_is_in_the_bundle(world: Path) -> None:
+    bundle, examples = Bundle.open(world / "classifier.bundle"), load_examples(world / "classifier")
+    held = json.loads(bundle.read("calibration.json"))
+    assert held["digest"] == bundle.manifest.provenance.calibration_digest
+    assert (held["low"], held["high"]) == (0, 255)
+    known = {f"{each.sha256} {each.name}" for each in examples.calibration}
+    assert held["pictures"]
+    assert set(held["pictures"]) <= known
+
+
+def test_all_schemes_of_one_run(world: Path, tmp_path: Path) -> None:
+    made = convert(world / "classifier", tmp_path / "x.bundle", schemes=("float16", "int8", "dynamic"))
+    bundle = Bundle.open(tmp_path / "x.bundle")
+    assert [each.scheme for each in bundle.manifest.variants] == ["int8", "dynamic", "float16"], "the best first"
+    sizes = {each.scheme: len(each.content) for each in made.variants}
+    whole = len(made.reference.content)
+    assert sizes["float16"] < 0.7 * whole
+    assert max(sizes["int8"], sizes["dynamic"]) < 0.5 * whole
+    assert not any("float32" in name for name in bundle.manifest.files)
+
+
+def test_layers_can_be_kept_in_float(world: Path, tmp_path: Path) -> None:
+    made = convert(world / "detector", tmp_path / "x.bundle", keep_float=("conv2d_1", "heatmap"))
+    (mixed,) = made.variants
+    assert mixed.scheme == "int8-mixed"
+    kept = [name for name in float_tensors(mixed.trial) if "conv2d_1" in name]
+    assert kept
+    assert mixed.trial.partitions == 1, "it still runs in XNNPACK in one piece"
+    assert Model.load(Bundle.open(tmp_path / "x.bundle")).variant.input.dtype == "float32"
+    with pytest.raises(ConfigError, match="no layer 'conv9'"):
+        convert(world / "detector", tmp_path / "y.bundle", keep_float=("conv9",))
+
+
+def test_a_budget_that_cannot_be_kept_shows_the_ladder_and_leaves_nothing(
+    world: Path, tinysight: Any, tmp_path: Path
+) -> None:
+    budget = ("--budget", "drop=0pt,kib=1")
+    done = tinysight("convert", world / "detector", "--out", "x.bundle", *budget, "--quiet")
+    assert done.returncode == 1, done.stderr
+    assert "better calibration" in done.stdout
+    assert "trained for int8" in done.stdout
+    assert "KiB > 1 KiB" in " ".join(done.stdout.split())
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_budget_that_holds_takes_the_first_step(world: Path, tmp_path: Path) -> None:
+    made = convert(world / "classifier", tmp_path / "x.bundle", budget=parse_budget("drop=50pt,kib=500"))
+    assert [step.name for step in made.ladder] == ["int8", *(step.name for step in made.ladder[1:])]
+    assert made.ladder[0].holds
+    assert [each.scheme for each in made.variants] == ["int8"]
+
+
+def test_a_run_not_trained_for_int8_says_how(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="tinysight train DATA --out RUN --qat"):
+        convert(world / "classifier", tmp_path / "x.bundle", schemes=("int8-qat",))
 
 
 def test_calibration_pictures_that_are_also_tested_are_refused(copied_run: Path, tmp_path: Path) -> None:
@@ -159,6 +234,8 @@ def test_the_command_names_the_bundle_and_its_figures(world: Path, tinysight: An
         pytest.param(("none", "--out", "x.bundle"), "There is no run", id="no run"),
         pytest.param(("none", "--out", "x.bundle", "--name", "A B"), "not a valid id", id="name that is no id"),
         pytest.param(("none", "--out", "x.bundle", "--version", "one"), "is no version", id="version that is none"),
+        pytest.param(("none", "--out", "x.bundle", "--scheme", "int4"), "there is no 'int4'", id="unknown scheme"),
+        pytest.param(("none", "--out", "x.bundle", "--budget", "mb=3"), "is unknown", id="budget of nothing known"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str, tinysight: Any) -> None:

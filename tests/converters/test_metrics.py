@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinysight_converters.metrics import agreement, average_precision, best_threshold, hits, is_right
+from tinysight_converters.metrics import above, agreement, average_precision, best_threshold, hits, is_right
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections
 
@@ -78,10 +78,10 @@ def test_only_what_lies_in_a_crowd_of_its_class_is_ignored() -> None:
 
 def test_agreement_is_one_for_the_same_and_falls_with_each_difference() -> None:
     one = [found((A, 0.9, 0), (B, 0.9, 1))]
-    assert agreement(one, one, 0.5) == 1.0
-    assert agreement(one, [found((A, 0.9, 0))], 0.5) == pytest.approx(2 / 3)
-    assert agreement(one, [found((A, 0.9, 0), (B, 0.9, 0))], 0.5) == 0.5
-    assert agreement(one, [found((A, 0.9, 0), (B, 0.1, 1))], 0.95) == 1.0, "below the threshold nothing is said"
+    assert agreement(one, one) == 1.0
+    assert agreement(one, [found((A, 0.9, 0))]) == pytest.approx(2 / 3)
+    assert agreement(one, [found((A, 0.9, 0), (B, 0.9, 0))]) == 0.5
+    assert agreement([above(one[0], 0.95)], [found()]) == 1.0, "two that say nothing agree"
 
 
 def test_a_classifier_is_right_when_its_strongest_class_is_true() -> None:

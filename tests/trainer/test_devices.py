@@ -52,7 +52,7 @@ given = make_config({{"input": "32x32", "epochs": 1, "batch": 16, "scale": 0.25,
                     task="classify", source="test")
 run = train(open_dataset(Path({str(world / "digits")!r})), given, Path("run"), resume=False, progress=Progress())
 import msgspec, numpy as np
-from tinysight_converters.tflite import convert_model
+from tinysight_converters.tflite import Recipe, convert_model
 from tinysight_trainer.loop import read_checkpoint
 from tinysight_trainer.saliency import GradientSaliency
 from tinysight_trainer.models import build_model
@@ -61,7 +61,8 @@ mixed = build_model(given, 10)
 assert mixed.layers[2].compute_dtype == "bfloat16", mixed.layers[2].compute_dtype
 assert mixed.output["scores"].dtype == "float32"
 pictures = np.zeros((8, 32, 32, 3), np.uint8)
-assert set(convert_model(Path("run/model.keras"), pictures, ("int8", "float32"))) == {{"int8", "float32"}}
+recipes = [Recipe(scheme="int8"), Recipe(scheme="float32")]
+assert len(convert_model(Path("run/model.keras"), pictures, recipes).files) == 2
 assert np.isfinite(GradientSaliency(mixed).of(pictures[0], 1)).all()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -9,12 +9,12 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from tinysight_contract.errors import ConversionError
-from tinysight_converters.audit import float_tensors
-from tinysight_converters.convert import draft_manifest, variant_of
+from tinysight_converters.audit import check_int8
+from tinysight_converters.bench import draft_manifest, variant_of
 from tinysight_converters.proof import detect_all, time_variants
 from tinysight_converters.run import MODEL, Example, Run
-from tinysight_converters.tflite import convert_model
+from tinysight_converters.tflite import Recipe, convert_model
+from tinysight_converters.trial import try_model
 from tinysight_edge.interpreter import Model, find_runtime
 from tinysight_trainer.scores import figures_of
 
@@ -48,14 +48,10 @@ class Int8Model:
 
     def __init__(self, run: Run, folder: Path, calibration: NDArray[np.uint8]) -> None:
         self.run, self.manifest = run, draft_manifest(run, name="int8", version="0.0.0", release=0)
-        self.content = convert_model(folder / MODEL, calibration, ("int8",))["int8"]
-        runtime = find_runtime()
-        if floating := float_tensors(self.content, runtime):
-            raise ConversionError(
-                f"The int8 model holds {len(floating)} float tensors, the first is {floating[0]!r}.",
-                mend="Replace the layer it belongs to by one that quantizes.",
-            )
-        self._model = Model(self.content, variant_of("int8", self.content, runtime), runtime=runtime)
+        (self.content,) = convert_model(folder / MODEL, calibration, [Recipe(scheme="int8")]).files
+        trial = try_model(self.content).loaded()
+        check_int8(trial)
+        self._model = Model(self.content, variant_of("int8", trial), runtime=find_runtime())
 
     def figures(self, examples: list[Example], root: Path) -> dict[str, float]:
         """How good it is on these pictures, 0..1.

@@ -11,7 +11,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tinysight_contract import manifest as mf
-from tinysight_converters.convert import draft_manifest
+from tinysight_converters.bench import draft_manifest
 from tinysight_converters.metrics import average_precision, is_right
 from tinysight_converters.proof import LOWEST_SCORE
 from tinysight_converters.run import Example, Run
