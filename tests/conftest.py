@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import cv2
+import hypothesis
 import pytest
 from msgspec.structs import replace
 
@@ -22,6 +23,9 @@ from tinysight_contract.messages import Event, decode
 from tinysight_contract.topics import ROOT, EventTopic, Topic, parse
 from tinysight_edge.belt import _digits
 from tinysight_edge.mqtt import Address, Connection
+
+hypothesis.settings.register_profile("tinysight", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("tinysight")
 
 GOLDEN = Path(__file__).parent / "golden"
 AS_ROOT = "user root\n" if os.geteuid() == 0 else ""  # else mosquitto gives up rights and cannot read the test's files

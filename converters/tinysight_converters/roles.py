@@ -268,7 +268,7 @@ def _misfit(
         shapes = how.shapes(labels, height, width)
         wants.append(" and ".join(f"{role} {[side or 'n' for side in shape]}" for role, shape in shapes.items()))
     said = f"{_shown(found)} does not fit {asked.decode} with {labels} labels, which needs {' or '.join(wants)}."
-    mend = "Check the labels file, or --decode."
+    mend = f"Check the labels file, {'--anchors, ' if asked.decode == 'ssd-anchors' else ''}or --decode."
     sides = {side for each in found if len(each.shape) == 3 for side in each.shape[1:]}
     if asked.decode == "yolo" and POSE_CHANNELS in sides:
         mend = f"A head of {POSE_CHANNELS} channels is one of poses, for which TinySight has no decoder."

@@ -17,6 +17,8 @@ __all__ = ["Detections", "distinct", "iou_matrix", "strongest", "trusted"]
 MAX_PX: Final = 1e6  # no box reaches further, so that areas stay finite in float32
 CANDIDATES_PER_OBJECT: Final = 10  # of the boxes that pass the threshold, so many per wanted object are compared
 
+BLOCK: Final = 128
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
@@ -57,7 +59,8 @@ class Detections:
         boxes = fit.to_frame(self.boxes_px)
         np.clip(boxes, 0.0, np.array((fit.frame_w, fit.frame_h) * 2, np.float32), out=boxes)
         cut = Detections(boxes, self.scores, self.class_ids)
-        return cut.take(np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1)))
+        flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)
+        return cut.take(np.flatnonzero(~flat)) if flat.any() else cut
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -87,11 +90,12 @@ def trusted(boxes_px: NDArray[Any], scores: NDArray[np.float32], class_ids: NDAr
         class_ids: (n,), integers or floats.
         labels: how many there are.
     """
-    true = np.isfinite(boxes_px).all(1) & np.isfinite(scores)
-    true &= (class_ids >= 0) & (class_ids < labels)
+    true = np.isfinite(boxes_px).all(1) & np.isfinite(scores) & (class_ids >= 0) & (class_ids < labels)
+    true &= (boxes_px[:, 2:] > boxes_px[:, :2]).all(1)
     boxes = np.clip(boxes_px[true], -MAX_PX, MAX_PX).astype(np.float32)
     found = Detections(boxes, np.clip(scores[true], 0.0, 1.0), class_ids[true].astype(np.int32))
-    return found.take(np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1)))
+    flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)  # what lies beyond the limit
+    return found.take(np.flatnonzero(~flat)) if flat.any() else found
 
 
 def distinct(found: Detections, *, iou: float, most: int) -> Detections:
@@ -102,19 +106,19 @@ def distinct(found: Detections, *, iou: float, most: int) -> Detections:
         iou: overlap above which two boxes of a class are the same object.
         most: no more than so many stay.
     """
-    x1, y1, x2, y2 = np.ascontiguousarray(found.boxes_px.T)
-    area, class_ids = (x2 - x1) * (y2 - y1), found.class_ids
+    if len(found) < 2:
+        return found
+    boxes, class_ids = found.boxes_px, found.class_ids
     stays = np.ones(len(found), bool)
     kept: list[int] = []
-    for i in range(len(found)):
-        if not stays[i]:
-            continue
-        kept.append(i)
-        if len(kept) == most:
-            break
-        rest = slice(i + 1, None)
-        wide = np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest])
-        high = np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest])
-        common = np.maximum(wide, 0.0) * np.maximum(high, 0.0)
-        stays[rest] &= (common <= iou * (area[i] + area[rest] - common)) | (class_ids[rest] != class_ids[i])
-    return found if len(kept) == len(found) else found.take(np.array(kept, np.intp))
+    for begin in range(0, len(found), BLOCK):  # so that the matrix stays small
+        block, rest = slice(begin, begin + BLOCK), slice(begin, None)
+        rivals = iou_matrix(boxes[block], boxes[rest]) > iou
+        rivals &= class_ids[block, None] == class_ids[rest][None]
+        for i, row in enumerate(rivals, start=begin):
+            if stays[i]:
+                kept.append(i)
+                if len(kept) == most:
+                    return found.take(np.array(kept))
+                stays[i + 1 :] &= ~row[i + 1 - begin :]
+    return found if len(kept) == len(found) else found.take(np.array(kept))

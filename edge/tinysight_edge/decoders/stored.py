@@ -66,6 +66,8 @@ def activated(scores: NDArray[np.float32], activation: str) -> NDArray[np.float3
 def lowest_passing(output: Output, score: float, activation: str = "none") -> float:
     """The lowest stored number whose real value reaches ``score``; above all of them when none does.
 
+    Of integers it is an integer, so that NumPy compares bytes with a byte.
+
     Args:
         output: whose numbers they are.
         score: the threshold.
@@ -80,4 +82,4 @@ def lowest_passing(output: Output, score: float, activation: str = "none") -> fl
     bounds = np.iinfo(np.dtype(output.dtype))
     every = np.arange(bounds.min, bounds.max + 1)
     passing = activated(real(every, output), activation) >= np.float32(score)
-    return float(every[passing][0]) if passing.any() else float(bounds.max + 1)
+    return int(every[passing][0]) if passing.any() else int(bounds.max) + 1
