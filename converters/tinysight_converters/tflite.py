@@ -134,11 +134,18 @@ class _KerasModel:
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 -- Keras has no types
         (only,) = model.inputs
-        self.held, self.shape, self.names = model, only.shape[1:], {model.name, *_layer_names(model)}
+        self._model, self._shape, self.names = model, only.shape[1:], {model.name, *_layer_names(model)}
         self.outputs = sorted(model.output) if isinstance(model.output, dict) else []
 
-    def answer(self, image: Any) -> Any:  # noqa: ANN401 -- tensors have no types
-        return self.held(image, training=False)
+    def save(self, folder: Path) -> None:
+        import keras  # noqa: PLC0415 -- the parent must not load TensorFlow
+        import tensorflow as tf  # noqa: PLC0415 -- see above
+
+        archive = keras.export.ExportArchive()
+        archive.track(self._model)
+        picture = tf.TensorSpec((1, *self._shape), tf.float32, name="image")
+        archive.add_endpoint("serve", lambda image: self._model(image, training=False), input_signature=[picture])
+        archive.write_out(str(folder), verbose=False)
 
 
 class _SavedModel:
@@ -147,13 +154,19 @@ class _SavedModel:
     def __init__(self, folder: str) -> None:
         import tensorflow as tf  # noqa: PLC0415 -- the parent must not load TensorFlow
 
-        self.held = tf.saved_model.load(folder)
-        self._signature = self.held.signatures["serving_default"]
+        self._held = tf.saved_model.load(folder)
+        self._signature = self._held.signatures["serving_default"]
         ((self._input, spec),) = self._signature.structured_input_signature[1].items()
-        self.shape, self.names, self.outputs = spec.shape[1:], set[str](), sorted(self._signature.structured_outputs)
+        self._shape, self.names, self.outputs = spec.shape[1:], set[str](), sorted(self._signature.structured_outputs)
 
-    def answer(self, image: Any) -> Any:  # noqa: ANN401 -- tensors have no types
-        return self._signature(**{self._input: image})
+    def save(self, folder: Path) -> None:
+        import tensorflow as tf  # noqa: PLC0415 -- see above
+
+        module = tf.Module()
+        module.held = self._held
+        picture = tf.TensorSpec((1, *self._shape), tf.float32, name="image")
+        module.serve = tf.function(lambda image: self._signature(**{self._input: image}), input_signature=[picture])
+        tf.saved_model.save(module, str(folder), signatures={"serve": module.serve})
 
 
 class _Converting:
@@ -164,12 +177,7 @@ class _Converting:
 
         self._tf, self._source, self._folder = tf, source, str(folder)
         self._pictures = pictures.astype(np.float32)
-        module = tf.Module()
-        module.held = source.held
-        module.serve = tf.function(
-            source.answer, input_signature=[tf.TensorSpec((1, *source.shape), tf.float32, name="image")]
-        )
-        tf.saved_model.save(module, self._folder, signatures={"serve": module.serve})
+        source.save(folder)
 
     def convert(self, recipe: Recipe) -> bytes:
         converter = self._converter(recipe.scheme)
