@@ -151,14 +151,14 @@ class _Cloning:
         """Do every step, and round what comes out."""
         (image,) = self.flat.inputs
         entry = keras.Input(image.shape[1:], name=image.name)
-        self.values[id(image)] = self._round(_Value(tensor=entry), PICTURE, moves=False)
+        self.values[id(image)] = self._round(_Value(tensor=entry), PICTURE, fixed=True)
         for step in self.steps:
             self.values[id(step.output)] = self.makers[type(step.layer)](step)
         outputs = {id(tensor): self._rounded(tensor).tensor for tensor in self.flat.outputs}
         return keras.Model(entry, keras.tree.map_structure(lambda each: outputs[id(each)], self.flat.output), name=name)
 
-    def _round(self, value: _Value, span: tuple[float, float] = UNKNOWN, *, moves: bool = True) -> _Value:
-        grid = FakeQuant(*span, moves=moves)
+    def _round(self, value: _Value, span: tuple[float, float] = UNKNOWN, *, fixed: bool = False) -> _Value:
+        grid = FakeQuant(*span, fixed=fixed)
         return _Value(tensor=grid(value.tensor), grid=grid)
 
     def _rounded(self, tensor: Any) -> _Value:  # noqa: ANN401 -- see above
@@ -205,7 +205,7 @@ class _Cloning:
         if name == "hard_silu":
             return _Value(tensor=layers.Activation(name)(value.tensor))
         shares = layers.Activation("sigmoid" if name == "silu" else name)(value.tensor)
-        share = self._round(_Value(tensor=shares), SHARES, moves=False)
+        share = self._round(_Value(tensor=shares), SHARES, fixed=True)
         return _Value(tensor=layers.Multiply()([value.tensor, share.tensor])) if name == "silu" else share
 
     def _copy(self, step: _Step) -> Any:  # noqa: ANN401 -- see above
@@ -218,7 +218,7 @@ class _Cloning:
 
     def _rounded_again(self, step: _Step) -> _Value:
         grid = self._rounded(step.inputs[0]).grid
-        return _Value(tensor=grid(self._copy(step), training=False), grid=grid)
+        return _Value(tensor=grid(self._copy(step)), grid=grid)
 
     def _plain(self, step: _Step) -> _Value:
         return _Value(tensor=self._copy(step))
@@ -231,10 +231,10 @@ class _Cloning:
         made = QuantDepthwiseConv2D(1, name=step.layer.name, trainable=False)
         value = _Value(tensor=made(before.tensor))
         made.set_weights([scale.reshape(1, 1, channels, 1), offset])
-        if before.grid.moves:
+        if not before.grid.fixed:
             return value
         ends = [offset + scale * end for end in before.grid.first]
-        return self._round(value, _exact(float(np.min(ends)), float(np.max(ends))), moves=False)
+        return self._round(value, _exact(float(np.min(ends)), float(np.max(ends))), fixed=True)
 
 
 def _exact(low: float, high: float) -> tuple[float, float]:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 __all__ = ["FakeQuant", "QuantConv2D", "QuantDense", "QuantDepthwiseConv2D"]
 
-MOMENTUM: Final = 0.99
 PACKAGE: Final = "tinysight"
 LEAST_SHARE: Final = 2.0**-14  # of a channel's bias, its weights' range: else the bias overflows int32
 LEAST: Final = 1e-8
@@ -26,50 +25,39 @@ LEAST: Final = 1e-8
 class FakeQuant(layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Rounds a tensor to the 256 levels of its range, of which one is zero.
 
-    While training, the range follows the tensor's least and greatest value as a running average.
-
     Args:
-        low: least value, zero or below; calibration changes it.
+        low: least value, zero or below.
         high: greatest value.
-        moves: the range is learned; else it is what int8 always has here.
+        fixed: int8 always has this range here; else calibration sets it.
         **settings: of every Keras layer.
     """
 
-    def __init__(self, low: float, high: float, *, moves: bool = True, **settings: Any) -> None:  # noqa: ANN401 -- Keras has no types
+    def __init__(self, low: float, high: float, *, fixed: bool = False, **settings: Any) -> None:  # noqa: ANN401 -- Keras has no types
         super().__init__(**settings)
         self.first = low, high
-        self.moves = moves
+        self.fixed = fixed
         self.see: Callable[[str, NDArray[np.float32]], None] | None = None
 
     def build(self, shape: Any) -> None:  # noqa: ANN401, ARG002 -- Keras calls it so
-        """Make the range's two weights."""
-        self.low, self.high = (
-            self.add_weight(
-                name=name,
-                shape=(),
-                initializer=keras.initializers.Constant(value),
-                trainable=False,
-                aggregation="mean",
+        """A range that is found is two weights; a fixed one must not be, or an average of weights would blur it."""
+        self.low: Any = self.first[0]
+        self.high: Any = self.first[1]
+        if not self.fixed:
+            self.low, self.high = (
+                self.add_weight(name=name, shape=(), initializer=keras.initializers.Constant(value), trainable=False)
+                for name, value in zip(("low", "high"), self.first, strict=True)
             )
-            for name, value in zip(("low", "high"), self.first, strict=True)
-        )
 
-    def call(self, x: Any, training: bool = False) -> Any:  # noqa: ANN401 -- Keras calls it so
-        """Round, and while training move the range first. Whoever wants to ``see`` the tensor gets it unrounded."""
+    def call(self, x: Any) -> Any:  # noqa: ANN401 -- tensors have no types
+        """Round; whoever wants to ``see`` the tensor gets it as it is."""
         if self.see is not None:
             self.see(self.name, np.asarray(x))
             return x
-        if training and self.moves and self.trainable:
-            for bound, seen in (
-                (self.low, tf.minimum(tf.reduce_min(x), 0.0)),
-                (self.high, tf.maximum(tf.reduce_max(x), 0.0)),
-            ):
-                bound.assign(bound * MOMENTUM + seen * (1 - MOMENTUM))
         return tf.quantization.fake_quant_with_min_max_vars(x, self.low, self.high)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
-        return {**super().get_config(), "low": self.first[0], "high": self.first[1], "moves": self.moves}
+        return {**super().get_config(), "low": self.first[0], "high": self.first[1], "fixed": self.fixed}
 
 
 def _channel_range(kernel: Any, bias: Any) -> Any:  # noqa: ANN401 -- tensors have no types

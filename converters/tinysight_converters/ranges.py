@@ -23,12 +23,12 @@ Span = tuple[float, float]
 
 
 def fake_quants(model: Any) -> list[FakeQuant]:  # noqa: ANN401 -- Keras has no types
-    """The layers whose ranges are learned."""
-    return [layer for layer in model.layers if isinstance(layer, FakeQuant) and layer.moves]
+    """The layers whose ranges are to be found."""
+    return [layer for layer in model.layers if isinstance(layer, FakeQuant) and not layer.fixed]
 
 
 def calibrate(model: Any, pictures: NDArray[np.uint8], *, method: Literal["minmax", "mse"]) -> None:  # noqa: ANN401 -- see above
-    """Set all ranges that are learned; nothing is rounded but the weights while they are sought.
+    """Set all ranges that are to be found; nothing is rounded but the weights while they are sought.
 
     Args:
         model: made by `quantized_clone`.

@@ -199,17 +199,13 @@ def test_a_rare_outlier_is_cut_off_by_squared_error_and_not_by_least_and_greates
     assert errors[1] < 0.6 * errors[0]
 
 
-def test_ranges_follow_the_tensors_in_training_alone_and_not_when_frozen() -> None:
+def test_an_average_of_weights_leaves_the_range_of_raw_pictures_exact() -> None:
+    from keras import layers
+
+    from tinysight_converters.clone import quantized_clone
     from tinysight_converters.fake_quant import FakeQuant
 
-    grid, fixed = FakeQuant(0.0, 1.0), FakeQuant(0.0, 1.0, moves=False)
-    x = np.array([[-2.0, 5.0]], np.float32)
-    for training in (False, True):
-        grid(x, training=training)
-        fixed(x, training=training)
-        assert (float(grid.low) < 0.0) == (float(grid.high) > 1.0) == training
-        assert (float(fixed.low), float(fixed.high)) == (0.0, 1.0)
-    grid.trainable = False
-    before = float(grid.high)
-    grid(x, training=True)
-    assert float(grid.high) == before
+    model = quantized_clone(toy(layers.Conv2D(1, 1)))
+    model.set_weights([np.float32(0.3) * weight + np.float32(0.7) * weight for weight in model.get_weights()])
+    first = next(layer for layer in model.layers if isinstance(layer, FakeQuant))
+    assert (first.low, first.high) == (0.0, 255.0)

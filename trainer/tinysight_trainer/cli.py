@@ -62,6 +62,9 @@ def train(
         Path | None, typer.Option(help="TOML with the same names as the flags; a flag beats it.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a killed training stopped.")] = False,
+    qat: Annotated[
+        bool, typer.Option("--qat", help="Fine-tune the finished run --out with int8's rounding, in its folder qat.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     settings: dict[str, Any],
@@ -74,6 +77,13 @@ def train(
     checked = open_dataset(data)
     given = {**(read_toml(config) if config else {}), **settings}
     given.pop("search", None)
+    if qat:
+        with quiet_tensorflow():
+            from tinysight_trainer.qat import QAT, fine_tune
+        with shown_progress(quiet=quiet) as progress:
+            figures = fine_tune(checked, given, out, resume=resume, progress=progress)
+        finish({"run": str(out / QAT), **figures}, as_json=as_json)
+        return
     wanted = make_config(given, task=checked.task or "detect", source=str(config or "command line"))
     with quiet_tensorflow():
         from tinysight_trainer.train import train as train_model

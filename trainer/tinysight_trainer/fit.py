@@ -5,6 +5,7 @@ TensorBoard's log in the folder.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,6 +61,7 @@ def fit(
     digest: str,
     progress: Progress,
     teachers: list[Any],
+    make: Callable[[Config, int], Any] = build_model,
     what: str = "training",
 ) -> Fitted:
     """Train one model in a folder, or go on where its checkpoint ends.
@@ -72,6 +74,7 @@ def fit(
         digest: of the pictures, `Sides.digest`.
         progress: is told how it goes.
         teachers: trained models whose answers are learned too.
+        make: gives the model to begin with, for a number of classes.
         what: is trained, for the progress.
 
     Raises:
@@ -89,7 +92,7 @@ def fit(
         grid = Grid(config.height // STRIDE, config.width // STRIDE, len(data.labels), STRIDE)
     keras.utils.set_random_seed(config.seed)
     with (strategy or tf.distribute.get_strategy()).scope():
-        model = build_model(config, len(data.labels))
+        model = make(config, len(data.labels))
     loop = Loop(
         model,
         config,

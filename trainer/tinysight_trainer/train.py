@@ -30,9 +30,19 @@ from tinysight_trainer.data.ready import check_ready
 from tinysight_trainer.fit import Fitted, fit, prepare, save_model
 from tinysight_trainer.loop import CHECKPOINT, Progress, Row, read_checkpoint
 from tinysight_trainer.models import STRIDE
-from tinysight_trainer.pictures import load_pictures
+from tinysight_trainer.pictures import Pictures, load_pictures
 
-__all__ = ["SETTINGS", "Progress", "Sides", "describe", "sides_of", "train", "training_figures"]
+__all__ = [
+    "SETTINGS",
+    "Progress",
+    "Sides",
+    "check_folder",
+    "describe",
+    "read_pictures",
+    "sides_of",
+    "train",
+    "training_figures",
+]
 
 SETTINGS: Final = "config.toml"
 VALIDATION_SHARE: Final = 0.05
@@ -74,7 +84,7 @@ def train(data: Dataset, config: Config, out: Path, *, resume: bool, progress: P
     for note in check_ready(data):
         progress.say(note)
     sides = sides_of(data)
-    _check_folder(out, config, sides, resume=resume)
+    check_folder(out, config, sides, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
     busy = TrainError(f"Another training is at work in {out}.", mend="Wait for it, or name another --out.")
     with locked(out, busy):
@@ -86,8 +96,7 @@ def _train(data: Dataset, sides: Sides, config: Config, out: Path, progress: Pro
     replace_file(out / SETTINGS, to_toml(config))
     replace_file(out / EXAMPLES, msgspec.json.encode(sides.examples))
     spec = Input(height=config.height, width=config.width, color=config.color)
-    progress.say(f"Reading {len(sides.learning)} pictures to learn from, {len(sides.validation)} to measure")
-    pictures = tuple(load_pictures(side, data.root, spec) for side in (sides.learning, sides.validation))
+    pictures = read_pictures(data, sides, spec, progress)
     fit_one = partial(fit, data, pictures=pictures, digest=sides.digest, progress=progress)
     teachers: list[Any] = []
     if config.ensemble:
@@ -102,11 +111,32 @@ def _train(data: Dataset, sides: Sides, config: Config, out: Path, progress: Pro
     return run
 
 
-def _check_folder(out: Path, config: Config, sides: Sides, *, resume: bool) -> None:
-    """Refuse to overwrite a run, and to go on with other settings or data than it began with."""
+def read_pictures(data: Dataset, sides: Sides, spec: Input, progress: Progress) -> tuple[Pictures, Pictures]:
+    """To learn from, and to measure with.
+
+    Raises:
+        DataError: an image is missing, broken or changed.
+    """
+    progress.say(f"Reading {len(sides.learning)} pictures to learn from, {len(sides.validation)} to measure")
+    return load_pictures(sides.learning, data.root, spec), load_pictures(sides.validation, data.root, spec)
+
+
+def check_folder(out: Path, config: Config, sides: Sides, *, resume: bool, elsewhere: str = "in another --out") -> None:
+    """Refuse to overwrite a run, and to go on with other settings or data than it began with.
+
+    Args:
+        out: the folder.
+        config: every setting.
+        sides: of the pictures.
+        resume: go on from the folder's checkpoint.
+        elsewhere: how to begin anew, for the messages.
+
+    Raises:
+        TrainError: there is something already, or nothing to resume, or it began otherwise.
+    """
     if not resume:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise TrainError(f"{out} exists already.", mend="Name another --out, or go on with --resume.")
+            raise TrainError(f"{out} exists already.", mend=f"Begin {elsewhere}, or go on with --resume.")
         return
     begun = [path for path in (out, *sorted(out.glob("teacher-*")), out / "alone") if (path / CHECKPOINT).is_file()]
     if not begun and not (out / SETTINGS).is_file():
@@ -115,17 +145,15 @@ def _check_folder(out: Path, config: Config, sides: Sides, *, resume: bool) -> N
     if not (out / SETTINGS).is_file() or (out / SETTINGS).read_bytes() != to_toml(config):
         raise TrainError(
             f"{out} began with other settings or another data set.",
-            mend="Give the same ones, or begin in another --out.",
+            mend=f"Give the same ones, or begin {elsewhere}.",
         )
     for folder, about in abouts.items():
         if about["version"] != __version__:
-            raise TrainError(
-                f"{folder} was begun by TinySight {about['version']}.", mend="Begin anew in another --out."
-            )
+            raise TrainError(f"{folder} was begun by TinySight {about['version']}.", mend=f"Begin anew {elsewhere}.")
         if about["digest"] != sides.digest:
             raise TrainError(
                 f"{out} began with other settings or another data set.",
-                mend="Give the same ones, or begin in another --out.",
+                mend=f"Give the same ones, or begin {elsewhere}.",
             )
 
 
