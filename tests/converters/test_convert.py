@@ -14,8 +14,9 @@ import pytest
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError, ConversionError, DataError
 from tinysight_converters.audit import float_tensors, operators
+from tinysight_converters.bench import draft_manifest
 from tinysight_converters.budget import parse_budget
-from tinysight_converters.candidates import Wish
+from tinysight_converters.candidates import Maker, Wish
 from tinysight_converters.convert import convert_run
 from tinysight_converters.run import Examples, load_examples, load_run
 from tinysight_converters.trial import try_model
@@ -161,6 +162,18 @@ def test_a_budget_that_holds_takes_the_first_step(world: Path, tmp_path: Path) -
     assert [step.name for step in made.ladder] == ["int8", *(step.name for step in made.ladder[1:])]
     assert made.ladder[0].holds
     assert [each.scheme for each in made.variants] == ["int8"]
+
+
+def test_the_last_step_trains_a_copy_of_the_run_for_int8(copied_run: Path) -> None:
+    run, examples = load_run(copied_run), load_examples(copied_run)
+    before = {path.name for path in copied_run.iterdir()}
+    wish = Wish(name="m", version="1.2.3", release=4)
+    maker = Maker(copied_run, run, examples, draft_manifest(run, name="m", version="1.2.3", release=4), wish, say=print)
+    *_, last = maker.rungs(maker.make("int8"))
+    candidate = last.make()
+    assert (last.slow, candidate.scheme) == (True, "int8-qat")
+    assert float_tensors(candidate.trial) == []
+    assert {path.name for path in copied_run.iterdir()} == before, "the run stays what it is"
 
 
 def test_a_run_not_trained_for_int8_says_how(world: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ import pytest
 from tinysight_contract.errors import ConfigError, ConversionError, TrainError
 from tinysight_converters.audit import float_tensors, operators
 from tinysight_converters.run import Examples, load_examples
-from tinysight_converters.tflite import convert_model
-from tinysight_edge.interpreter import find_runtime
+from tinysight_converters.tflite import Recipe, convert_model
+from tinysight_converters.trial import try_model
 from tinysight_trainer.config import to_toml
 from tinysight_trainer.data.dataset import open_dataset
 
@@ -63,9 +63,11 @@ def test_a_killed_and_resumed_fine_tuning_ends_with_the_same_weights_and_is_int8
         "checkpoint.npz", "config.toml", "curves.png", "history.csv", "model.keras", "tensorboard",
     }  # fmt: skip
     pictures = np.zeros((1, 96, 128, 3), np.uint8)
-    content = convert_model(tmp_path / "whole" / QAT / "model.keras", pictures, ("int8-qat",))["int8-qat"]
-    assert float_tensors(content, find_runtime()) == []
-    assert operators(content, find_runtime())["CONV_2D"] > 5
+    recipe = Recipe(scheme="int8-qat")
+    (content,) = convert_model(tmp_path / "whole" / QAT / "model.keras", pictures, [recipe]).files
+    trial = try_model(content).loaded()
+    assert float_tensors(trial) == []
+    assert operators(trial)["CONV_2D"] > 5
 
 
 def test_fine_tuning_is_shorter_and_gentler_and_keeps_all_other_settings(world: Path, tmp_path: Path) -> None:
