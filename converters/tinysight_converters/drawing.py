@@ -97,11 +97,11 @@ def confusion_chart(labels: Sequence[str], counts: NDArray[np.int64]) -> bytes:
 
 
 def example_sheet(
-    manifest: Manifest, root: Path, true: Sequence[Example], pair: tuple[Proof, Proof], *, count: int
+    manifest: Manifest, root: Path, true: Sequence[Example], pair: tuple[Proof, Proof], *, count: int, columns: int = 1
 ) -> bytes:
     """Held-out pictures with what each of two models finds, side by side.
 
-    Those come first that the right one gets wrong, or on which the two differ most.
+    Those come first that the right one gets wrong, or on which the two differ most; ``columns`` pairs stand in a row.
     """
     one, other = ([above(each, proof.threshold) for each in proof.found] for proof in pair)
     if manifest.task == "classify":
@@ -113,16 +113,20 @@ def example_sheet(
     else:
         differ = [1 - agreement([a], [b]) for a, b in zip(one, other, strict=True)]
     order = np.argsort(-np.array(differ), kind="stable")[:count]
-    rows = []
+    pairs = []
     for index in order:
         image = true[index].picture(root)
-        tiles = [draw_example(image, true[index], each[index], manifest.labels) for each in (one, other)]
-        rows.append(np.hstack([tiles[0], np.full((len(tiles[0]), 8, 3), 255, np.uint8), tiles[1]]))
-    width = max(row.shape[1] for row in rows)
-    padded = [
-        cv2.copyMakeBorder(row, 0, 8, 0, width - row.shape[1], cv2.BORDER_CONSTANT, value=(255,) * 3) for row in rows
-    ]
-    _, raw = cv2.imencode(".jpg", np.vstack(padded), (cv2.IMWRITE_JPEG_QUALITY, 85))
+        left, right = (draw_example(image, true[index], each[index], manifest.labels) for each in (one, other))
+        pairs.append(np.hstack([left, np.full((len(left), 8, 3), 255, np.uint8), right]))
+    height, width = (max(tiles.shape[axis] for tiles in pairs) for axis in (0, 1))
+    rows = []
+    for start in range(0, len(pairs), columns):
+        sheet = np.full((height + 8, columns * (width + 24) - 24, 3), 255, np.uint8)
+        for number, tiles in enumerate(pairs[start : start + columns]):
+            at = number * (width + 24)
+            sheet[: tiles.shape[0], at : at + tiles.shape[1]] = tiles
+        rows.append(sheet)
+    _, raw = cv2.imencode(".jpg", np.vstack(rows), (cv2.IMWRITE_JPEG_QUALITY, 85))
     return raw.tobytes()
 
 

@@ -30,7 +30,8 @@ def report_html(facts: Facts) -> bytes:
     manifest = facts.manifest
     title, first = f"{manifest.name} {manifest.version}", facts.variants[0]
     pair = (facts.reference.proof, first.proof)
-    sheet = example_sheet(manifest, Path(facts.run.dataset), facts.examples.test, pair, count=EXAMPLES_SHOWN)
+    count, columns = (EXAMPLES_SHOWN, 1) if manifest.task == "detect" else (2 * EXAMPLES_SHOWN, 3)
+    sheet = example_sheet(manifest, Path(facts.run.dataset), facts.examples.test, pair, count=count, columns=columns)
     body = [
         f"<h1>{safe(title)}</h1>",
         note(

@@ -79,9 +79,8 @@ def demo(
     steps.run("data", "synth", "belt", "--out", "data", "--images", str(IMAGES), "--seed", str(seed))
     steps.say("Train a detector on it (curves: run/curves.png)")
     trained = steps.run("train", "data", "--out", "run", "--seed", str(seed))
-    steps.say("Quantize it to int8 and prove it on held-out pictures (report: report.html)")
+    steps.say("Quantize it to int8 and prove it on held-out pictures (report: belt.report.html)")
     proof = steps.run("convert", "run", "--out", "belt.bundle", "--name", "belt")
-    _unpack_report(out)
     steps.say("Flash the bundle into a device's store")
     steps.run("flash", "belt.bundle", "--to", "dir:device")
     steps.say("Run the device on a live camera for 20 s, publish to a broker, read it back")
@@ -169,10 +168,3 @@ def _make_folder(out: Path) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
-
-
-def _unpack_report(out: Path) -> None:
-    """Lay the bundle's report beside it, to be opened in a browser."""
-    from tinysight_contract.bundle import Bundle
-
-    (out / "report.html").write_bytes(Bundle.open(out / "belt.bundle").read("report.html"))

@@ -24,7 +24,7 @@ def test_the_demo_goes_the_whole_way_and_checks_itself(tinysight: Any, tmp_path:
     assert figures["missing"] == 0
     assert figures["events_received"] == figures["events_sent"] > 30
     assert decode(event.encode(), Event).site == "demo"
-    for name in ("data", "run/curves.png", "belt.bundle", "report.html", "device/state.json"):
+    for name in ("data", "run/curves.png", "belt.bundle", "belt.report.html", "device/state.json"):
         assert (tmp_path / "tinysight-demo" / name).exists()
 
 

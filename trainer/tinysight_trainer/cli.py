@@ -229,7 +229,7 @@ def evaluate(
         typer.Option(help="The page to write, with its figures as .figures.json beside it.", show_default=False),
     ] = None,
     scheme: Annotated[
-        str | None, typer.Option(help="Of a bundle: int8 or float32. [default: the first]", show_default=False)
+        str | None, typer.Option(help="Of a bundle: int8, float16, ... [default: the first]", show_default=False)
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
