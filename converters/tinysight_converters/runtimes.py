@@ -20,14 +20,16 @@ from tinysight_edge.interpreter import departure
 __all__ = ["check_runtimes", "old_runtime"]
 
 OLD: Final = "tflite-runtime"
-OLD_PACKAGES: Final = (  # the wheels for 64-bit x86 and ARM
-    "tflite-runtime==2.14.0"
-    " --hash=sha256:195ab752e7e57329a68e54dd3dd5439fad888b9bff1be0f0dc042a3237a90e4d"
-    " --hash=sha256:ce9fa5d770a9725c746dcbf6f59f3178233b3759f09982e8b2db8d2234c333b0",
-    "numpy==1.26.4"
-    " --hash=sha256:666dbfb6ec68962c033a450943ded891bed2d54e6755e35e5835d63f4f6931d5"
-    " --hash=sha256:7ab55401287bfec946ced39700c053796e7cc0e3acbef09993a9ad2adba6ca6e",
-)
+OLD_WHEELS: Final = {  # for 64-bit x86 and for 64-bit ARM
+    "tflite-runtime==2.14.0": (
+        "195ab752e7e57329a68e54dd3dd5439fad888b9bff1be0f0dc042a3237a90e4d",
+        "ce9fa5d770a9725c746dcbf6f59f3178233b3759f09982e8b2db8d2234c333b0",
+    ),
+    "numpy==1.26.4": (
+        "666dbfb6ec68962c033a450943ded891bed2d54e6755e35e5835d63f4f6931d5",
+        "7ab55401287bfec946ced39700c053796e7cc0e3acbef09993a9ad2adba6ca6e",
+    ),
+}
 OLD_NEEDS: Final = (3, 12)
 MAX_DETAIL: Final = 500
 
@@ -40,8 +42,11 @@ def old_runtime() -> tuple[Path | None, str]:
     """
     if sys.version_info >= OLD_NEEDS:
         return None, f"{OLD} has no wheel for Python {sys.version_info.major}.{sys.version_info.minor}"
+    packages = tuple(
+        " ".join((name, *(f"--hash=sha256:{each}" for each in digests))) for name, digests in OLD_WHEELS.items()
+    )
     try:
-        return environment(OLD, OLD_PACKAGES), ""
+        return environment(OLD, packages), ""
     except ConversionError as error:
         return None, error.what
 

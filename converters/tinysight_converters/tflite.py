@@ -7,6 +7,7 @@ the float model.
 
 import csv
 import io
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -133,7 +134,11 @@ class _KerasModel:
     """A Keras model as something to be called with one picture."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401 -- Keras has no types
-        (only,) = model.inputs
+        if len(model.inputs) != 1:
+            raise SystemExit(f"it takes {len(model.inputs)} inputs, and a camera gives one picture")
+        only = model.inputs[0]
+        if None in only.shape[1:]:
+            raise SystemExit(f"the size of its input is open, {tuple(only.shape[1:])}")
         self._model, self._shape, self.names = model, only.shape[1:], {model.name, *_layer_names(model)}
         self.outputs = sorted(model.output) if isinstance(model.output, dict) else []
 
@@ -156,7 +161,12 @@ class _SavedModel:
 
         self._held = tf.saved_model.load(folder)
         self._signature = self._held.signatures["serving_default"]
-        ((self._input, spec),) = self._signature.structured_input_signature[1].items()
+        inputs = self._signature.structured_input_signature[1]
+        if len(inputs) != 1:
+            raise SystemExit(f"it takes {len(inputs)} inputs, and a camera gives one picture")
+        ((self._input, spec),) = inputs.items()
+        if spec.shape.rank is None or None in spec.shape[1:]:
+            raise SystemExit(f"the size of its input is open, {spec.shape}")
         self._shape, self.names, self.outputs = spec.shape[1:], set[str](), sorted(self._signature.structured_outputs)
 
     def save(self, folder: Path) -> None:
@@ -180,9 +190,17 @@ class _Converting:
         source.save(folder)
 
     def convert(self, recipe: Recipe) -> bytes:
+        from tensorflow.lite.python.convert import ConverterError  # noqa: PLC0415 -- see above
+
         converter = self._converter(recipe.scheme)
         if recipe.flex:
             converter.target_spec.supported_ops.append(self._tf.lite.OpsSet.SELECT_TF_OPS)
+        try:
+            return self._converted(converter, recipe)
+        except (ConverterError, RuntimeError, ValueError) as error:
+            raise SystemExit(_words(str(error))) from error
+
+    def _converted(self, converter: Any, recipe: Recipe) -> bytes:  # noqa: ANN401 -- TensorFlow has no types
         if recipe.scheme != "int8-mixed":
             return bytes(converter.convert())
         options = self._tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=recipe.keep_float)
@@ -233,6 +251,15 @@ class _Converting:
             )
             for row in csv.DictReader(io.StringIO(table.getvalue()))
         ]
+
+
+def _words(error: str) -> str:
+    """The part of a converter's error that says what is wrong, in one line."""
+    found = re.search(r"(?:TF Select|Flex|Custom) ops: ([^\n]+)", error)
+    if found:
+        return f"{found[1].strip()} needs TensorFlow's own kernels, which no device has"
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    return lines[0][:300] if lines else "it says nothing"
 
 
 def _layer_names(model: Any) -> Iterator[str]:  # noqa: ANN401 -- see above
