@@ -1,5 +1,6 @@
 """What all tests share: golden files, a real broker, the real command, and no silent skips."""
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -70,14 +71,39 @@ def obvious() -> ModuleType:
     return module
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Once:
+    """A folder that is made once for all test processes together; the others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if hasattr(request.config, "workerinput") else own
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def graphs(once: Once) -> Path:
     """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
-    folder = tmp_path_factory.mktemp("graphs")
-    command = [sys.executable, str(Path(__file__).with_name("graphs.py")), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("graphs.py")), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return once("graphs", make)
 
 
 @dataclass
@@ -223,13 +249,17 @@ def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(once: Once) -> Path:
     """A folder with what a user has after a small training of each task.
 
     ``folder`` (images by class), ``belt`` and ``digits`` (data sets), ``detector`` and ``classifier`` (runs),
     ``detector.bundle`` and ``classifier.bundle``: too small to be good, whole in every other way.
     """
-    root = tmp_path_factory.mktemp("world")
+    return once("world", make_world)
+
+
+def make_world(root: Path) -> None:
+    """Draw, train, convert."""
     images, labels = _digits()
     for number, (image, label) in enumerate(zip(images[:300], labels, strict=False)):
         path = root / "folder" / str(label) / f"{number}.png"
@@ -246,7 +276,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         done = cli(*arguments, cwd=root)
         assert done.returncode == 0, done.stderr
-    return root
 
 
 @pytest.fixture(scope="session")
