@@ -29,13 +29,12 @@ from keras import layers
 from steps import tinysight, where
 
 from tinysight_contract.manifest import Input
-from tinysight_converters.audit import float_tensors
-from tinysight_converters.clone import quantized_clone
-from tinysight_converters.convert import draft_manifest, variant_of
+from tinysight_converters.audit import check_int8
+from tinysight_converters.bench import draft_manifest, variant_of
 from tinysight_converters.proof import detect_all
-from tinysight_converters.ranges import calibrate
 from tinysight_converters.run import EXAMPLES, MODEL, Run, load_examples, save_run
-from tinysight_converters.tflite import convert_model
+from tinysight_converters.tflite import Recipe, convert_model
+from tinysight_converters.trial import try_model
 from tinysight_edge.belt import LABELS, Belt, Split
 from tinysight_edge.interpreter import Model, find_runtime
 from tinysight_trainer.config import Config, make_config, to_toml
@@ -140,23 +139,17 @@ def main() -> None:
 
 def measure(run: Run, out: Path, calibration: np.ndarray[Any, Any]) -> dict[str, float]:
     """Accuracy on the test pictures, by how the model was quantized."""
-    plain = convert_model(out / MODEL, calibration, ("float32", "int8"))
-    clone = quantized_clone(keras.models.load_model(out / MODEL, compile=False))
-    calibrate(clone, calibration, method="mse")
-    clone.save(out / "mse.keras")
-    contents = {
-        "float": plain["float32"],
-        "ptq": plain["int8"],
-        "mse": convert_model(out / "mse.keras", calibration, ("int8-qat",))["int8-qat"],
-        "qat": convert_model(out / QAT / MODEL, calibration, ("int8-qat",))["int8-qat"],
-    }
+    wanted = [Recipe(scheme="float32"), Recipe(scheme="int8"), Recipe(scheme="int8", ranges="mse")]
+    files = convert_model(out / MODEL, calibration, wanted).files
+    files += convert_model(out / QAT / MODEL, calibration, [Recipe(scheme="int8-qat")]).files
     runtime, test, root = find_runtime(), load_examples(out).test, Path(run.dataset)
     draft = draft_manifest(run, name="hard", version="0.0.0", release=0)
     accuracies = {}
-    for way, content in contents.items():
-        if way != "float" and float_tensors(content, runtime):
-            raise SystemExit(f"{way} is not int8 throughout")
-        variant = variant_of("float32" if way == "float" else "int8", content, runtime)
+    for way, content in zip(("float", "ptq", "mse", "qat"), files, strict=True):
+        trial = try_model(content).loaded()
+        if way != "float":
+            check_int8(trial)
+        variant = variant_of("float32" if way == "float" else "int8", trial)
         found = detect_all(Model(content, variant, runtime=runtime), draft, test, root)
         accuracies[way] = round(figures_of(run, found, test)["accuracy"], 4)
     return accuracies
