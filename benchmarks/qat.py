@@ -95,7 +95,7 @@ def cut_parcels(out: Path, seed: int) -> None:
 def main() -> None:
     """Cut, train, quantize in three ways, measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     begun = time.monotonic()
