@@ -31,7 +31,7 @@ YOLO = ("--decode", "yolo", "--resize", "stretch", "--score", "0.2")
 SSD = ("--decode", "ssd", "--resize", "stretch", "--score", "0.1")
 HEADS = (
     "--decode", "ssd-anchors", "--resize", "stretch", "--anchors", "anchors.json", "--activation", "softmax",
-    "--output", "boxes=raw_boxes", "--score", "0.5",
+    "--background", "--output", "boxes=raw_boxes", "--score", "0.5",
 )  # fmt: skip
 CENTERNET = ("--decode", "centernet", "--resize", "stretch", "--score", "0.1")
 CLASSIFY = ("--decode", "classify", "--resize", "stretch", "--score", "0.1", "--activation")
@@ -91,7 +91,9 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, Any], mf.Scheme, Prepare
     "logits by themselves": (
         "logits", (*CLASSIFY, "sigmoid", "--mean", "10,20,30", "--std", "50,60,70"), {}, "float32", named
     ),
-    "background first": ("background", (*CLASSIFY, "softmax", *FLOAT), {"background": True}, "float32", shares),
+    "background first": (
+        "background", (*CLASSIFY, "softmax", "--background", *FLOAT), {"background": True}, "float32", shares
+    ),
     "channels first": (
         "channels-first", (*CLASSIFY, "softmax", *FLOAT), {}, "float32", lambda rgb: shares(rgb).transpose(0, 3, 1, 2)
     ),
@@ -274,6 +276,15 @@ ANY_CLASS = (*CLASSIFY, "softmax", *FLOAT)
         ),
         pytest.param("ssd-heads", (*HEADS, *FLOAT, "--anchors", "labels.txt"), "txt cannot be read", id="no anchors"),
         pytest.param("logits", (*ANY_CLASS, "--pictures", "nowhere"), "Check --pictures", id="no pictures"),
+        pytest.param(
+            "logits", (*ANY_CLASS, "--labels", "two.txt"),
+            "'p' has 3 scores for 2 labels. Give --background if its first class is no label, else a labels file of 3",
+            id="a label short",
+        ),
+        pytest.param(
+            "ssd-heads", (*(flag for flag in HEADS if flag != "--background"), *FLOAT),
+            "'raw_scores' has 4 scores for 3 labels", id="a label short of raw heads",
+        ),
         pytest.param("logits", (*ANY_CLASS, "--labels", "two.txt", "--no-background"), "2 labels", id="few labels"),
     ],
 )  # fmt: skip
