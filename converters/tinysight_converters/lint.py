@@ -10,9 +10,10 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from tinysight_contract.errors import ConversionError
 from tinysight_converters.graph import Graph, Node
 
-__all__ = ["RULES", "Finding", "Rule", "found", "lint_graph"]
+__all__ = ["RULES", "Finding", "Rule", "found", "lint_graph", "refusal"]
 
 KNOWN_CUSTOM: Final = {"TFLite_Detection_PostProcess"}
 SHAPING: Final = {"RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "QUANTIZE", "DEQUANTIZE", "STRIDED_SLICE", "SLICE"}
@@ -120,6 +121,21 @@ class Finding(Struct, frozen=True, kw_only=True):
     reason: str
     cost: str
     mend: str
+
+    @property
+    def place(self) -> str:
+        """The first four places, and how many more there are."""
+        return ", ".join(self.where[:4]) + (f" and {len(self.where) - 4} more" if len(self.where) > 4 else "")
+
+    @property
+    def line(self) -> str:
+        """Rule, place and reason."""
+        return f"{self.rule}: {self.place}: {self.reason}."
+
+
+def refusal(finding: Finding) -> ConversionError:
+    """The error that a finding is where nothing goes on with it."""
+    return ConversionError(finding.line, mend=finding.mend)
 
 
 def found(rule: str, where: list[str]) -> Finding:
