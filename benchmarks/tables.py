@@ -20,8 +20,10 @@ CONVERSION: tuple[Row, ...] = (
     (
         "int8 against float32: digits, EfficientNet-Lite0, belt",
         "classifier_drop_pt",
-        "at most {classifier_drop_pt:.2f} points of accuracy and {detector_drop_pt:.2f} of AP50-95 lost; "
-        "at most {size_ratio:.0%} of the size, at least {speedup:.1f} times as fast",
+        (
+            "at most {classifier_drop_pt:.2f} points of accuracy and {detector_drop_pt:.2f} of AP50-95 lost; "
+            "at most {size_ratio:.0%} of the size, at least {speedup:.1f} times as fast"
+        ),
     ),
     (
         "a model that is hard to quantize: float {float:.3f}, int8 {ptq:.3f}",
