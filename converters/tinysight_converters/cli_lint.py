@@ -42,14 +42,14 @@ def _findings(model: Path) -> "list[Finding]":
     from tinysight_converters.graph import read_graph
     from tinysight_converters.lint import lint_graph
     from tinysight_converters.run import MODEL
+    from tinysight_converters.trial import try_model
 
     if not model.exists():
         raise ConversionError(f"There is no {model}.", mend="Check the path.")
-    if model.suffix == ".bundle":
-        bundle = Bundle.open(model)
-        return lint_graph(read_graph(bundle.read(bundle.manifest.variants[0].file)))
-    if model.suffix == ".tflite":
-        return lint_graph(read_graph(model.read_bytes()))
+    if model.is_file() and model.suffix in {".bundle", ".tflite"}:
+        bundle = Bundle.open(model) if model.suffix == ".bundle" else None
+        content = bundle.read(bundle.manifest.variants[0].file) if bundle else model.read_bytes()
+        return lint_graph(read_graph(content), try_model(content))
     if (model / MODEL).is_file():
         model = model / MODEL
     return _before_conversion(model)
@@ -61,13 +61,14 @@ def _before_conversion(model: Path) -> "list[Finding]":
 
     from tinysight_contract.errors import ConversionError
     from tinysight_converters.graph import read_graph
-    from tinysight_converters.lint import lint_graph
+    from tinysight_converters.lint import RULES, lint_graph
     from tinysight_converters.tflite import Recipe, convert_model
 
     findings: list[Finding] = []
-    if model.suffix == ".keras":
+    if model.is_file() and model.suffix == ".keras":
         import keras
 
+        from tinysight_converters import fake_quant  # noqa: F401 -- Keras finds its layers when it loads a model
         from tinysight_converters.lint_keras import lint_keras
 
         try:
@@ -85,7 +86,8 @@ def _before_conversion(model: Path) -> "list[Finding]":
         )
     (content,) = convert_model(model, np.zeros((0, 1, 1, 3)), [Recipe(scheme="float32", flex=True)]).files
     seen = {each.rule for each in findings}
-    return findings + [each for each in lint_graph(read_graph(content)) if each.rule not in seen]
+    findings += [each for each in lint_graph(read_graph(content)) if each.rule not in seen]
+    return sorted(findings, key=lambda each: list(RULES).index(each.rule))
 
 
 def _show(findings: "list[Finding]") -> None:
