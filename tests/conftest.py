@@ -59,10 +59,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
     return compare
 
 
-@pytest.fixture(scope="session")
-def obvious() -> ModuleType:
-    """``obvious.py``: slow decoders to compare the fast ones with."""
-    spec = importlib.util.spec_from_file_location("obvious", Path(__file__).with_name("obvious.py"))
+def _module(name: str) -> ModuleType:
+    """A file beside this one."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -70,14 +69,35 @@ def obvious() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
-    folder = tmp_path_factory.mktemp("graphs")
-    command = [sys.executable, str(Path(__file__).with_name("graphs.py")), str(folder)]
+def _made_by(script: str, folder: Path) -> Path:
+    command = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+@pytest.fixture(scope="session")
+def obvious() -> ModuleType:
+    """``obvious.py``: slow decoders to compare the fast ones with."""
+    return _module("obvious")
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
+    return _made_by("graphs.py", tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.fixture(scope="session")
+def habits() -> ModuleType:
+    """``habits.py``: small Keras models that suffer from int8, each by one habit, or by none."""
+    return _module("habits")
+
+
+@pytest.fixture(scope="session")
+def habit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of some of them, converted."""
+    return _made_by("habits.py", tmp_path_factory.mktemp("habits"))
 
 
 @dataclass

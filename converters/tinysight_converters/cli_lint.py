@@ -66,25 +66,20 @@ def _before_conversion(model: Path) -> "list[Finding]":
 
     findings: list[Finding] = []
     if model.is_file() and model.suffix == ".keras":
-        import keras
+        from tinysight_converters.lint_keras import lint_keras_file
 
-        from tinysight_converters import fake_quant  # noqa: F401 -- Keras finds its layers when it loads a model
-        from tinysight_converters.lint_keras import lint_keras
-
-        try:
-            findings = lint_keras(keras.models.load_model(model, compile=False, safe_mode=True))
-        except (OSError, ValueError, TypeError) as error:
-            why = " ".join(str(error).split())[:300]
-            raise ConversionError(
-                f"{model} cannot be loaded: {why}.", mend="Give a .keras file that is whole."
-            ) from error
+        findings = lint_keras_file(model)
         if any(each.level == "error" and each.rule in {"several-inputs", "unknown-shape"} for each in findings):
             return findings
     elif not (model / "saved_model.pb").is_file():
         raise ConversionError(
             f"{model} is no model.", mend="Give a run folder, a .keras, a SavedModel, a .tflite or a bundle."
         )
-    (content,) = convert_model(model, np.zeros((0, 1, 1, 3)), [Recipe(scheme="float32", flex=True)]).files
+    try:
+        (content,) = convert_model(model, np.zeros((0, 1, 1, 3)), [Recipe(scheme="float32", flex=True)]).files
+    except ConversionError as error:
+        why = str(error).removesuffix(error.mend).strip()
+        raise ConversionError(why, mend="Change the model: what does not convert runs on no device.") from error
     seen = {each.rule for each in findings}
     findings += [each for each in lint_graph(read_graph(content)) if each.rule not in seen]
     return sorted(findings, key=lambda each: list(RULES).index(each.rule))

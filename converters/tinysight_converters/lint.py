@@ -11,7 +11,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from tinysight_converters.audit import outside_delegate
-from tinysight_converters.graph import Graph, Node
+from tinysight_converters.graph import Graph, Node, printable
 from tinysight_converters.meanings import joins_meanings
 from tinysight_converters.trial import Trial
 
@@ -243,7 +243,7 @@ def _floats(graph: Graph) -> list[Node]:
 
 def _tried(graph: Graph, trial: Trial) -> Iterator[tuple[str, str]]:
     if trial.error is not None:
-        yield "does-not-load", trial.error
+        yield "does-not-load", printable(trial.error)
     if trial.partitions > 1:
         for op in outside_delegate(trial):
             if op.name not in SPLITS_LITTLE:

@@ -1,16 +1,24 @@
 """The same rules on a Keras model, by its layers, before anything is converted or trained.
 
-In: a Keras model.  Out: `Finding`s. Its layers, those of nested models too, are read as the operators that TensorFlow's
-converter makes of them; what becomes of a layer in int8 was measured with TensorFlow 2.21.
+In: a Keras model, or its file, which is loaded in a child process.  Out: `Finding`s. Its layers, those of nested models
+too, are read as the operators that TensorFlow's converter makes of them; what becomes of a layer in int8 was measured
+with TensorFlow 2.21.
 """
 
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+from msgspec import Struct
+
 from tinysight_contract.errors import ConversionError
+from tinysight_converters.child import run_child
 from tinysight_converters.graph import Graph, Node, Stored
 from tinysight_converters.lint import Finding, broken, findings_of
 
-__all__ = ["lint_keras"]
+__all__ = ["lint_keras", "lint_keras_file"]
 
 OPERATORS: Final = {
     "Concatenate": "CONCATENATION",
@@ -60,6 +68,39 @@ def lint_keras(model: Any) -> list[Finding]:  # noqa: ANN401 -- Keras has no typ
     found = broken(graph, lambda graph, node: graph.tensors[node.outputs[0]].name)
     # Keras leaves the batch open; the converter fixes it.
     return findings_of([*((rule, where) for rule, where in found if rule != "dynamic-batch"), *reading.more])
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """What the child is to do: findings of ``model`` into the file ``found``."""
+
+    model: str
+    found: str
+
+
+def lint_keras_file(model: Path) -> list[Finding]:
+    """What a .keras file breaks, errors first.
+
+    Raises:
+        ConversionError: it cannot be loaded, or is no graph of layers.
+    """
+    with tempfile.TemporaryDirectory(prefix="tinysight-lint-") as folder:
+        job = Job(model=str(model), found=str(Path(folder) / "found.json"))
+        mend = "Give a .keras file that is whole and a graph of Keras's own layers, or a SavedModel."
+        run_child("tinysight_converters.lint_keras", job, what=f"Reading {model}", mend=mend)
+        return msgspec.json.decode(Path(job.found).read_bytes(), type=list[Finding])
+
+
+def _work(job: Job) -> None:
+    """The child's side."""
+    import keras  # noqa: PLC0415 -- the parent must not load TensorFlow
+
+    from tinysight_converters import fake_quant  # noqa: F401, PLC0415 -- Keras finds its layers when it loads a model
+
+    try:
+        found = lint_keras(keras.models.load_model(job.model, compile=False, safe_mode=True))
+    except (OSError, ValueError, TypeError, KeyError, ConversionError) as error:
+        raise SystemExit(" ".join(str(error).split()).rstrip(".")[:300]) from error
+    Path(job.found).write_bytes(msgspec.json.encode(found))
 
 
 def _functional(model: Any) -> Any:  # noqa: ANN401 -- see above
@@ -135,3 +176,7 @@ class _Reading:
             Stored(name=name, shape=sides, dtype="float32", scales=0, scale=0.0, zero_point=0, constant=constant)
         )
         return len(self._tensors) - 1
+
+
+if __name__ == "__main__":
+    _work(msgspec.json.decode(sys.argv[1], type=Job))
