@@ -114,9 +114,9 @@ def shared_head(image: Any) -> Any:
 
 
 def corners(image: Any) -> Any:
-    """Centre and size in other words: all of one convolution."""
+    """Numbers of one convolution in another order."""
     box = head(conv(image, stride=8), 4)
-    return keras.ops.concatenate([box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2], -1)
+    return keras.ops.concatenate([box[..., 1:] * 2.0, box[..., :1]], -1)
 
 
 def inner_concat(image: Any) -> Any:
