@@ -60,10 +60,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
     return compare
 
 
-@pytest.fixture(scope="session")
-def obvious() -> ModuleType:
-    """``obvious.py``: slow decoders to compare the fast ones with."""
-    spec = importlib.util.spec_from_file_location("obvious", Path(__file__).with_name("obvious.py"))
+def _module(name: str) -> ModuleType:
+    """A file beside this one."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -94,16 +93,37 @@ def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     return made
 
 
-@pytest.fixture(scope="session")
-def graphs(once: Once) -> Path:
-    """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
-
+def _made_by(script: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("graphs.py")), str(folder)]
+        command = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
 
-    return once("graphs", make)
+    return make
+
+
+@pytest.fixture(scope="session")
+def obvious() -> ModuleType:
+    """``obvious.py``: slow decoders to compare the fast ones with."""
+    return _module("obvious")
+
+
+@pytest.fixture(scope="session")
+def graphs(once: Once) -> Path:
+    """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
+    return once("graphs", _made_by("graphs.py"))
+
+
+@pytest.fixture(scope="session")
+def habits() -> ModuleType:
+    """``habits.py``: small Keras models that suffer from int8, each by one habit, or by none."""
+    return _module("habits")
+
+
+@pytest.fixture(scope="session")
+def habit_files(once: Once) -> Path:
+    """A folder of some of them, converted."""
+    return once("habits", _made_by("habits.py"))
 
 
 @dataclass

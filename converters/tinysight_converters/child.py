@@ -18,13 +18,16 @@ TIMEOUT_S: Final = 1800.0
 ENVIRONMENT: Final = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
 
 
-def run_child(module: str, job: msgspec.Struct, *, what: str) -> None:
+def run_child(
+    module: str, job: msgspec.Struct, *, what: str, mend: str = "`tinysight lint` looks at its layers."
+) -> None:
     """Run ``python -P -m module JOB`` to its end; with ``-P`` no module in the user's folder is taken for one of ours.
 
     Args:
         module: reads its job as JSON from its first argument.
         job: what it is to do.
         what: who fails, as ``The TFLite converter``.
+        mend: what helps then.
 
     Raises:
         ConversionError: it failed, with its own words; or it took longer than half an hour.
@@ -39,4 +42,4 @@ def run_child(module: str, job: msgspec.Struct, *, what: str) -> None:
     if done.returncode != 0:
         lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         why = lines[-1].strip() if lines else f"status {done.returncode}"
-        raise ConversionError(f"{what} failed: {why}.", mend="`tinysight lint` looks at its layers.")
+        raise ConversionError(f"{what} failed: {why}.", mend=mend)

@@ -12,6 +12,8 @@ __all__ = ["bundle_app"]
 bundle_app = typer.Typer(no_args_is_help=True)
 bundle_app.command("import")(import_)
 
+MAX_SHOWN = 200
+
 
 @bundle_app.callback()
 def _bundle() -> None:
@@ -58,10 +60,11 @@ def diff(
 
     import msgspec
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from tinysight_contract.bundle import Bundle
+    from tinysight_converters.graph import printable
     from tinysight_converters.inspect import difference
 
     rows = difference(Bundle.open(one), Bundle.open(other))
@@ -69,9 +72,9 @@ def diff(
         found = [{"what": what, "one": left, "other": right} for what, left, right in rows]
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
     elif rows:
-        table = Table("what", one.name, other.name, box=None, pad_edge=False)
+        table = Table(*(Column(Text(name)) for name in ("what", one.name, other.name)), box=None, pad_edge=False)
         for row in rows:
-            table.add_row(*map(Text, row))
+            table.add_row(*(Text(printable(each)[:MAX_SHOWN]) for each in row))
         Console(highlight=False).print(table)
     if rows:
         raise typer.Exit(1)
@@ -81,6 +84,8 @@ def _print(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from tinysight_converters.graph import printable
 
     console, manifest = Console(highlight=False), found["manifest"]
     console.print(f"{manifest['name']} {manifest['version']}, release {manifest['release']}", style="bold")
@@ -95,7 +100,7 @@ def _print(found: dict[str, Any]) -> None:
     }
     grid = Table(box=None, pad_edge=False, show_header=False)
     for key, value in facts.items():
-        grid.add_row(key, Text(str(value)))
+        grid.add_row(key, Text(printable(str(value))))
     console.print(grid)
     metrics = {each["scheme"]: each["metrics"] for each in found["proof"].get("variants", [])}
     table = Table("variant", "KiB", "input", "proof", "runs on", "operators", box=None, pad_edge=False)
@@ -104,5 +109,5 @@ def _print(found: dict[str, Any]) -> None:
         operators = ", ".join(f"{count} {name}" for name, count in each["operators"].items())
         tensor = f"{variant['input']['dtype']} {variant['input']['shape']}"
         row = (each["scheme"], f"{each['kib']:.0f}", tensor, proof or "none", "\n".join(each["runtimes"]), operators)
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
     console.print(table)

@@ -42,14 +42,14 @@ def _findings(model: Path) -> "list[Finding]":
     from tinysight_converters.graph import read_graph
     from tinysight_converters.lint import lint_graph
     from tinysight_converters.run import MODEL
+    from tinysight_converters.trial import try_model
 
     if not model.exists():
         raise ConversionError(f"There is no {model}.", mend="Check the path.")
-    if model.suffix == ".bundle":
-        bundle = Bundle.open(model)
-        return lint_graph(read_graph(bundle.read(bundle.manifest.variants[0].file)))
-    if model.suffix == ".tflite":
-        return lint_graph(read_graph(model.read_bytes()))
+    if model.is_file() and model.suffix in {".bundle", ".tflite"}:
+        bundle = Bundle.open(model) if model.suffix == ".bundle" else None
+        content = bundle.read(bundle.manifest.variants[0].file) if bundle else model.read_bytes()
+        return lint_graph(read_graph(content), try_model(content))
     if (model / MODEL).is_file():
         model = model / MODEL
     return _before_conversion(model)
@@ -61,31 +61,28 @@ def _before_conversion(model: Path) -> "list[Finding]":
 
     from tinysight_contract.errors import ConversionError
     from tinysight_converters.graph import read_graph
-    from tinysight_converters.lint import lint_graph
+    from tinysight_converters.lint import RULES, lint_graph
     from tinysight_converters.tflite import Recipe, convert_model
 
     findings: list[Finding] = []
-    if model.suffix == ".keras":
-        import keras
+    if model.is_file() and model.suffix == ".keras":
+        from tinysight_converters.lint_keras import lint_keras_file
 
-        from tinysight_converters.lint_keras import lint_keras
-
-        try:
-            findings = lint_keras(keras.models.load_model(model, compile=False, safe_mode=True))
-        except (OSError, ValueError, TypeError) as error:
-            why = " ".join(str(error).split())[:300]
-            raise ConversionError(
-                f"{model} cannot be loaded: {why}.", mend="Give a .keras file that is whole."
-            ) from error
+        findings = lint_keras_file(model)
         if any(each.level == "error" and each.rule in {"several-inputs", "unknown-shape"} for each in findings):
             return findings
     elif not (model / "saved_model.pb").is_file():
         raise ConversionError(
             f"{model} is no model.", mend="Give a run folder, a .keras, a SavedModel, a .tflite or a bundle."
         )
-    (content,) = convert_model(model, np.zeros((0, 1, 1, 3)), [Recipe(scheme="float32", flex=True)]).files
+    try:
+        (content,) = convert_model(model, np.zeros((0, 1, 1, 3)), [Recipe(scheme="float32", flex=True)]).files
+    except ConversionError as error:
+        why = str(error).removesuffix(error.mend).strip()
+        raise ConversionError(why, mend="Change the model: what does not convert runs on no device.") from error
     seen = {each.rule for each in findings}
-    return findings + [each for each in lint_graph(read_graph(content)) if each.rule not in seen]
+    findings += [each for each in lint_graph(read_graph(content)) if each.rule not in seen]
+    return sorted(findings, key=lambda each: list(RULES).index(each.rule))
 
 
 def _show(findings: "list[Finding]") -> None:

@@ -13,13 +13,16 @@ from msgspec import Struct
 
 from tinysight_contract.errors import ConversionError
 
-__all__ = ["Graph", "Node", "Stored", "read_graph"]
+__all__ = ["Graph", "Node", "Stored", "printable", "read_graph"]
 
 MAX_TENSORS: Final = 100_000
+MAX_NAMED: Final = 1_000_000
 MAX_SIDES: Final = 8
+MAX_NAME_BYTES: Final = 10_000
 OPERATORS: Final = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 TYPES: Final = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
 CUSTOM: Final = "CUSTOM"
+NAME, CUSTOM_CODE = 10, 6  # where a Tensor and an OperatorCode keep them, in schema.fbs
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -75,15 +78,6 @@ class Graph(Struct, frozen=True, kw_only=True):
     outputs: list[int]
     subgraphs: int
 
-    def maker(self, tensor: int) -> Node | None:
-        """The operator that makes a tensor; None for an input or a constant."""
-        return next((node for node in self.nodes if tensor in node.outputs), None)
-
-    def float_computed(self) -> list[Stored]:
-        """Tensors that are calculated in floating point."""
-        made = {index for node in self.nodes for index in node.outputs}
-        return [self.tensors[index] for index in sorted(made) if self.tensors[index].dtype.startswith("float")]
-
 
 def read_graph(content: bytes) -> Graph:
     """Read a file.
@@ -101,6 +95,11 @@ def read_graph(content: bytes) -> Graph:
         ) from error
 
 
+def printable(text: str) -> str:
+    """A text from a file that does nothing to a terminal."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
 def _read(content: bytes) -> Graph:
     model: Any = schema.Model.GetRootAsModel(content, 0)
     part = model.Subgraphs(0)
@@ -108,17 +107,18 @@ def _read(content: bytes) -> Graph:
         raise ValueError(f"it claims {part.TensorsLength()} tensors and {part.OperatorsLength()} operators")
     tensors = [_tensor(model, part.Tensors(index)) for index in range(part.TensorsLength())]
     codes = [_code(model.OperatorCodes(index)) for index in range(min(model.OperatorCodesLength(), MAX_TENSORS))]
-    nodes = []
+    nodes, left = [], MAX_NAMED
     for index in range(part.OperatorsLength()):
         node = part.Operators(index)
         name, custom = codes[node.OpcodeIndex()]
-        inputs = [each for each in _list(node.InputsAsNumpy()) if each >= 0]
-        nodes.append(Node(op=name, inputs=inputs, outputs=_list(node.OutputsAsNumpy()), custom=custom))
+        inputs, outputs = (_list(ends, most=left) for ends in (node.InputsAsNumpy(), node.OutputsAsNumpy()))
+        left -= len(inputs) + len(outputs)
+        nodes.append(Node(op=name, inputs=[each for each in inputs if each >= 0], outputs=outputs, custom=custom))
     graph = Graph(
         tensors=tensors,
         nodes=nodes,
-        inputs=_list(part.InputsAsNumpy()),
-        outputs=_list(part.OutputsAsNumpy()),
+        inputs=_list(part.InputsAsNumpy(), most=MAX_TENSORS),
+        outputs=_list(part.OutputsAsNumpy(), most=MAX_TENSORS),
         subgraphs=model.SubgraphsLength(),
     )
     named = {*graph.inputs, *graph.outputs, *(at for node in nodes for at in (*node.inputs, *node.outputs))}
@@ -128,13 +128,11 @@ def _read(content: bytes) -> Graph:
 
 
 def _tensor(model: Any, held: Any) -> Stored:  # noqa: ANN401 -- the generated reader has no types
-    shape, open_shape = _list(held.ShapeAsNumpy()), _list(held.ShapeSignatureAsNumpy())
-    if len(shape) > MAX_SIDES:
-        raise ValueError(f"a tensor has {len(shape)} sides")
+    shape, open_shape = (_list(sides, most=MAX_SIDES) for sides in (held.ShapeAsNumpy(), held.ShapeSignatureAsNumpy()))
     quantized = held.Quantization()
     scales = quantized.ScaleLength() if quantized is not None else 0
     return Stored(
-        name=(held.Name() or b"").decode(errors="replace")[:1000],
+        name=_text(held, NAME)[:1000],
         shape=open_shape if len(open_shape) == len(shape) else shape,
         dtype=TYPES.get(held.Type(), "unknown"),
         scales=scales,
@@ -148,9 +146,21 @@ def _code(held: Any) -> tuple[str, bool]:  # noqa: ANN401 -- see above
     code = max(held.BuiltinCode(), held.DeprecatedBuiltinCode())
     name = OPERATORS.get(code, f"operator {code}")
     if name == CUSTOM:
-        return (held.CustomCode() or b"unnamed").decode(errors="replace")[:100], True
+        return _text(held, CUSTOM_CODE)[:100] or "unnamed", True
     return name, False
 
 
-def _list(numbers: Any) -> list[int]:  # noqa: ANN401 -- see above
-    return [int(each) for each in numbers] if isinstance(numbers, np.ndarray) else []
+def _list(numbers: Any, *, most: int) -> list[int]:  # noqa: ANN401 -- see above
+    if not isinstance(numbers, np.ndarray):
+        return []
+    if len(numbers) > most:
+        raise ValueError(f"it lists {len(numbers)} numbers where {most} may stand")
+    return [int(each) for each in numbers]
+
+
+def _text(held: Any, slot: int) -> str:  # noqa: ANN401 -- see above
+    table = held._tab
+    start = table.Offset(slot)
+    if start and table.VectorLen(start) > MAX_NAME_BYTES:
+        raise ValueError(f"a name has {table.VectorLen(start)} bytes")
+    return printable(str(table.String(start + table.Pos), "utf-8", "replace")) if start else ""

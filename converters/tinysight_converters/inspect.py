@@ -7,11 +7,13 @@ from collections import Counter
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.manifest import Variant
 from tinysight_converters.graph import Graph, Node, read_graph
 from tinysight_converters.page import note, page, safe, table
+from tinysight_converters.tflite import LayerError
 
 __all__ = ["difference", "inspection", "inspection_page"]
 
@@ -21,7 +23,20 @@ GOOD, FAIR, BAD, PLAIN = "#1a7f37", "#bf8700", "#d1242f", "#57606a"
 FAIR_NOISE: Final = 1e-3
 BAD_NOISE: Final = 1e-2
 WIDTH, NODE_H, STEP, LEFT = 640, 40, 56, 90
-SHOWN_DIFFERENCES: Final = 80
+
+
+class _Measured(Struct, frozen=True, kw_only=True):
+    """What a report says of a variant."""
+
+    scheme: str
+    metrics: dict[str, float]
+
+
+class _Report(Struct, frozen=True, kw_only=True):
+    """What is read here of a ``report.json``, which may be of anybody's making."""
+
+    variants: list[_Measured] = []
+    layers: list[LayerError] = []
 
 
 def inspection(bundle: Bundle) -> dict[str, Any]:
@@ -38,13 +53,15 @@ def inspection(bundle: Bundle) -> dict[str, Any]:
 
 
 def _report(bundle: Bundle) -> dict[str, Any]:
+    """The report as it stands; nothing when there is none, or one of another form."""
     if REPORT not in bundle.manifest.files:
         return {}
     try:
-        held = msgspec.json.decode(bundle.read(REPORT))
-    except msgspec.MsgspecError:
+        held = msgspec.json.decode(bundle.read(REPORT), type=dict[str, Any])
+        msgspec.convert(held, _Report)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return {}
-    return held if isinstance(held, dict) else {}
+    return held
 
 
 def _variant(bundle: Bundle, variant: Variant) -> dict[str, Any]:
@@ -77,12 +94,12 @@ def _flat(bundle: Bundle) -> dict[str, str]:
         if isinstance(value, dict):
             for key, each in value.items():
                 walk(each, f"{place}.{key}" if place else str(key))
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
+        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
             for number, each in enumerate(value):
                 name = each.get("scheme") or each.get("name") or number
                 walk(each, f"{place}[{name}]")
         else:
-            found[place] = msgspec.json.encode(value).decode()[:200]
+            found[place] = msgspec.json.encode(value).decode()
 
     walk(msgspec.to_builtins(bundle.manifest), "")
     walk({key: _report(bundle).get(key) for key in ("reference", "variants")}, "proof")
@@ -93,7 +110,7 @@ def inspection_page(bundle: Bundle) -> bytes:
     """The first variant's graph, each operator with what it makes and how much int8 harms it."""
     manifest, first = bundle.manifest, bundle.manifest.variants[0]
     graph = read_graph(bundle.read(first.file))
-    noise = {each["tensor"]: each for each in _report(bundle).get("layers", []) if isinstance(each, dict)}
+    noise = {each.tensor: each for each in msgspec.convert(_report(bundle), _Report).layers}
     if not any(tensor.name in noise for tensor in graph.tensors):
         noise = {}
     said = f"{first.scheme}, {len(graph.nodes)} operators."
@@ -115,16 +132,12 @@ def inspection_page(bundle: Bundle) -> bytes:
     return page(f"{manifest.name}: graph", body)
 
 
-def _drawing(graph: Graph, noise: dict[str, dict[str, Any]]) -> str:
+def _drawing(graph: Graph, noise: dict[str, LayerError]) -> str:
     """From top to bottom in the order they run; what skips an operator goes round it on the left."""
     nodes = graph.nodes[:MAX_DRAWN]
     made_at = {index: at for at, node in enumerate(nodes) for index in node.outputs}
-    parts = [
-        _edge(made_at[index], at)
-        for at, node in enumerate(nodes)
-        for index in node.inputs
-        if made_at.get(index, at) < at
-    ]
+    ends = {(made_at.get(index, at), at) for at, node in enumerate(nodes) for index in node.inputs}
+    parts = [_edge(before, at) for before, at in sorted(ends) if before < at]
     parts += [_box(graph, node, at, noise) for at, node in enumerate(nodes)]
     height = len(nodes) * STEP + 20
     more = note(f"{len(graph.nodes) - MAX_DRAWN} more are not drawn.") if len(graph.nodes) > MAX_DRAWN else ""
@@ -144,14 +157,14 @@ def _edge(before: int, after: int) -> str:
     return f'<path d="{path}" fill="none" stroke="{PLAIN}" stroke-width="1.5"/>'
 
 
-def _box(graph: Graph, node: Node, at: int, noise: dict[str, dict[str, Any]]) -> str:
+def _box(graph: Graph, node: Node, at: int, noise: dict[str, LayerError]) -> str:
     tensor = graph.tensors[node.outputs[0]] if node.outputs else None
     known = noise.get(tensor.name) if tensor else None
-    share = float(known["noise"]) if known else 0.0
+    share = known.noise if known else 0.0
     colour = PLAIN if known is None else BAD if share > BAD_NOISE else FAIR if share > FAIR_NOISE else GOOD
     shape = "x".join(map(str, tensor.shape)) if tensor else ""
     made = f"{shape} {tensor.dtype}" if tensor else ""
-    below = f"{known['layer']}  noise {share:.2g}, {float(known['rms_steps']):.2f} steps" if known else ""
+    below = f"{known.layer}  noise {share:.2g}, {known.rms_steps:.2f} steps" if known else ""
     y = at * STEP + 10
     return (
         f'<rect x="{LEFT}" y="{y}" width="{WIDTH - LEFT - 10}" height="{NODE_H}" rx="6" fill="{colour}22" '

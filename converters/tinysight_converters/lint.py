@@ -1,23 +1,28 @@
 """What will go wrong in int8 or on a device, said before it does.
 
-In: a `Graph`, or the layers of a Keras model (`lint_keras`).  Out: `Finding`s, each with its reason, what it is
-expected to cost, and its mend. The figures were measured on small networks of this kind, or are those of the named
-project.
+In: a `Graph`, of a file or of a Keras model's layers (`lint_keras`); what happened when the file was run.  Out:
+`Finding`s, each with its reason, what it is expected to cost, and its mend. The figures were measured on small networks
+of this kind, or are those of the named project.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from tinysight_contract.errors import ConversionError
-from tinysight_converters.graph import Graph, Node
+from tinysight_converters.audit import outside_delegate
+from tinysight_converters.graph import Graph, Node, printable
+from tinysight_converters.meanings import joins_meanings
+from tinysight_converters.trial import Trial
 
-__all__ = ["RULES", "Finding", "Rule", "found", "lint_graph", "refusal"]
+__all__ = ["LARGE_DENSE", "RULES", "Finding", "Rule", "broken", "findings_of", "lint_graph", "refusal"]
 
 KNOWN_CUSTOM: Final = {"TFLite_Detection_PostProcess"}
-SHAPING: Final = {"RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "QUANTIZE", "DEQUANTIZE", "STRIDED_SLICE", "SLICE"}
 CONVOLUTIONS: Final = {"CONV_2D", "DEPTHWISE_CONV_2D"}
+EXPANDING: Final = {"RESHAPE", "EXPAND_DIMS"}
+NO_CALCULATION: Final = {"QUANTIZE", "DEQUANTIZE"}
+SPLITS_LITTLE: Final = {"QUANTIZE", "DEQUANTIZE", "SOFTMAX"}
 LARGE_DENSE: Final = 100_000
 
 
@@ -31,6 +36,12 @@ class Rule(Struct, frozen=True, kw_only=True):
 
 
 RULES: Final[dict[str, Rule]] = {
+    "does-not-load": Rule(
+        level="error",
+        reason="the device's runtime refuses the file, in these words",
+        cost="does not load",
+        mend="Make the file again; what else is found in it may say why.",
+    ),
     "flex": Rule(
         level="error",
         reason="needs TensorFlow's own kernels (Select TF ops), which no device runtime here has",
@@ -101,7 +112,13 @@ RULES: Final[dict[str, Rule]] = {
         level="warning",
         reason="int8 cannot express it, so that it is calculated in float between conversions",
         cost="slower, and not full int8",
-        mend="Replace the layer (BatchNormalization for LayerNormalization, ReLU6 for GELU), or take --scheme dynamic.",
+        mend="Replace the layer (BatchNormalization for LayerNormalization, ReLU6 for ELU), or take --scheme dynamic.",
+    ),
+    "split-delegate": Rule(
+        level="warning",
+        reason="XNNPACK has no kernel for it in this type, so that the rest runs in pieces",
+        cost="slower: plain kernels, and copies between the pieces",
+        mend="Replace the operator, such as GELU by ReLU6.",
     ),
 }
 
@@ -138,27 +155,42 @@ def refusal(finding: Finding) -> ConversionError:
     return ConversionError(finding.line, mend=finding.mend)
 
 
-def found(rule: str, where: list[str]) -> Finding:
-    """A finding of this rule."""
-    each = RULES[rule]
-    return Finding(rule=rule, where=where, level=each.level, reason=each.reason, cost=each.cost, mend=each.mend)
+def findings_of(places: Iterable[tuple[str, str]]) -> list[Finding]:
+    """Rules and where each is broken, as findings; errors first."""
+    by_rule: dict[str, list[str]] = {}
+    for rule, where in places:
+        if where not in by_rule.setdefault(rule, []):
+            by_rule[rule].append(where)
+    return [
+        Finding(rule=name, where=by_rule[name], level=rule.level, reason=rule.reason, cost=rule.cost, mend=rule.mend)
+        for name, rule in RULES.items()
+        if name in by_rule
+    ]
 
 
-def lint_graph(graph: Graph) -> list[Finding]:
-    """What a .tflite file breaks, errors first."""
-    places: dict[str, list[str]] = {}
-    for rule, where in _broken(graph):
-        places.setdefault(rule, []).append(where)
-    return [found(rule, places[rule]) for rule in RULES if rule in places]
+def lint_graph(graph: Graph, trial: Trial | None = None) -> list[Finding]:
+    """What a .tflite file breaks, errors first; with a trial of it also what only running it shows."""
+    return findings_of([*broken(graph, _place), *(_tried(graph, trial) if trial else ())])
 
 
-def _broken(graph: Graph) -> Iterator[tuple[str, str]]:
+def broken(graph: Graph, place: Callable[[Graph, Node], str]) -> Iterator[tuple[str, str]]:
+    """Each rule that is broken, and where; ``place`` names an operator."""
     yield from _inputs(graph)
+    makers = {index: node for node in graph.nodes for index in node.outputs}
+    readers: dict[int, list[Node]] = {}
+    for node in graph.nodes:
+        for index in node.inputs:
+            readers.setdefault(index, []).append(node)
     weights = sum(tensor.count for tensor in graph.tensors if tensor.constant)
     for node in graph.nodes:
-        yield from _operator(graph, node)
-        yield from _constants(graph, node, weights)
-    yield from _floats(graph)
+        if node.custom:
+            if node.op not in KNOWN_CUSTOM:
+                yield ("flex" if node.op.startswith("Flex") else "custom-op"), node.op
+        else:
+            where = place(graph, node)
+            yield from ((rule, where) for rule in _operator(graph, node, makers, readers))
+            yield from ((rule, where + more) for rule, more in _constants(graph, node, makers, weights))
+    yield from (("float-inside", place(graph, node)) for node in _floats(graph))
 
 
 def _inputs(graph: Graph) -> Iterator[tuple[str, str]]:
@@ -172,82 +204,69 @@ def _inputs(graph: Graph) -> Iterator[tuple[str, str]]:
             yield "dynamic-batch", f"{tensor.name} {tensor.shape}"
 
 
-def _operator(graph: Graph, node: Node) -> Iterator[tuple[str, str]]:
-    if node.custom:
-        if node.op not in KNOWN_CUSTOM:
-            yield ("flex" if node.op.startswith("Flex") else "custom-op"), node.op
-        return
-    broken = {
-        "HARD_SWISH": ("hard-swish", True),
-        "MUL": ("swish", node.op == "MUL" and _is_swish(graph, node)),
-        "RESIZE_NEAREST_NEIGHBOR": ("nearest-upsampling", True),
-        "TILE": ("nearest-upsampling", True),
-        "CONCATENATION": ("concat-meanings", node.op == "CONCATENATION" and _joins_meanings(graph, node)),
-    }
-    rule, breaks = broken.get(node.op, ("", False))
-    if breaks:
-        yield rule, _place(graph, node)
+def _operator(graph: Graph, node: Node, makers: dict[int, Node], readers: dict[int, list[Node]]) -> Iterator[str]:
+    if node.op == "HARD_SWISH":
+        yield "hard-swish"
+    if node.op == "MUL" and _is_swish(node, makers):
+        yield "swish"
+    if node.op == "RESIZE_NEAREST_NEIGHBOR" or (node.op == "TILE" and _repeats_pixels(node, makers, readers)):
+        yield "nearest-upsampling"
+    if node.op == "CONCATENATION" and joins_meanings(graph, node, makers, readers):
+        yield "concat-meanings"
 
 
-def _constants(graph: Graph, node: Node, weights: int) -> Iterator[tuple[str, str]]:
+def _is_swish(node: Node, makers: dict[int, Node]) -> bool:
+    """Whether it multiplies something with its own sigmoid."""
+    gates = [makers[index] for index in node.inputs if index in makers]
+    return any(gate.op == "LOGISTIC" and {*gate.inputs} & {*node.inputs} for gate in gates)
+
+
+def _repeats_pixels(node: Node, makers: dict[int, Node], readers: dict[int, list[Node]]) -> bool:
+    """Whether it is a piece of what Keras writes for nearest-neighbour upsampling: a new axis, repeated, taken in."""
+    before = {makers[index].op for index in node.inputs if index in makers}
+    after = {reader.op for index in node.outputs for reader in readers.get(index, ())}
+    return bool(before & EXPANDING) and "RESHAPE" in after
+
+
+def _constants(graph: Graph, node: Node, makers: dict[int, Node], weights: int) -> Iterator[tuple[str, str]]:
     for index in node.inputs:
+        maker = makers.get(index)
+        if maker is not None and maker.op == "DEQUANTIZE" and maker.inputs:  # how float16 weights are read
+            index = maker.inputs[0]  # noqa: PLW2901 -- what it was read from
         constant = graph.tensors[index]
         if not constant.constant or not constant.shape:
             continue
         if node.op == "FULLY_CONNECTED" and constant.count >= LARGE_DENSE and constant.count > weights / 2:
-            yield "large-dense", f"{_place(graph, node)}, {constant.count} weights"
+            yield "large-dense", f", {constant.count} weights"
         channels = constant.shape[-1 if node.op == "DEPTHWISE_CONV_2D" else 0]
-        if node.op in CONVOLUTIONS and constant.dtype == "int8" and constant.scales == 1 < channels:
-            yield "per-tensor-weights", _place(graph, node)
+        if node.op in CONVOLUTIONS and constant.dtype in {"int8", "uint8"} and constant.scales == 1 < channels:
+            yield "per-tensor-weights", ""
 
 
-def _floats(graph: Graph) -> Iterator[tuple[str, str]]:
+def _floats(graph: Graph) -> list[Node]:
     """Operators in floating point within a graph that is int8 elsewhere."""
     made = {index for node in graph.nodes for index in node.outputs}
     if not any(graph.tensors[index].dtype == "int8" for index in made):
-        return
-    for node in graph.nodes:
-        floating = any(graph.tensors[index].dtype.startswith("float") for index in node.outputs)
-        if floating and not node.custom and node.op not in {"QUANTIZE", "DEQUANTIZE"}:
-            yield "float-inside", _place(graph, node)
+        return []
+    return [
+        node
+        for node in graph.nodes
+        if not node.custom
+        and node.op not in NO_CALCULATION
+        and any(graph.tensors[index].dtype.startswith("float") for index in node.outputs)
+    ]
+
+
+def _tried(graph: Graph, trial: Trial) -> Iterator[tuple[str, str]]:
+    if trial.error is not None:
+        yield "does-not-load", printable(trial.error)
+    if trial.partitions > 1:
+        for op in outside_delegate(trial):
+            if op.name not in SPLITS_LITTLE:
+                node = Node(op=op.name, inputs=op.inputs, outputs=op.outputs, custom=False)
+                yield "split-delegate", _place(graph, node)
 
 
 def _place(graph: Graph, node: Node) -> str:
     names = [graph.tensors[index].name.split(";")[-1] for index in node.outputs]
     return f"{node.op} {names[0] if names else ''}".strip()
-
-
-def _is_swish(graph: Graph, node: Node) -> bool:
-    """Whether it multiplies something with its own sigmoid."""
-    for gate in node.inputs:
-        maker = graph.maker(gate)
-        if maker is not None and maker.op == "LOGISTIC" and maker.inputs and maker.inputs[0] in node.inputs:
-            return True
-    return False
-
-
-def _joins_meanings(graph: Graph, node: Node) -> bool:
-    """Whether it ends in an output, and what it joins was made by different operators."""
-    if not any(_ends(graph, index, set()) for index in node.outputs):
-        return False
-    return len({_origin(graph, index) for index in node.inputs}) > 1
-
-
-def _ends(graph: Graph, tensor: int, seen: set[int]) -> bool:
-    if tensor in graph.outputs:
-        return True
-    seen.add(tensor)
-    readers = [each for each in graph.nodes if tensor in each.inputs and each.op in SHAPING]
-    return any(_ends(graph, out, seen) for reader in readers for out in reader.outputs if out not in seen)
-
-
-def _origin(graph: Graph, tensor: int) -> str:
-    """What calculated it, before it was given another shape."""
-    for _ in range(len(graph.nodes) + 1):
-        maker = graph.maker(tensor)
-        if maker is None:
-            return "input"
-        if maker.op not in SHAPING or not maker.inputs:
-            return maker.op
-        tensor = maker.inputs[0]
-    return "input"
