@@ -12,7 +12,7 @@ from tinysight_contract import manifest as mf
 from tinysight_converters.audit import check_int8, tensors
 from tinysight_converters.budget import Figures
 from tinysight_converters.metadata import with_metadata
-from tinysight_converters.proof import Proof, prove, time_variants, tuned_threshold
+from tinysight_converters.proof import Proof, detect_all, prove, time_variants, tuned_threshold
 from tinysight_converters.run import Examples, Run
 from tinysight_converters.trial import Trial, try_model
 from tinysight_edge.interpreter import Model, find_runtime
@@ -62,6 +62,7 @@ class Bench:
     def __init__(self, run: Run, examples: Examples, draft: mf.Manifest, reference: bytes) -> None:
         self.run, self.examples, self.draft, self.root = run, examples, draft, Path(run.dataset)
         self._reference: Candidate | None = None
+        self._told: int | None = None
         self.reference = self._reference = self.try_out("float32", reference, how="as trained")
 
     def try_out(self, scheme: mf.Scheme, content: bytes, *, how: str) -> Candidate:
@@ -75,7 +76,11 @@ class Bench:
         if scheme in FULL_INT8:
             check_int8(trial)
         model = Model(content, variant_of(scheme, trial), runtime=find_runtime())
-        threshold = tuned_threshold(model, self.draft, self.examples.calibration, self.root)
+        held = self.examples.calibration
+        found = detect_all(model, self.draft, held, self.root)
+        threshold = tuned_threshold(found, held, self.draft.task, told=self._told)
+        if self._told is None:
+            self._told = sum(len(each) > 0 and float(each.scores[0]) >= threshold for each in found)
         content = with_metadata(content, self.draft, threshold=threshold)
         before = self._reference
         proof = prove(

@@ -82,6 +82,8 @@ class Maker:
     ) -> None:
         self.folder, self.run, self.examples, self.draft, self.wish, self.say = folder, run, examples, draft, wish, say
         self.root = Path(run.dataset)
+        if wish.keep_float and "int8" not in wish.schemes:
+            raise ConfigError("--keep-float is of int8.", mend="Add int8 to --scheme, or leave it out.")
         if wish.calibration is None:
             self.calibration = choose_calibration(examples.calibration, self.root, run.input)
         else:
@@ -102,7 +104,7 @@ class Maker:
         self._plain = dict(zip(plain, converted.files, strict=True))
         self.findings = lint_graph(read_graph(self._plain["float32"]))
         for each in self.findings:
-            say(f"{each.level}: {each.rule}: {', '.join(each.where[:3])}: {each.reason}. {each.mend}")
+            say(f"{each.level}: {each.line} {each.mend}")
         say(f"Proving on {len(examples.test)} held-out pictures with the device's own code")
         self.bench = Bench(run, examples, draft, self._plain["float32"])
 
@@ -121,15 +123,18 @@ class Maker:
         yield Rung(first.scheme, lambda: first)
         if first.scheme not in {"int8", "int8-mixed"}:
             return
-        yield Rung("better calibration", lambda: self._quick(0))
+        if first.scheme == "int8":
+            yield Rung("better calibration", lambda: self._quick(0))
         for number, worst in enumerate(self._worst(), start=1):
             names = ", ".join(each.layer for each in worst[:3]) + (", ..." if len(worst) > 3 else "")
             yield Rung(f"{len(worst)} in float: {names}", partial(self._quick, number))
         yield Rung("trained for int8", self._fine_tuned, slow=True)
 
     def _worst(self) -> list[list[LayerError]]:
-        ranked = sorted(self.layers, key=lambda each: -each.noise)
-        return [ranked[:count] for count in WORST_LAYERS if count < len(ranked)]
+        """What stays in float step by step, and what was asked for stays so anyway."""
+        asked = self._named(self.wish.keep_float)
+        ranked = sorted((each for each in self.layers if each not in asked), key=lambda each: -each.noise)
+        return [asked + ranked[:count] for count in WORST_LAYERS if count < len(ranked)]
 
     def _quick(self, number: int) -> Candidate:
         """The rungs that need no training, all converted at the first call."""

@@ -15,7 +15,13 @@ from tinysight_contract.errors import ConversionError
 __all__ = ["run_child"]
 
 TIMEOUT_S: Final = 1800.0
-ENVIRONMENT: Final = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
+# The same answers whatever the user set: oneDNN rounds otherwise.
+ENVIRONMENT: Final = {
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "PYTHONHASHSEED": "0",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
 
 
 def run_child(

@@ -72,7 +72,10 @@ def convert(
     made = convert_run(run, out, wish, say=lambda line: None if quiet else console.print(line, markup=False))
     if made.ladder and not as_json:
         _show_ladder(made.ladder)
-    finish(_figures(made, out), as_json=as_json)
+    figures = _figures(made, out)
+    if made.ladder and as_json:
+        figures["ladder"] = [_step(step) for step in made.ladder]
+    finish(figures, as_json=as_json)
     if made.digest is None:
         console.print("No step keeps the budget; nothing was written. Widen it, or train a better model.")
         raise typer.Exit(1)
@@ -109,6 +112,13 @@ def _figures(made: "Conversion", out: Path) -> dict[str, Any]:
     if made.digest is not None:
         figures |= {"bundle_kib": made.size_bytes / 1024, "report": str(made.report)}
     return figures
+
+
+def _step(step: "Step") -> dict[str, Any]:
+    import msgspec
+
+    costs = msgspec.to_builtins(step.figures) if step.figures is not None else {}
+    return {"step": step.name, **costs, "bought_pt": step.bought_pt, "holds": step.holds, "said": step.said}
 
 
 def _show_ladder(ladder: "list[Step]") -> None:

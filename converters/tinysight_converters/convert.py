@@ -17,18 +17,20 @@ from numpy.typing import NDArray
 
 from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import LABELS, Bundle, file_ref, pack_bundle
-from tinysight_contract.errors import ConversionError
+from tinysight_contract.errors import ConversionError, RuntimeLoadError
 from tinysight_contract.files import replace_file
 from tinysight_converters.bench import Candidate, draft_manifest, variant_of
 from tinysight_converters.calibration import fit_examples
 from tinysight_converters.candidates import SCHEMES, Maker, Wish
+from tinysight_converters.graph import read_graph
 from tinysight_converters.ladder import Step, climb
+from tinysight_converters.lint import Finding, lint_graph
 from tinysight_converters.proof import time_variants
 from tinysight_converters.report import Facts, report_json
 from tinysight_converters.report_page import report_html
 from tinysight_converters.run import check_target, load_examples, load_run
 from tinysight_converters.runtimes import check_runtimes, old_runtime
-from tinysight_edge.interpreter import Model, self_test
+from tinysight_edge.interpreter import Model
 from tinysight_edge.preprocess import Preprocessor
 
 __all__ = ["Conversion", "convert_run"]
@@ -127,6 +129,7 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
         golden=mf.Golden(file=GOLDEN, count=len(pictures)),
         provenance=replace(manifest.provenance, calibration_digest=calibration.digest),
     )
+    findings = _findings(work, made[0])
     latencies = time_variants(manifest, {each.scheme: each.model for each in (work.bench.reference, *made)})
     facts = Facts(
         manifest=manifest,
@@ -135,7 +138,7 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
         reference=work.bench.reference,
         variants=made,
         layers=work.layers,
-        findings=work.findings,
+        findings=findings,
         ladder=ladder,
         calibration=calibration,
         old_runtime=old_runtime()[1],
@@ -145,14 +148,16 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
     manifest = replace(manifest, files={file: file_ref(data) for file, data in sorted(files.items())})
     raw = pack_bundle(manifest, files)
     bundle = Bundle.parse(raw, source=str(out))
-    for variant in manifest.variants:
-        if (reason := self_test(bundle, Model.load(bundle, scheme=variant.scheme))) is not None:
-            raise ConversionError(f"The new bundle fails its own self-test: {reason}.", mend="Report this as a bug.")
+    try:
+        for variant in manifest.variants:
+            Model.load(bundle, scheme=variant.scheme)
+    except RuntimeLoadError as error:
+        raise ConversionError(f"The new bundle is not sound: {error.what}", mend="Report this as a bug.") from error
+    replace_file(out, raw)
     measured = dataclasses.replace(facts, latency_ms=latencies, memory_kib=memory_kib)
     page = out.with_suffix(".report.html")
     replace_file(out.with_suffix(".report.json"), report_json(measured))
     replace_file(page, report_html(measured))
-    replace_file(out, raw)
     return Conversion(
         digest=bundle.digest,
         size_bytes=bundle.size_bytes,
@@ -161,6 +166,15 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
         ladder=ladder,
         report=page,
     )
+
+
+def _findings(work: Maker, first: Candidate) -> list[Finding]:
+    """What lint says of the float file, and what only the first variant shows, as that it runs in pieces."""
+    seen = {each.rule for each in work.findings}
+    shown = [each for each in lint_graph(read_graph(first.content), first.trial) if each.rule not in seen]
+    for each in shown:
+        work.say(f"{each.level}: {each.line} {each.mend}")
+    return [*work.findings, *shown]
 
 
 def _golden(

@@ -50,12 +50,12 @@ def climb(
 ) -> tuple[Candidate | None, list[Step]]:
     """Try the rungs in order and keep the first that holds.
 
-    The first rung is the smallest and quickest there is, and every other only mends a drop. So when the drop of the
-    first holds, the rest is not tried; and when it is too large, the slow ones are not, though the others still show
+    If the first rung is full int8, it is the smallest and quickest there is, and every other only mends a drop. So when
+    its drop holds, the rest is not tried; and when it is too large, the slow ones are not, though the others still show
     what they would buy.
     """
     steps: list[Step] = []
-    first: Figures | None = None
+    first: Candidate | None = None
     for rung in rungs:
         if first is not None and (reason := _hopeless(rung, first, budget)):
             steps.append(Step(rung.name, None, 0.0, f"not tried: {reason}"))
@@ -67,18 +67,20 @@ def climb(
             told(steps[-1])
             continue
         figures = candidate.figures
-        first = first or figures
+        first = first or candidate
         broken = budget.breaks(figures)
-        steps.append(Step(rung.name, figures, 100 * (figures.metric - first.metric), ", ".join(broken)))
+        steps.append(Step(rung.name, figures, 100 * (figures.metric - first.figures.metric), ", ".join(broken)))
         told(steps[-1])
         if not broken:
             return candidate, steps
     return None, steps
 
 
-def _hopeless(rung: Rung, first: Figures, budget: Budget) -> str:
-    if not budget.drops(first):
+def _hopeless(rung: Rung, first: Candidate, budget: Budget) -> str:
+    if first.scheme != "int8":
+        return ""
+    if not budget.drops(first.figures):
         return "the drop holds, and no step makes it smaller or faster"
-    if rung.slow and budget.kib is not None and first.kib > budget.kib:
+    if rung.slow and budget.kib is not None and first.figures.kib > budget.kib:
         return "no step makes it smaller"
     return ""

@@ -126,7 +126,14 @@ def compare(raw: bytes, pictures: NDArray[np.float32], expected: dict[str, NDArr
         answers = [
             session.run(names, {"image": pictures[start : start + step]}) for start in range(0, len(pictures), step)
         ]
-    except (onnx.checker.ValidationError, ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.NotImplemented) as error:
+    except (
+        onnx.checker.ValidationError,
+        ort.Fail,
+        ort.InvalidArgument,
+        ort.InvalidGraph,
+        ort.NotImplemented,
+        ort.RuntimeException,
+    ) as error:
         why = " ".join(str(error).split())
         raise ConversionError(f"The ONNX file does not run: {why}.", mend="Report this as a bug.") from error
     if set(names) != set(expected):
@@ -199,7 +206,7 @@ def _work(job: Job) -> None:
     exported, _ = tf2onnx.convert.from_function(answer, input_signature=[image], opset=OPSET)
     Path(job.target).write_bytes(exported.SerializeToString())
     answers: dict[str, Any] = {name: np.asarray(value) for name, value in answer(pictures).items()}
-    np.savez(job.answers, allow_pickle=False, **answers)
+    np.savez(job.answers, **answers)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from tinysight_contract.errors import ConversionError
 from tinysight_contract.manifest import Manifest
 from tinysight_converters.metrics import above, agreement, average_precision, best_threshold, is_right
 from tinysight_converters.run import Example
@@ -54,6 +55,7 @@ def detect_all(model: Model, manifest: Manifest, examples: Sequence[Example], ro
 
     Raises:
         DataError: an image is missing, broken or changed.
+        ConversionError: a classifier answers what is no number.
     """
     prepare = Preprocessor(manifest.input, model.variant.input)
     lowest = LOWEST_SCORE if manifest.task == "detect" else 0.0
@@ -62,18 +64,33 @@ def detect_all(model: Model, manifest: Manifest, examples: Sequence[Example], ro
     for example in examples:
         tensor, fit = prepare(example.picture(root))
         found.append(decode(model.run(tensor)).in_frame(fit))
+        if manifest.task == "classify" and not len(found[-1]):
+            raise ConversionError(
+                f"The {model.variant.scheme} model answers {example.name} with no number.",
+                mend="Train again with a lower --learning-rate, or choose another --scheme.",
+            )
     return found
 
 
-def tuned_threshold(model: Model, manifest: Manifest, calibration: Sequence[Example], root: Path) -> float:
+def tuned_threshold(
+    found: Sequence[Detections], calibration: Sequence[Example], task: str, *, told: int | None = None
+) -> float:
     """The score from which on this variant is believed; tuned on pictures of the training side, never on the test.
 
-    Raises:
-        DataError: an image is missing, broken or changed.
+    Args:
+        found: in the calibration pictures, with all scores.
+        calibration: the pictures' truth.
+        task: detect takes the best F1; classify speaks as often as the float model does from one half on.
+        told: how often that is; None when it is the float model.
     """
-    if manifest.task == "classify":
+    if task == "detect":
+        return round(best_threshold(found, calibration), 4)
+    scores = np.sort([float(each.scores[0]) for each in found])[::-1]
+    if told is None or told == int((scores >= CLASSIFY_THRESHOLD).sum()):
         return CLASSIFY_THRESHOLD
-    return round(best_threshold(detect_all(model, manifest, calibration, root), calibration), 4)
+    above_it = scores[told - 1] if told else 1.0
+    below_it = scores[told] if told < len(scores) else 0.0
+    return round(float(np.clip((above_it + below_it) / 2, 0.05, 0.95)), 4)
 
 
 def prove(

@@ -103,15 +103,15 @@ def _ladder(facts: Facts) -> Iterator[str]:
     if not facts.ladder:
         return
     timed = facts.latency_ms is not None
-    head = ["step", "metric", "drop", "bought", "KiB", *(["ms"] if timed else []), "budget"]
+    head = ["step", "metric", "drop", "bought", "KiB", *(["ms", "budget"] if timed else [])]
     rows = []
     for step in facts.ladder:
         if step.figures is None:
-            rows.append([step.name, *[""] * (5 if timed else 4), step.said])
+            rows.append([f"{step.name}: {step.said}", *[""] * (len(head) - 1)])
             continue
         costs = [f"{step.figures.metric:.4f}", f"{step.figures.drop_pt:+.2f}pt", f"{step.bought_pt:+.2f}pt"]
         costs += [f"{step.figures.kib:.0f}", *([f"{step.figures.ms:.2f}"] if timed else [])]
-        rows.append([step.name, *costs, "holds" if step.holds else step.said if timed else "fails"])
+        rows.append([step.name, *costs, *([step.said or "holds"] if timed else [])])
     yield "<h2>What the budget took</h2>"
     yield table(head, rows)
 
@@ -167,7 +167,8 @@ def _runtimes(facts: Facts) -> str:
         for check in each.runtimes
     ]
     if facts.old_runtime:
-        rows.append(["all", "tflite-runtime 2.14.0", "not tried", facts.old_runtime])
+        why = facts.old_runtime if facts.latency_ms is not None else ""
+        rows.append(["all", "tflite-runtime 2.14.0", "not tried", why])
     lines = "".join("<tr>" + "".join(f"<td>{safe(cell)}" for cell in row) for row in rows)
     return f"<div class=scroll><table class=wrap>{lines}</table></div>"
 

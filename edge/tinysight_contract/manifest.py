@@ -184,6 +184,10 @@ class Manifest(Struct, frozen=True, kw_only=True):
         """Canonical bytes: sorted keys, indented, one final newline."""
         return msgspec.json.format(msgspec.json.encode(self, order="sorted"), indent=1) + b"\n"
 
+    def thresholds_of(self, variant: Variant) -> Thresholds:
+        """Those tuned on this variant, or those of all."""
+        return variant.thresholds or self.thresholds
+
     def variant(self, scheme: str) -> Variant:
         """The variant with this scheme.
 

@@ -35,7 +35,7 @@ def make_decoder(manifest: Manifest, variant: Variant, *, min_score: float | Non
         variant: whose outputs will be decoded.
         min_score: instead of the variant's threshold, for evaluation.
     """
-    thresholds = variant.thresholds or manifest.thresholds
+    thresholds = manifest.thresholds_of(variant)
     task = Task(
         how=manifest.decode,
         outputs={output.role: output for output in variant.outputs},

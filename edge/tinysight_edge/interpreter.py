@@ -95,21 +95,27 @@ class Model:
 
     @classmethod
     def load(cls, bundle: Bundle, *, scheme: str | None = None, threads: int = 1) -> "Model":
-        """The variant with this scheme; without one, the first of the manifest that loads here.
+        """The variant with this scheme; without one, the first that loads and passes its self-test here.
 
         Raises:
-            RuntimeLoadError: none loads here.
+            RuntimeLoadError: none does; said is what became of the first.
             BundleError: the bundle has no such variant, or the file does not fit its manifest.
         """
         manifest = bundle.manifest
         runtime = find_runtime()
-        wanted = manifest.variants if scheme is None else [manifest.variant(scheme)]
         refused: RuntimeLoadError | None = None
-        for variant in wanted:
+        for variant in manifest.variants if scheme is None else [manifest.variant(scheme)]:
             try:
-                return cls(bundle.read(variant.file), variant, threads=threads, runtime=runtime)
+                model = cls(bundle.read(variant.file), variant, threads=threads, runtime=runtime)
             except RuntimeLoadError as error:
                 refused = refused or error
+                continue
+            if (reason := self_test(bundle, model)) is None:
+                return model
+            refused = refused or RuntimeLoadError(
+                f"{manifest.name} fails its self-test on {runtime.name} {runtime.version}: {reason}.",
+                mend="Flash the bundle again; if it fails again, convert it for this runtime.",
+            )
         assert refused is not None  # noqa: S101 -- a manifest has at least one variant
         raise refused
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import BrokerError, RuntimeLoadError
+from tinysight_contract.errors import BrokerError
 from tinysight_contract.messages import (
     CameraState,
     CameraStatus,
@@ -30,7 +30,7 @@ from tinysight_edge.camera import Camera, Frame, Hub
 from tinysight_edge.decode import Decoder, make_decoder
 from tinysight_edge.events import Identity, Lives, Moment, Sequence
 from tinysight_edge.health import Meter, clock_synced, describe
-from tinysight_edge.interpreter import Model, self_test
+from tinysight_edge.interpreter import Model
 from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.preprocess import Preprocessor
@@ -114,7 +114,7 @@ class Agent:
         """
         for camera in self._cameras:
             camera.open()
-        model = self._load_model()
+        model = Model.load(self.bundle, scheme=self.settings.scheme, threads=self.settings.threads)
         self._publisher = self._make_publisher(model)
         self._publisher.start()
         drain_s = DRAIN_S
@@ -189,16 +189,6 @@ class Agent:
             self._publisher.event(view.events, event)
         if (counts := view.lives.counts(alive, at=moment.at)) is not None:
             self._publisher.state(view.counts, counts)
-
-    def _load_model(self) -> Model:
-        model = Model.load(self.bundle, scheme=self.settings.scheme, threads=self.settings.threads)
-        if (reason := self_test(self.bundle, model)) is not None:
-            raise RuntimeLoadError(
-                f"{self.bundle.manifest.name} fails its self-test on {model.runtime.name} {model.runtime.version}: "
-                f"{reason}.",
-                mend="Flash the bundle again; if it fails again, convert it for this runtime.",
-            )
-        return model
 
     def _view(self, camera: Camera) -> _View:
         manifest = self.bundle.manifest

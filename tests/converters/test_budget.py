@@ -13,6 +13,8 @@ from tinysight_converters.ladder import Rung, climb
 class Made:
     """As much of a candidate as the ladder looks at."""
 
+    scheme = "int8"
+
     def __init__(self, name: str, drop_pt: float, kib: float, ms: float) -> None:
         self.name, self.figures = name, Figures(metric=0.9 - drop_pt / 100, drop_pt=drop_pt, kib=kib, ms=ms)
 
@@ -79,3 +81,11 @@ def test_what_is_too_large_for_its_floats_does_not_stop_the_training_for_int8() 
     rungs = [rung("a", 2, kib=500), rung("b", 0, kib=700), rung("c", 0.5, kib=500, slow=True)]
     kept, _ = climb(rungs, Budget(drop_pt=1, kib=600))
     assert cast("Any", kept).name == "c"
+
+
+def test_layers_asked_for_in_float_do_not_stop_the_ladder_by_their_size() -> None:
+    mixed = cast("Any", Made("mixed", 0, 900, 1))
+    mixed.scheme = "int8-mixed"
+    kept, steps = climb([Rung("mixed", lambda: mixed), rung("c", 0, kib=500, slow=True)], Budget(drop_pt=1, kib=600))
+    assert cast("Any", kept).name == "c"
+    assert len(steps) == 2

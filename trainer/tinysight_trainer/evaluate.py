@@ -98,7 +98,7 @@ def open_subject(path: Path, *, scheme: str | None = None) -> Subject:
         return Subject(path.name, finder.manifest, finder.find, answer, model, run, path)
     bundle = Bundle.open(path)
     device = Model.load(bundle, scheme=scheme)
-    manifest = bundle.manifest
+    manifest = replace(bundle.manifest, thresholds=bundle.manifest.thresholds_of(device.variant))
     prepare = Preprocessor(manifest.input, device.variant.input)
     decode = make_decoder(manifest, device.variant, min_score=LOWEST_SCORE if manifest.task == "detect" else 0.0)
 

@@ -1,0 +1,55 @@
+"""Thresholds are tuned for each variant, and answers that are none are no proof."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.errors import ConversionError
+from tinysight_converters.proof import detect_all, tuned_threshold
+from tinysight_converters.run import Example, load_examples
+from tinysight_edge.decode import Detections
+from tinysight_edge.interpreter import Model
+
+
+def says(*scores: float) -> list[Detections]:
+    box = np.array([[0, 0, 9, 9]], np.float32)
+    return [Detections(box, np.array([score], np.float32), np.array([0], np.int32)) for score in scores]
+
+
+NOBODY: list[Example] = []
+
+
+def test_the_float_classifier_speaks_from_one_half_on() -> None:
+    assert tuned_threshold(says(0.9, 0.2), NOBODY, "classify") == 0.5
+
+
+def test_a_quantized_classifier_speaks_as_often_as_the_float_one() -> None:
+    timid = says(0.45, 0.44, 0.40, 0.10)  # int8 has pressed its scores together
+    assert tuned_threshold(timid, NOBODY, "classify", told=3) == pytest.approx(0.25)
+    assert tuned_threshold(timid, NOBODY, "classify", told=0) == pytest.approx(0.725)
+    assert tuned_threshold(timid, NOBODY, "classify", told=4) == pytest.approx(0.05)
+    assert tuned_threshold(says(0.9, 0.8, 0.2), NOBODY, "classify", told=2) == 0.5, "where one half does, it stays"
+
+
+def test_a_classifier_that_answers_no_numbers_is_refused(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, examples = Bundle.open(world / "classifier.bundle"), load_examples(world / "classifier")
+    model = Model.load(bundle, scheme="float32")
+    whole = model.run
+    monkeypatch.setattr(model, "run", lambda tensor: {n: np.full_like(a, np.nan) for n, a in whole(tensor).items()})
+    with pytest.raises(ConversionError, match="with no number"):
+        detect_all(model, bundle.manifest, examples.test, world / "digits")
+
+
+def test_a_variant_that_answers_otherwise_here_is_passed_over(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(world / "classifier.bundle")
+    assert Model.load(bundle).variant.scheme == "int8"
+    whole = Model.run
+
+    def broken(self: Model, tensor: np.ndarray) -> dict[str, np.ndarray]:
+        answers = whole(self, tensor)
+        return {name: 127 - each if self.variant.scheme == "int8" else each for name, each in answers.items()}
+
+    monkeypatch.setattr(Model, "run", broken)
+    assert Model.load(bundle).variant.scheme == "float32"
