@@ -1,5 +1,6 @@
 """What all tests share: golden files, a real broker, the real command, and no silent skips."""
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -69,23 +70,45 @@ def _module(name: str) -> ModuleType:
     return module
 
 
-def _made_by(script: str, folder: Path) -> Path:
-    command = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder
-
-
 @pytest.fixture(scope="session")
 def obvious() -> ModuleType:
     """``obvious.py``: slow decoders to compare the fast ones with."""
     return _module("obvious")
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Once:
+    """A folder that is made once for all test processes together; the others wait for it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if hasattr(request.config, "workerinput") else own
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+def _make(script: str, folder: Path) -> None:
+    command = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="session")
+def graphs(once: Once) -> Path:
     """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
-    return _made_by("graphs.py", tmp_path_factory.mktemp("graphs"))
+    return once("graphs", lambda folder: _make("graphs.py", folder))
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +118,9 @@ def habits() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def habit_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def habit_files(once: Once) -> Path:
     """A folder of some of them, converted."""
-    return _made_by("habits.py", tmp_path_factory.mktemp("habits"))
+    return once("habits", lambda folder: _make("habits.py", folder))
 
 
 @dataclass
@@ -243,13 +266,17 @@ def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(once: Once) -> Path:
     """A folder with what a user has after a small training of each task.
 
     ``folder`` (images by class), ``belt`` and ``digits`` (data sets), ``detector`` and ``classifier`` (runs),
     ``detector.bundle`` and ``classifier.bundle``: too small to be good, whole in every other way.
     """
-    root = tmp_path_factory.mktemp("world")
+    return once("world", make_world)
+
+
+def make_world(root: Path) -> None:
+    """Draw, train, convert."""
     images, labels = _digits()
     for number, (image, label) in enumerate(zip(images[:300], labels, strict=False)):
         path = root / "folder" / str(label) / f"{number}.png"
@@ -266,7 +293,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         done = cli(*arguments, cwd=root)
         assert done.returncode == 0, done.stderr
-    return root
 
 
 @pytest.fixture(scope="session")

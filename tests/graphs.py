@@ -1,4 +1,5 @@
-"""Small TFLite files of every kind that other people's trainers write; ``python graphs.py FOLDER`` makes them.
+"""Small models of every kind that other people's trainers write; ``python graphs.py FOLDER`` makes them: TFLite files,
+``.keras`` files, a SavedModel, and what the Keras models answer.
 
 A detector's head is a table of drawn numbers whose scores fade with the picture's brightness, so that its answers are
 known and still depend on what it sees. A classifier's logits are the means of the colours.
@@ -13,6 +14,7 @@ from typing import Any
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
+import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
@@ -39,13 +41,14 @@ def brightness(image: Any) -> Any:
     return tf.reshape(tf.reduce_mean(small, (1, 2, 3)), (1, 1, 1))
 
 
-def yolo(channels: int, *, first: bool, units: str = "normalized", n: int = N) -> Call:
-    """Boxes, then ``channels - 4`` numbers that fade with the picture."""
+def yolo(channels: int, *, first: bool, units: str = "normalized", n: int = N, last: Call = tf.identity) -> Call:
+    """Boxes, then ``channels - 4`` numbers that fade with the picture, of which ``last`` makes scores."""
     size = np.array([W, H, W, H] if units == "pixels" else [1, 1, 1, 1], np.float32)
     boxes, scores = (boxes_in_shares(n) * size)[None], scores_of(1, n, channels - 4)
 
     def head(image: Any) -> Any:
-        table = tf.concat((tf.constant(boxes) + 0 * brightness(image), tf.constant(scores) * brightness(image)), 2)
+        light = brightness(image)
+        table = tf.concat((tf.constant(boxes) + 0 * light, last(tf.constant(scores) * light)), 2)
         return {"output_0": tf.transpose(table, (0, 2, 1)) if first else table}
 
     return head
@@ -110,9 +113,13 @@ FLOAT: dict[str, tuple[Call, tuple[int | None, ...]]] = {
     "open-batch": (lambda image: {"p": colours(image)}, (None, H, W, 3)),
     "not-a-number": (lambda image: {"p": tf.math.log(colours(image) * 0 - 1)}, NHWC),
     "convolved": (convolved, NHWC),
+    "said": (lambda image: {"scores": colours(image)}, NHWC),
+    "random": (lambda image: {"p": colours(image) + tf.random.uniform((1, LABELS))}, NHWC),
+    "swish": (lambda image: {"p": colours(image * tf.sigmoid(image))}, NHWC),
 }
 QUANTIZED: dict[str, tuple[Call, str]] = {
     "yolov8-int8": (yolo(4 + LABELS, first=True), "int8"),
+    "yolov8-sigmoid-int8": (yolo(4 + LABELS, first=True, last=tf.sigmoid), "int8"),
     "yolov5-int8": (yolo(5 + LABELS, first=False), "int8"),
     "ssd-heads-int8": (ssd_heads(SMALL_ANCHORS, LABELS + 1, logits=True), "int8"),
     "convolved-int8": (convolved, "int8"),
@@ -220,6 +227,33 @@ def with_custom(model: Any, name: str) -> None:
     op.builtinOptions, op.builtinOptionsType = None, 0
 
 
+def filled(model: Any, seed: int) -> Any:
+    """The model with weights that are the same each time."""
+    dice = np.random.default_rng(seed)
+    model.set_weights([dice.normal(0, 0.3, each.shape).astype(np.float32) for each in model.get_weights()])
+    return model
+
+
+def keras_models() -> dict[str, Any]:
+    """By name: a classifier, a detector whose outputs are a list, and what no device could run."""
+    image = keras.Input((H, W, 3), name="image")
+    grown = keras.layers.Conv2D(64, 3, 2, padding="same", activation="relu6")(image)
+    flat = keras.layers.GlobalAveragePooling2D()(grown)
+    scores = keras.layers.Dense(LABELS, activation="softmax")(keras.layers.Dense(64, activation="relu")(flat))
+    cells = keras.layers.Conv2D(8, 8, 8, activation="relu6")(image)
+    heads = [
+        keras.layers.Conv2D(LABELS, 1, activation="sigmoid")(cells),
+        keras.layers.Conv2D(4, 1)(cells),
+    ]
+    other = keras.Input((H, W, 3), name="other")
+    return {
+        "classifier": filled(keras.Model(image, scores), 1),
+        "detector": filled(keras.Model(image, heads), 2),
+        "flex": keras.Model(image, keras.ops.erfinv(flat[:, :LABELS])),
+        "two-inputs": keras.Model([image, other], flat[:, :LABELS] + keras.layers.GlobalAveragePooling2D()(other)),
+    }
+
+
 def main(folder: Path) -> None:
     made = {name: bytes(converter_of(call, shape).convert()) for name, (call, shape) in FLOAT.items()}
     made |= {name: quantized(call, how) for name, (call, how) in QUANTIZED.items()}
@@ -231,9 +265,20 @@ def main(folder: Path) -> None:
     both = converter_of(lambda image, other: {"p": colours(image) + colours(other)}, NHWC, NHWC)
     plain = converter_of(lambda image: {"p": colours(tf.cast(image, tf.float32)) / 255}, NHWC, dtype=tf.uint8)
     made |= {"two-inputs": bytes(both.convert()), "bytes": bytes(plain.convert())}
+    models = keras_models()
+    dense = tf.lite.TFLiteConverter.from_keras_model(models["classifier"])
+    dense.optimizations = [tf.lite.Optimize.DEFAULT]
+    made["dense-dynamic"] = bytes(dense.convert())
     made["half"], made["text"] = made["logits"][:400], b"this is no model\n" * 40
     for name, content in made.items():
         (folder / f"{name}.tflite").write_bytes(content)
+    for name, model in models.items():
+        model.save(folder / f"{name}.keras")
+    models["classifier"].export(str(folder / "exported"), verbose=False)
+    rgb = np.stack([np.random.default_rng(seed).integers(120, 256, (H, W, 3)) for seed in range(4)])
+    heat, box = models["detector"](rgb / 255, training=False)
+    scores = models["classifier"](rgb / 127.5 - 1, training=False)
+    np.savez(folder / "truth.npz", heatmap=heat, box=box, scores=scores)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ from tinysight_contract.errors import ConfigError, ConversionError
 from tinysight_converters.bench import Bench, Candidate
 from tinysight_converters.budget import Budget
 from tinysight_converters.calibration import choose_calibration, fit_examples, read_calibration
+from tinysight_converters.graph import read_graph
 from tinysight_converters.ladder import Rung
+from tinysight_converters.lint import lint_graph
 from tinysight_converters.run import MODEL, QAT, Examples, Run
 from tinysight_converters.tflite import LayerError, Recipe, convert_model
 
@@ -98,6 +100,9 @@ class Maker:
         )
         self.layers = converted.layers
         self._plain = dict(zip(plain, converted.files, strict=True))
+        self.findings = lint_graph(read_graph(self._plain["float32"]))
+        for each in self.findings:
+            say(f"{each.level}: {each.rule}: {', '.join(each.where[:3])}: {each.reason}. {each.mend}")
         say(f"Proving on {len(examples.test)} held-out pictures with the device's own code")
         self.bench = Bench(run, examples, draft, self._plain["float32"])
 

@@ -92,6 +92,6 @@ def _show(findings: "list[Finding]") -> None:
     if not findings:
         console.print("Nothing in it is known to suffer from int8.")
     for each in findings:
-        shown = ", ".join(each.where[:4]) + (f" and {len(each.where) - 4} more" if len(each.where) > 4 else "")
-        console.print(f"{each.level}: {each.rule}: {shown}", markup=False, style="red" if each.level == "error" else "")
+        style = "red" if each.level == "error" else ""
+        console.print(f"{each.level}: {each.rule}: {each.place}", markup=False, style=style)
         console.print(f"  why:  {each.reason}\n  cost: {each.cost}\n  mend: {each.mend}", markup=False)

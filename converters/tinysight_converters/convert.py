@@ -135,6 +135,7 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
         reference=work.bench.reference,
         variants=made,
         layers=work.layers,
+        findings=work.findings,
         ladder=ladder,
         calibration=calibration,
         old_runtime=old_runtime()[1],

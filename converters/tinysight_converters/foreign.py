@@ -1,7 +1,8 @@
-"""START HERE: from somebody else's .tflite file to a bundle that the device runs like its own.
+"""START HERE: from somebody else's model to a bundle that the device runs like its own.
 
-In: a TFLite file, its labels, and what no file says.  Out: a bundle with golden vectors, whole or not at all. The file
-is opened in a child process only (`trial`); what its outputs mean is found in `roles`.
+In: a .tflite, a .keras or a SavedModel (`foreign_model`), its labels, and what no file says.  Out: a bundle with golden
+vectors, whole or not at all. The file is linted (`lint`), opened in child processes only (`trial`), and tried on every
+runtime (`runtimes`); what its outputs mean is found in `roles`. Nothing is proved, for want of a truth to compare with.
 """
 
 import os
@@ -11,23 +12,27 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import LABELS, Bundle, file_ref, pack_bundle
-from tinysight_contract.errors import BundleError, ConversionError, DataError
+from tinysight_contract.errors import BundleError, ConversionError
 from tinysight_contract.files import replace_file
-from tinysight_converters.foreign_file import naming, opened, scheme_of, tensor_fields
-from tinysight_converters.foreign_picture import Picture, golden_pictures, input_of
+from tinysight_converters.foreign_file import linted, naming, opened, scheme_of, suffering, tensor_fields
+from tinysight_converters.foreign_metadata import labels_of, said_by
+from tinysight_converters.foreign_model import Flat, flat_model
+from tinysight_converters.foreign_picture import Picture, feed, golden_pictures, input_of
 from tinysight_converters.roles import Asked, find_roles
+from tinysight_converters.runtimes import check_runtimes, old_runtime
 from tinysight_converters.trial import Trial, try_model
 from tinysight_edge.decode import make_decoder
 from tinysight_edge.decoders.stored import real
-from tinysight_edge.preprocess import Preprocessor
 
-__all__ = ["Imported", "Wanted", "import_model", "read_labels"]
+__all__ = ["Imported", "Wanted", "import_model"]
 
-MAX_LABELS_BYTES: Final = 1 << 20
+GOLDEN: Final = "golden-input.bin"
+CALIBRATION: Final = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +45,8 @@ class Wanted:
         release: rises with each bundle of this name.
         thresholds: of the detections.
         pictures: folder of pictures for the golden vectors; None draws some.
+        scheme: of a model that is still to be converted; None takes float32.
+        calibration: pictures for int8.
     """
 
     name: str
@@ -47,6 +54,8 @@ class Wanted:
     release: int
     thresholds: mf.Thresholds
     pictures: Path | None = None
+    scheme: mf.Scheme | None = None
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +67,39 @@ class Imported:
         size_bytes: of the bundle.
         manifest: of the bundle.
         pixels: how pixels are scaled, and whether the user or the file says so.
+        labelled_by: where the labels are from.
         found: detections in each golden picture.
+        warnings: what may suffer on a device, and what of the file could not be read.
     """
 
     digest: str
     size_bytes: int
     manifest: mf.Manifest
     pixels: str
+    labelled_by: str
     found: list[int]
+    warnings: list[str]
 
 
 def import_model(
-    model: Path, labels: Path, out: Path, *, asked: Asked, picture: Picture, wanted: Wanted, say: Callable[[str], None]
+    model: Path,
+    labels: Path | None,
+    out: Path,
+    *,
+    asked: Asked,
+    picture: Picture,
+    wanted: Wanted,
+    say: Callable[[str], None],
 ) -> Imported:
-    """Make a bundle of a foreign TFLite file.
+    """Make a bundle of a foreign model.
 
     Args:
-        model: the file.
-        labels: a text file with a label per line.
+        model: a .tflite or .keras file, or the folder of a SavedModel.
+        labels: a text file with a label per line; None takes those of the file's metadata.
         out: the bundle to write; an existing one is replaced in one step.
         asked: what the outputs mean.
         picture: how frames are fitted.
-        wanted: name and thresholds.
+        wanted: name, thresholds, and how to convert.
         say: told what is being done.
 
     Raises:
@@ -89,36 +109,31 @@ def import_model(
     """
     if not out.parent.is_dir() or out.is_dir() or not os.access(out.parent, os.W_OK):
         raise ConversionError(f"{out} cannot be written.", mend="Name a file in a folder that you may write to.")
-    names = read_labels(labels)
+    flat = flat_model(model, picture, scheme=wanted.scheme, calibration=wanted.calibration, say=say)
+    content = flat.content
+    said, warnings = said_by(content)
+    names, labelled_by = labels_of(labels, said)
+    findings = linted(content)
     say(f"Opening {model.name} in a process of its own")
-    content = _read(model)
     trial = opened(try_model(content))
     named_by, inputs, outputs = naming(trial)
-    spec, tensor, pixels = input_of(inputs[0], picture)
+    spec, tensor, pixels = input_of(inputs[0], picture, said)
     how, roles = find_roles(outputs, trial.ops, asked, labels=len(names), height=spec.height, width=spec.width)
     scheme = scheme_of(trial)
     golden = golden_pictures(wanted.pictures, spec)
     say(f"Running it on {len(golden)} {'drawn pictures' if wanted.pictures is None else 'pictures'}")
-    prepare = Preprocessor(spec, tensor)
-    answers = opened(
-        try_model(content, inputs=np.stack([prepare.from_picture(each)[0].copy() for each in golden]))
-    ).answers
+    fed = feed(golden, spec, tensor)
+    answers = opened(try_model(content, inputs=fed)).answers
     variant = mf.Variant(
         file=f"{scheme}.tflite",
         scheme=scheme,
         input=tensor,
         outputs=[mf.Output(**tensor_fields(each), role=cast("mf.Role", role)) for role, each in roles.items()],
-        runtimes=[mf.RuntimeCheck(name=trial.runtime, version=trial.version, ok=True)],
+        runtimes=[],
         golden={each.name: f"golden-{scheme}-{role}.bin" for role, each in roles.items()},
         named_by=named_by,
     )
-    raw = {output.name: answers[str(roles[output.role].index)] for output in variant.outputs}
-    files = {
-        LABELS: "".join(f"{label}\n" for label in names).encode(),
-        "golden-input.bin": golden.tobytes(),
-        variant.file: content,
-        **{file: np.ascontiguousarray(raw[output]).tobytes() for output, file in variant.golden.items()},
-    }
+    raw = {output.name: np.ascontiguousarray(answers[str(roles[output.role].index)]) for output in variant.outputs}
     manifest = mf.Manifest(
         name=wanted.name,
         version=wanted.version,
@@ -129,11 +144,26 @@ def import_model(
         decode=how,
         thresholds=wanted.thresholds,
         variants=[variant],
-        golden=mf.Golden(file="golden-input.bin", count=len(golden)),
-        provenance=_provenance(model, pixels, trial),
-        files={file: file_ref(data) for file, data in sorted(files.items())},
+        golden=mf.Golden(file=GOLDEN, count=len(golden)),
+        provenance=_provenance(model, flat, trial, pixels=pixels, labels=labelled_by),
+        files={},
     )
     _check_answers(manifest, raw)
+    say("Trying it on every runtime")
+    variant = replace(variant, runtimes=_checked(content, manifest, variant, fed, raw))
+    files = {
+        LABELS: "".join(f"{label}\n" for label in names).encode(),
+        GOLDEN: golden.tobytes(),
+        variant.file: content,
+        **{file: raw[output].tobytes() for output, file in variant.golden.items()},
+    }
+    if flat.calibration is not None:
+        files[CALIBRATION] = flat.calibration.to_json()
+    manifest = replace(
+        manifest, variants=[variant], files={file: file_ref(data) for file, data in sorted(files.items())}
+    )
+    if why := old_runtime()[1]:
+        warnings.append(f"It was not tried on tflite-runtime: {why}.")
     decode = make_decoder(manifest, variant)
     found = [len(decode({name: each[i : i + 1] for name, each in raw.items()})) for i in range(len(golden))]
     try:
@@ -143,42 +173,32 @@ def import_model(
             f"{model} cannot become a bundle: {error.what}", mend="Export the model again."
         ) from error
     replace_file(out, packed)
-    return Imported(Bundle.parse(packed, source=str(out)).digest, len(packed), manifest, pixels, found)
+    return Imported(
+        Bundle.parse(packed, source=str(out)).digest,
+        len(packed),
+        manifest,
+        pixels,
+        labelled_by,
+        found,
+        [*warnings, *suffering(findings, scheme)],
+    )
 
 
-def read_labels(path: Path) -> list[str]:
-    """A text file's lines, each a label.
+def _checked(
+    content: bytes, manifest: mf.Manifest, variant: mf.Variant, fed: NDArray[Any], raw: dict[str, NDArray[Any]]
+) -> list[mf.RuntimeCheck]:
+    """What every runtime makes of it; only the one that answered may not fail.
 
     Raises:
-        DataError: it cannot be read, is no UTF-8 text, or has an empty, overlong or doubled line.
+        ConversionError: it answers otherwise when it is asked again.
     """
-    try:
-        if path.stat().st_size > MAX_LABELS_BYTES:
-            raise DataError(f"{path} has more than {MAX_LABELS_BYTES} bytes.", mend="Give a file of labels.")
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.", mend="Check the path of --labels.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text.", mend="Save it as UTF-8, one label per line.") from error
-    while lines and not lines[-1]:
-        lines.pop()
-    if not 0 < len(lines) <= 10000:
-        raise DataError(f"{path} has {len(lines)} labels.", mend="Give between 1 and 10000, one per line.")
-    for number, label in enumerate(lines, start=1):
-        if not label or len(label) > 100:
-            raise DataError(f"{path}, line {number}: a label has 1 to 100 characters.", mend="Give the class a name.")
-        if (first := lines.index(label) + 1) != number:
-            raise DataError(
-                f"{path}: {label!r} stands in lines {first} and {number}.", mend="Give each class a name of its own."
-            )
-    return lines
-
-
-def _read(model: Path) -> bytes:
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        raise ConversionError(f"{model} cannot be read: {error.strerror}.", mend="Check the path.") from error
+    checks, _ = check_runtimes(content, manifest, variant, fed, raw)
+    if not checks[0].ok:
+        raise ConversionError(
+            f"The model does not answer a picture twice alike: {checks[0].detail}.",
+            mend="Export it again without what is random.",
+        )
+    return checks
 
 
 def _check_answers(manifest: mf.Manifest, raw: dict[str, NDArray[Any]]) -> None:
@@ -210,11 +230,11 @@ def _check_answers(manifest: mf.Manifest, raw: dict[str, NDArray[Any]]) -> None:
                 )
 
 
-def _provenance(model: Path, pixels: str, trial: Trial) -> mf.Provenance:
+def _provenance(model: Path, flat: Flat, trial: Trial, *, pixels: str, labels: str) -> mf.Provenance:
     return mf.Provenance(
         dataset_digest=None,
-        calibration_digest=None,
+        calibration_digest=None if flat.calibration is None else flat.calibration.digest,
         seed=None,
-        config={"imported_from": model.name, "pixels": pixels},
-        tools={trial.runtime: trial.version},
+        config={"imported_from": model.name, "pixels": pixels, "labels": labels},
+        tools={**flat.tools, trial.runtime: trial.version},
     )

@@ -3,39 +3,49 @@
 In: a `Trial`.  Out: inputs and outputs by name, the picture's shape, the scheme; or why no device could run it.
 """
 
-import re
 from typing import Any, Final, Literal
 
 from tinysight_contract import manifest as mf
 from tinysight_contract.errors import ConversionError
+from tinysight_converters.graph import read_graph
+from tinysight_converters.lint import Finding, lint_graph, refusal
 from tinysight_converters.roles import POST_PROCESS
 from tinysight_converters.trial import TensorFacts, Trial
 
-__all__ = ["naming", "opened", "picture_shape", "scheme_of", "tensor_fields"]
+__all__ = ["linted", "naming", "opened", "picture_shape", "scheme_of", "suffering", "tensor_fields"]
 
+NOT_RUN: Final = {"flex", "custom-op", "several-inputs", "unknown-shape"}
+OF_INT8: Final = {"concat-meanings", "swish", "hard-swish"}
 DTYPES: Final = ("uint8", "int8", "float32")
-_CUSTOM: Final = re.compile(r"custom op: (\S+?)\.")
+
+
+def linted(content: bytes) -> list[Finding]:
+    """What may suffer on a device.
+
+    Raises:
+        ConversionError: the file is damaged, or something in it keeps it from running at all.
+    """
+    findings = lint_graph(read_graph(content))
+    for each in findings:
+        if each.rule in NOT_RUN:
+            raise refusal(each)
+    return findings
+
+
+def suffering(findings: list[Finding], scheme: mf.Scheme) -> list[str]:
+    """A line for each finding; what concerns int8 alone is left out of the others."""
+    return [each.line for each in findings if each.rule not in OF_INT8 or scheme.startswith("int8")]
 
 
 def opened(trial: Trial) -> Trial:
     """Itself.
 
     Raises:
-        ConversionError: the runtime failed; operators that a device lacks are named.
+        ConversionError: the runtime failed.
     """
     error = trial.error
     if error is None:
         return trial
-    if "Select TensorFlow op" in error or "Flex" in error:
-        raise ConversionError(
-            "The model needs operators of TensorFlow itself (Flex), which no device has.",
-            mend="Export it again with built-in operators only (TFLITE_BUILTINS).",
-        )
-    if (custom := _CUSTOM.search(error)) is not None:
-        raise ConversionError(
-            f"The model needs the operator {custom[1]}, which no device has.",
-            mend="Export it again with built-in operators only.",
-        )
     raise ConversionError(f"The model does not run: {error.rstrip('.')}.", mend="Export it again, or copy it again.")
 
 

@@ -5,7 +5,7 @@ In: the file's input, and what the user says of the training.  Out: the manifest
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import msgspec
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from tinysight_contract import manifest as mf
 from tinysight_contract.errors import ConfigError, ConversionError, DataError
 from tinysight_converters.foreign_file import picture_shape, tensor_fields
+from tinysight_converters.foreign_metadata import BY_FILE, scaling_of
+from tinysight_converters.metadata import Metadata
 from tinysight_converters.trial import TensorFacts
-from tinysight_edge.preprocess import fit_picture
+from tinysight_edge.preprocess import Preprocessor, fit_picture
 from tinysight_edge.sources import IMAGE_SUFFIXES, decode_image
 
-__all__ = ["PIXELS", "Picture", "golden_pictures", "input_of"]
+__all__ = ["PIXELS", "Picture", "feed", "golden_pictures", "input_of"]
 
 GOLDEN_COUNT: Final = 4
 PIXELS: Final = {"0..1": (0.0, 255.0), "-1..1": (127.5, 127.5), "0..255": (0.0, 1.0)}
@@ -47,8 +49,13 @@ class Picture:
     fill: int = 114
 
 
-def input_of(facts: TensorFacts, picture: Picture) -> tuple[mf.Input, mf.Tensor, str]:
+def input_of(facts: TensorFacts, picture: Picture, said: Metadata | None = None) -> tuple[mf.Input, mf.Tensor, str]:
     """How frames are fitted, the tensor, and how pixels are scaled in words.
+
+    Args:
+        facts: of the input.
+        picture: what the user says.
+        said: what the file says of itself, where the user and the input's scale are silent.
 
     Raises:
         ConfigError: something must be said that the file does not say.
@@ -64,7 +71,7 @@ def input_of(facts: TensorFacts, picture: Picture) -> tuple[mf.Input, mf.Tensor,
     color = picture.color or ("RGB" if channels == 3 else "GRAY")
     if (color == "GRAY") != (channels == 1):
         raise ConfigError(f"--color {color} does not fit a picture of {channels} channels.", mend="Leave --color away.")
-    mean, std, pixels = _scaling(tensor, picture, channels)
+    mean, std, pixels = _scaling(tensor, picture, channels, said)
     try:
         spec = msgspec.convert(
             {"height": height, "width": width, "layout": layout, "color": color, "resize": picture.resize,
@@ -75,7 +82,9 @@ def input_of(facts: TensorFacts, picture: Picture) -> tuple[mf.Input, mf.Tensor,
     return spec, tensor, pixels
 
 
-def _scaling(tensor: mf.Tensor, picture: Picture, channels: int) -> tuple[list[float] | None, list[float] | None, str]:
+def _scaling(
+    tensor: mf.Tensor, picture: Picture, channels: int, said: Metadata | None
+) -> tuple[list[float] | None, list[float] | None, str]:
     """Mean and deviation per channel, and who says so."""
     if (picture.mean is None) != (picture.std is None) or (picture.pixels and picture.mean):
         raise ConfigError("Pixels are scaled in one way.", mend="Give --pixels, or both --mean and --std.")
@@ -89,14 +98,31 @@ def _scaling(tensor: mf.Tensor, picture: Picture, channels: int) -> tuple[list[f
     named, by = picture.pixels, "as --pixels says"
     if named is None:
         named, by = _pixels_of(tensor), "as the input's scale says"
+    if named is None and (numbers := scaling_of(said, channels)) is not None:
+        mean, std = numbers
+        named, by = _name_of(mean, std), f"as {BY_FILE} says"
+        if named is None:
+            return mean, std, f"mean {_listed(mean)} and deviation {_listed(std)}, {by}"
     if named is None:
         raise ConfigError(
             f"How the pixels of the {tensor.dtype} input {tensor.name!r} were scaled in training is not in the file.",
             mend=f"Give --pixels {', '.join(PIXELS)}, or --mean and --std per channel on 0..255.",
         )
-    mean, std = PIXELS[named]
-    said = f"{named}, {by}"
-    return (None, None, said) if named == "0..255" else ([mean] * channels, [std] * channels, said)
+    one, other = PIXELS[named]
+    words = f"{named}, {by}"
+    return (None, None, words) if named == "0..255" else ([one] * channels, [other] * channels, words)
+
+
+def _name_of(mean: list[float], std: list[float]) -> str | None:
+    """The key of `PIXELS` that these numbers are, or None."""
+    for name, (one, other) in PIXELS.items():
+        if np.allclose(mean, one) and np.allclose(std, other):
+            return name
+    return None
+
+
+def _listed(numbers: list[float]) -> str:
+    return ", ".join(f"{each:.6g}" for each in numbers)
 
 
 def _pixels_of(tensor: mf.Tensor) -> str | None:
@@ -110,6 +136,12 @@ def _pixels_of(tensor: mf.Tensor) -> str | None:
         if max(abs(low - want_low), abs(high - want_high)) <= 0.02 * (want_high - want_low):
             return name
     return None
+
+
+def feed(pictures: NDArray[np.uint8], spec: mf.Input, tensor: mf.Tensor) -> NDArray[Any]:
+    """Fitted pictures (n, height, width, channels) as the tensor takes them: (n, ...)."""
+    prepare = Preprocessor(spec, tensor)
+    return np.stack([prepare.from_picture(each)[0].copy() for each in pictures])
 
 
 def golden_pictures(folder: Path | None, spec: mf.Input) -> NDArray[np.uint8]:

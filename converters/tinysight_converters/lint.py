@@ -10,12 +10,13 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from tinysight_contract.errors import ConversionError
 from tinysight_converters.audit import outside_delegate
 from tinysight_converters.graph import Graph, Node, printable
 from tinysight_converters.meanings import joins_meanings
 from tinysight_converters.trial import Trial
 
-__all__ = ["LARGE_DENSE", "RULES", "Finding", "Rule", "broken", "findings_of", "lint_graph"]
+__all__ = ["LARGE_DENSE", "RULES", "Finding", "Rule", "broken", "findings_of", "lint_graph", "refusal"]
 
 KNOWN_CUSTOM: Final = {"TFLite_Detection_PostProcess"}
 CONVOLUTIONS: Final = {"CONV_2D", "DEPTHWISE_CONV_2D"}
@@ -137,6 +138,21 @@ class Finding(Struct, frozen=True, kw_only=True):
     reason: str
     cost: str
     mend: str
+
+    @property
+    def place(self) -> str:
+        """The first four places, and how many more there are."""
+        return ", ".join(self.where[:4]) + (f" and {len(self.where) - 4} more" if len(self.where) > 4 else "")
+
+    @property
+    def line(self) -> str:
+        """Rule, place and reason."""
+        return f"{self.rule}: {self.place}: {self.reason}."
+
+
+def refusal(finding: Finding) -> ConversionError:
+    """The error that a finding is where nothing goes on with it."""
+    return ConversionError(finding.line, mend=finding.mend)
 
 
 def findings_of(places: Iterable[tuple[str, str]]) -> list[Finding]:

@@ -14,6 +14,7 @@ from tinysight_converters.audit import float_tensors, operators, outside_delegat
 from tinysight_converters.bench import Candidate
 from tinysight_converters.calibration import Calibration
 from tinysight_converters.ladder import Step
+from tinysight_converters.lint import Finding
 from tinysight_converters.run import Examples, Run
 from tinysight_converters.tflite import LayerError
 
@@ -31,6 +32,7 @@ class Facts:
         reference: the float model.
         variants: what is in the bundle, in its order.
         layers: what int8 does to each.
+        findings: what the float file was warned of.
         ladder: what was tried for the budget.
         calibration: what int8 was calibrated with.
         old_runtime: why tflite-runtime was not tried; empty when it was.
@@ -44,6 +46,7 @@ class Facts:
     reference: Candidate
     variants: list[Candidate]
     layers: list[LayerError]
+    findings: list[Finding]
     ladder: list[Step]
     calibration: Calibration
     old_runtime: str
@@ -65,6 +68,7 @@ def report_json(facts: Facts) -> bytes:
         "reference": _numbers(facts.reference),
         "variants": [_variant(facts, each) for each in facts.variants],
         "layers": facts.layers,
+        "lint": facts.findings,
         "ladder": [_step(facts, step) for step in facts.ladder],
         "not_tried": facts.old_runtime,
     }

@@ -12,7 +12,7 @@ from tinysight_converters.audit import operators, outside_delegate
 from tinysight_converters.bench import Candidate
 from tinysight_converters.drawing import class_chart, confusion_chart, curve_chart, example_sheet
 from tinysight_converters.metrics import confusion
-from tinysight_converters.page import bars, card, cards, image, note, page, safe, table
+from tinysight_converters.page import bars, card, cards, image, note, page, points, safe, table
 from tinysight_converters.report import Facts
 
 __all__ = ["layer_bars", "report_html"]
@@ -49,6 +49,7 @@ def report_html(facts: Facts) -> bytes:
             "Drawn is what passes the threshold of each; white is the truth."
         ),
         image(sheet, "held-out pictures with what both models find"),
+        *_findings(facts),
         *_layers(facts),
         "<h2>Where it runs</h2>",
         _runtimes(facts),
@@ -127,6 +128,15 @@ def _charts(facts: Facts, first: Candidate) -> Iterator[str]:
     yield image(curve_chart(proofs, true), "precision over recall of both models")
     yield "<h2>By class</h2>"
     yield image(class_chart(labels, proofs, true), "average precision of each class")
+
+
+def _findings(facts: Facts) -> Iterator[str]:
+    if facts.findings:
+        yield "<h2>What was to be expected</h2>"
+        yield points(
+            f"{each.rule}: {', '.join(each.where[:5])}: {each.reason}. Cost: {each.cost}. {each.mend}"
+            for each in facts.findings
+        )
 
 
 def _layers(facts: Facts) -> Iterator[str]:

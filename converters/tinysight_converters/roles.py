@@ -66,7 +66,7 @@ class Asked:
         activation: what the host still applies to the scores; None when not said.
         units: of a YOLO's boxes; None when not said.
         objectness: whether a YOLO has a fifth number before its scores; None when not said.
-        background: whether the first class is no label; None when not said, which shapes answer but for ``ssd``.
+        background: whether the first class is no label; None when not said, which is no, and asked where it fits.
         anchors: of ``ssd-anchors``; None when not said.
         max_objects: no more are told.
         outputs: role to the output's name, where the user names it.
@@ -249,6 +249,11 @@ def _only(
         raise ConfigError(
             f"{_shown(list(roles.values()))} can be read in {len(readings)} ways with {labels} labels.",
             mend="Say --objectness or --no-objectness." if asked.decode == "yolo" else "Give --output ROLE=NAME.",
+        )
+    if isinstance(how, mf.Classify | mf.SsdAnchors) and how.background and asked.background is None:
+        raise ConfigError(
+            f"{roles['scores'].name!r} has {labels + 1} scores for {labels} labels.",
+            mend=f"Give --background if its first class is no label, else a labels file of {labels + 1} lines.",
         )
     if isinstance(how, mf.Yolo) and how.objectness and how.layout == "channels-first" and asked.objectness is None:
         raise ConfigError(

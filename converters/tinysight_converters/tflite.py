@@ -25,6 +25,7 @@ from tinysight_converters.child import run_child
 __all__ = ["Converted", "LayerError", "Recipe", "convert_model"]
 
 LAYER_PICTURES: Final = 32
+SIGNATURE: Final = "serving_default"
 MAIN_OPS: Final = {"convolution", "depthwise", "MatMul"}  # the layer of a fused operator
 
 
@@ -86,7 +87,7 @@ def convert_model(model: Path, calibration: NDArray[Any], recipes: list[Recipe],
 
     Args:
         model: the ``.keras`` file, for ``int8-qat`` one that was trained for it; or the folder of a SavedModel.
-        calibration: fitted pictures (n, height, width, channels), as the device will feed them.
+        calibration: pictures as the model is fed them: (n, ...), each of the shape of its input.
         recipes: what to make.
         layers: also measure what int8 does to each layer, in the order they run.
 
@@ -116,7 +117,10 @@ def _work(job: Job) -> None:
         if Path(job.model).is_dir():
             plain = _Converting(_SavedModel(job.model), pictures, Path(folder) / "plain")
         else:
-            model = keras.models.load_model(job.model, compile=False, safe_mode=True)
+            try:
+                model = keras.models.load_model(job.model, compile=False, safe_mode=True)
+            except (OSError, ValueError, TypeError) as error:
+                raise SystemExit(f"the .keras file cannot be loaded: {' '.join(str(error).split())[:300]}") from error
             plain = _Converting(_KerasModel(model), pictures, Path(folder) / "plain")
         for number, recipe in enumerate(job.recipes):
             made = plain
@@ -154,20 +158,23 @@ class _KerasModel:
 
 
 class _SavedModel:
-    """The first signature of a SavedModel, likewise."""
+    """The signature of a SavedModel that is there for serving, likewise."""
 
     def __init__(self, folder: str) -> None:
         import tensorflow as tf  # noqa: PLC0415 -- the parent must not load TensorFlow
 
         self._held = tf.saved_model.load(folder)
-        self._signature = self._held.signatures["serving_default"]
+        if SIGNATURE not in self._held.signatures:
+            raise SystemExit(f"the SavedModel has no signature {SIGNATURE!r}")
+        self._signature = self._held.signatures[SIGNATURE]
         inputs = self._signature.structured_input_signature[1]
         if len(inputs) != 1:
             raise SystemExit(f"it takes {len(inputs)} inputs, and a camera gives one picture")
         ((self._input, spec),) = inputs.items()
         if spec.shape.rank is None or None in spec.shape[1:]:
             raise SystemExit(f"the size of its input is open, {spec.shape}")
-        self._shape, self.names, self.outputs = spec.shape[1:], set[str](), sorted(self._signature.structured_outputs)
+        self._shape, self._dtype = spec.shape[1:], spec.dtype
+        self.names, self.outputs = set[str](), sorted(self._signature.structured_outputs)
 
     def save(self, folder: Path) -> None:
         import tensorflow as tf  # noqa: PLC0415 -- see above
@@ -175,7 +182,9 @@ class _SavedModel:
         module = tf.Module()
         module.held = self._held
         picture = tf.TensorSpec((1, *self._shape), tf.float32, name="image")
-        module.serve = tf.function(lambda image: self._signature(**{self._input: image}), input_signature=[picture])
+        module.serve = tf.function(
+            lambda image: self._signature(**{self._input: tf.cast(image, self._dtype)}), input_signature=[picture]
+        )
         tf.saved_model.save(module, str(folder), signatures={"serve": module.serve})
 
 

@@ -1,7 +1,6 @@
 """Somebody else's model becomes a bundle that finds what a slow reading of its outputs finds; or one line says why."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,22 +15,21 @@ from numpy.typing import NDArray
 from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BundleError, ConversionError, DataError
-from tinysight_converters.foreign import Wanted, import_model, read_labels
+from tinysight_converters.foreign import Wanted, import_model
+from tinysight_converters.foreign_metadata import read_labels
 from tinysight_converters.foreign_picture import Picture
 from tinysight_converters.roles import PRESETS, Asked
-from tinysight_deploy.cli import main
 from tinysight_edge.decode import make_decoder
 from tinysight_edge.interpreter import Model, find_runtime, golden_inputs, self_test
 from tinysight_edge.preprocess import Preprocessor
 
 H, W = 32, 48
-ANCHORS = '{"strides": [16, 32], "min_scale": 0.2, "max_scale": 0.9, "aspect_ratios": [1.0, 2.0, 0.5]}'
 FLOAT = ("--pixels", "0..1")
 YOLO = ("--decode", "yolo", "--resize", "stretch", "--score", "0.2")
 SSD = ("--decode", "ssd", "--resize", "stretch", "--score", "0.1")
 HEADS = (
     "--decode", "ssd-anchors", "--resize", "stretch", "--anchors", "anchors.json", "--activation", "softmax",
-    "--output", "boxes=raw_boxes", "--score", "0.5",
+    "--background", "--output", "boxes=raw_boxes", "--score", "0.5",
 )  # fmt: skip
 CENTERNET = ("--decode", "centernet", "--resize", "stretch", "--score", "0.1")
 CLASSIFY = ("--decode", "classify", "--resize", "stretch", "--score", "0.1", "--activation")
@@ -70,7 +68,6 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, Any], mf.Scheme, Prepare
         "yolov5", (*YOLO, "--units", "normalized", *FLOAT),
         {"layout": "channels-last", "objectness": True}, "float32", shares,
     ),
-    "yolov5 in int8": ("yolov5-int8", (*YOLO, "--units", "normalized"), {"objectness": True}, "int8", signed),
     "yolo with objectness said": (
         "yolo-turned-boxes", (*YOLO, "--units", "normalized", "--objectness", *FLOAT),
         {"layout": "channels-first", "objectness": True}, "float32", shares,
@@ -91,7 +88,9 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, Any], mf.Scheme, Prepare
     "logits by themselves": (
         "logits", (*CLASSIFY, "sigmoid", "--mean", "10,20,30", "--std", "50,60,70"), {}, "float32", named
     ),
-    "background first": ("background", (*CLASSIFY, "softmax", *FLOAT), {"background": True}, "float32", shares),
+    "background first": (
+        "background", (*CLASSIFY, "softmax", "--background", *FLOAT), {"background": True}, "float32", shares
+    ),
     "channels first": (
         "channels-first", (*CLASSIFY, "softmax", *FLOAT), {}, "float32", lambda rgb: shares(rgb).transpose(0, 3, 1, 2)
     ),
@@ -109,30 +108,6 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, Any], mf.Scheme, Prepare
     "int8 with floats at its ends": ("convolved-int8-inside", (*CLASSIFY, "none", *FLOAT), {}, "int8", shares),
     "int8 but for a layer": ("waved-mixed", (*CLASSIFY, "none", *FLOAT), {}, "int8-mixed", shares),
 }  # fmt: skip
-
-
-@pytest.fixture
-def at_hand(tmp_path: Path) -> Path:
-    """A folder with labels and anchors, where the commands run."""
-    (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    (tmp_path / "anchors.json").write_text(ANCHORS)
-    return tmp_path
-
-
-@pytest.fixture
-def bring(at_hand: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Bring:
-    """``tinysight bundle import`` in this process, to be quick: status, stdout, stderr."""
-    monkeypatch.chdir(at_hand)
-
-    def run(model: Path, *flags: str | Path) -> tuple[int, str, str]:
-        given = ("--labels", "labels.txt", "--name", "theirs", "--out", "x.bundle", "--quiet", "--json", *flags)
-        monkeypatch.setattr(sys, "argv", ["tinysight", "bundle", "import", str(model), *map(str, given)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def picture(seed: int) -> NDArray[np.uint8]:
@@ -220,15 +195,16 @@ ANY_CLASS = (*CLASSIFY, "softmax", *FLOAT)
         pytest.param("logits", ("--decode", "segmentation"), "no decoder for masks", id="masks"),
         pytest.param("logits", ("--decode", "obb"), "no decoder for turned boxes", id="turned boxes"),
         pytest.param("logits", ("--decode", "clasify"), "Did you mean 'classify'?", id="mistyped kind"),
-        pytest.param("half", ANY_CLASS, "does not run", id="truncated file"),
+        pytest.param("half", ANY_CLASS, "file is damaged", id="truncated file"),
         pytest.param("text", ANY_CLASS, "no TFLite file", id="no TFLite file"),
         pytest.param("missing", ANY_CLASS, "cannot be read", id="no file"),
-        pytest.param("two-inputs", ANY_CLASS, "takes 2 inputs, 'image', 'other'", id="several inputs"),
-        pytest.param("open-size", ANY_CLASS, "open shape [1, -1, -1, 3]", id="open size"),
-        pytest.param("flex", ANY_CLASS, "(Flex), which no device has", id="flex"),
+        pytest.param("two-inputs", ANY_CLASS, "several-inputs: 2 inputs: a camera feeds one", id="several inputs"),
+        pytest.param("open-size", ANY_CLASS, "[1, -1, -1, 3]: the size of the input is open", id="open size"),
+        pytest.param("flex", ANY_CLASS, "flex: FlexDigamma: needs TensorFlow's own kernels", id="flex"),
         pytest.param("crashes", ANY_SSD, "dies of SIG", id="a file that crashes the runtime"),
-        pytest.param("unknown-operator", ANY_CLASS, "the operator NobodysOperator", id="unknown operator"),
+        pytest.param("unknown-operator", ANY_CLASS, "NobodysOperator: is an operator of som", id="unknown operator"),
         pytest.param("not-a-number", ANY_CLASS, "holds what is no number", id="answers that are no numbers"),
+        pytest.param("random", ANY_CLASS, "does not answer a picture twice alike", id="answers by chance"),
         pytest.param("yolo-pose", ANY_YOLO, "A head of 56 channels is one of poses", id="head of poses"),
         pytest.param("yolo-masks", ANY_YOLO, "4 + 3 + 32 channels is one of masks", id="head of masks"),
         pytest.param("yolo-turned-boxes", ANY_YOLO, "or one of turned boxes", id="head that may be of turned boxes"),
@@ -274,6 +250,15 @@ ANY_CLASS = (*CLASSIFY, "softmax", *FLOAT)
         ),
         pytest.param("ssd-heads", (*HEADS, *FLOAT, "--anchors", "labels.txt"), "txt cannot be read", id="no anchors"),
         pytest.param("logits", (*ANY_CLASS, "--pictures", "nowhere"), "Check --pictures", id="no pictures"),
+        pytest.param(
+            "logits", (*ANY_CLASS, "--labels", "two.txt"),
+            "'p' has 3 scores for 2 labels. Give --background if its first class is no label, else a labels file of 3",
+            id="a label short",
+        ),
+        pytest.param(
+            "ssd-heads", (*(flag for flag in HEADS if flag != "--background"), *FLOAT),
+            "'raw_scores' has 4 scores for 3 labels", id="a label short of raw heads",
+        ),
         pytest.param("logits", (*ANY_CLASS, "--labels", "two.txt", "--no-background"), "2 labels", id="few labels"),
     ],
 )  # fmt: skip
@@ -293,7 +278,7 @@ def test_what_cannot_be_imported_is_one_line_with_status_two_and_no_bundle(
 def test_a_damaged_file_ends_a_child_and_nothing_else(graphs: Path, at_hand: Path) -> None:
     whole = (graphs / "yolov8-normalized.tflite").read_bytes()
     refused = 0
-    for seed in range(12):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         damaged = bytearray(whole)
         for at in rng.integers(len(whole) - 3000, len(whole), 2):  # where the graph is described
@@ -315,7 +300,7 @@ def test_a_damaged_file_ends_a_child_and_nothing_else(graphs: Path, at_hand: Pat
         else:
             Bundle.open(at_hand / "x.bundle")
             (at_hand / "x.bundle").unlink()
-    assert refused >= 3, "the damage is felt"
+    assert refused >= 2, "the damage is felt"
 
 
 def test_a_model_of_several_inputs_is_refused_by_the_device_too(graphs: Path, at_hand: Path, bring: Bring) -> None:
@@ -334,7 +319,7 @@ def test_a_model_of_several_inputs_is_refused_by_the_device_too(graphs: Path, at
         pytest.param(b"a\n\nb\n", "line 2: a label has 1 to 100", id="empty"),
         pytest.param(b"a" * 101, "line 1: a label has 1 to 100", id="overlong"),
         pytest.param(b"\xff\xfe", "no UTF-8", id="not UTF-8"),
-        pytest.param(b"", "has 0 labels", id="none"),
+        pytest.param(b"", "it has 0 labels", id="none"),
         pytest.param(b"x\n" * (1 << 19) + b"x", "more than 1048576 bytes", id="too large"),
     ],
 )

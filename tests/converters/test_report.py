@@ -12,6 +12,7 @@ from tinysight_contract.bundle import Bundle
 from tinysight_converters.bench import Bench
 from tinysight_converters.calibration import Calibration
 from tinysight_converters.ladder import Step
+from tinysight_converters.lint import findings_of
 from tinysight_converters.report import Facts
 from tinysight_converters.report_page import report_html
 from tinysight_converters.run import load_examples, load_run
@@ -57,10 +58,11 @@ def test_a_label_is_text_and_never_markup(world: Path) -> None:
         reference=bench.reference,
         variants=[bench.try_out("int8", bundle.read("int8.tflite"), how=evil)],
         layers=[LayerError(op=evil, layer=evil, tensor=evil, rms_steps=0.3, noise=0.1, scale=1.0)],
+        findings=findings_of([("swish", evil)]),
         ladder=[Step(evil, None, 0.0, evil)],
         calibration=Calibration(np.zeros((1, 32, 32, 3), np.uint8), [evil], evil),
         old_runtime=evil,
     )
     page = report_html(facts).decode()
     assert "<script" not in page
-    assert page.count("&lt;script&gt;") >= 8
+    assert page.count("&lt;script&gt;") >= 9
