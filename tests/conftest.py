@@ -70,12 +70,6 @@ def _module(name: str) -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
-def obvious() -> ModuleType:
-    """``obvious.py``: slow decoders to compare the fast ones with."""
-    return _module("obvious")
-
-
 Once = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -99,16 +93,25 @@ def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     return made
 
 
-def _make(script: str, folder: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def _made_by(script: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        command = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def obvious() -> ModuleType:
+    """``obvious.py``: slow decoders to compare the fast ones with."""
+    return _module("obvious")
 
 
 @pytest.fixture(scope="session")
 def graphs(once: Once) -> Path:
     """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
-    return once("graphs", lambda folder: _make("graphs.py", folder))
+    return once("graphs", _made_by("graphs.py"))
 
 
 @pytest.fixture(scope="session")
@@ -120,7 +123,7 @@ def habits() -> ModuleType:
 @pytest.fixture(scope="session")
 def habit_files(once: Once) -> Path:
     """A folder of some of them, converted."""
-    return once("habits", lambda folder: _make("habits.py", folder))
+    return once("habits", _made_by("habits.py"))
 
 
 @dataclass

@@ -75,16 +75,16 @@ def import_(
     from tinysight_contract.errors import ConfigError
     from tinysight_contract.manifest import Thresholds
     from tinysight_contract.topics import check_id
-    from tinysight_converters.roles import Asked, check_kind
+    from tinysight_converters.foreign.roles import Asked, check_kind
     from tinysight_edge.console import console, finish
 
     check_kind(decode)
     check_id(name, what="--name")
     if re.fullmatch(VERSION, version) is None:
         raise ConfigError(f"--version {version!r} is no version.", mend="Write it as 1.2.3.")
-    from tinysight_converters.foreign import Wanted, import_model
-    from tinysight_converters.foreign_model import SCHEMES
-    from tinysight_converters.foreign_picture import PIXELS, Picture
+    from tinysight_converters.foreign.importer import Wanted, import_model
+    from tinysight_converters.foreign.model import SCHEMES
+    from tinysight_converters.foreign.picture import PIXELS, Picture
 
     made = import_model(
         model,
@@ -181,7 +181,7 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 def _anchors(given: str | None) -> "Anchors | None":
     from tinysight_contract.errors import ConfigError
-    from tinysight_converters.roles import PRESETS, parse_anchors
+    from tinysight_converters.foreign.roles import PRESETS, parse_anchors
 
     if given is None or given in PRESETS:
         return PRESETS[given] if given else None

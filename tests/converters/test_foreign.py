@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BundleError, ConversionError, DataError
-from tinysight_converters.foreign import Wanted, import_model
-from tinysight_converters.foreign_metadata import read_labels
-from tinysight_converters.foreign_picture import Picture
-from tinysight_converters.roles import PRESETS, Asked
+from tinysight_converters.foreign.importer import Wanted, import_model
+from tinysight_converters.foreign.metadata import read_labels
+from tinysight_converters.foreign.picture import Picture
+from tinysight_converters.foreign.roles import PRESETS, Asked
 from tinysight_edge.decode import make_decoder
 from tinysight_edge.interpreter import Model, find_runtime, golden_inputs, self_test
 from tinysight_edge.preprocess import Preprocessor

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tinysight_contract import manifest as mf
 from tinysight_contract.errors import ConfigError, ConversionError, DataError
-from tinysight_converters.foreign_file import picture_shape, tensor_fields
-from tinysight_converters.foreign_metadata import BY_FILE, scaling_of
+from tinysight_converters.foreign.file import picture_shape, tensor_fields
+from tinysight_converters.foreign.metadata import BY_FILE, scaling_of
 from tinysight_converters.metadata import Metadata
 from tinysight_converters.trial import TensorFacts
 from tinysight_edge.preprocess import Preprocessor, fit_picture

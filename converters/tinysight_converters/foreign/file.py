@@ -7,9 +7,9 @@ from typing import Any, Final, Literal
 
 from tinysight_contract import manifest as mf
 from tinysight_contract.errors import ConversionError
+from tinysight_converters.foreign.roles import POST_PROCESS
 from tinysight_converters.graph import read_graph
 from tinysight_converters.lint import Finding, lint_graph, refusal
-from tinysight_converters.roles import POST_PROCESS
 from tinysight_converters.trial import TensorFacts, Trial
 
 __all__ = ["linted", "naming", "opened", "picture_shape", "scheme_of", "suffering", "tensor_fields"]

@@ -1,6 +1,6 @@
 """START HERE: from somebody else's model to a bundle that the device runs like its own.
 
-In: a .tflite, a .keras or a SavedModel (`foreign_model`), its labels, and what no file says.  Out: a bundle with golden
+In: a .tflite, a .keras or a SavedModel (`model`), its labels, and what no file says.  Out: a bundle with golden
 vectors, whole or not at all. The file is linted (`lint`), opened in child processes only (`trial`), and tried on every
 runtime (`runtimes`); what its outputs mean is found in `roles`. Nothing is proved, for want of a truth to compare with.
 """
@@ -19,11 +19,11 @@ from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import LABELS, Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import BundleError, ConversionError
 from tinysight_contract.files import replace_file
-from tinysight_converters.foreign_file import linted, naming, opened, scheme_of, suffering, tensor_fields
-from tinysight_converters.foreign_metadata import labels_of, said_by
-from tinysight_converters.foreign_model import Flat, flat_model
-from tinysight_converters.foreign_picture import Picture, feed, golden_pictures, input_of
-from tinysight_converters.roles import Asked, find_roles
+from tinysight_converters.foreign.file import linted, naming, opened, scheme_of, suffering, tensor_fields
+from tinysight_converters.foreign.metadata import labels_of, said_by
+from tinysight_converters.foreign.model import Flat, flat_model
+from tinysight_converters.foreign.picture import Picture, feed, golden_pictures, input_of
+from tinysight_converters.foreign.roles import Asked, find_roles
 from tinysight_converters.runtimes import check_runtimes, old_runtime
 from tinysight_converters.trial import Trial, try_model
 from tinysight_edge.decode import make_decoder

@@ -1,9 +1,11 @@
-"""Write what the training benchmarks measured into README.md, from the lines they printed.
+"""Write what the benchmarks measured into README.md, from the lines they printed.
 
     python benchmarks/train_mnist.py --data mnist.npz | tee mnist.log     and so on, then
-    python benchmarks/training.py mnist.log distill.log belt.log clean.log pipeline.log
+    python benchmarks/tables.py mnist.log distill.log belt.log clean.log pipeline.log
+    python benchmarks/tables.py quantize.log qat.log leak.log
 
-Each file's last line is one benchmark's JSON; what it is follows from its keys. Prints one JSON line last.
+Each file's last line is one benchmark's JSON; what it is follows from its keys. Each call writes one of README's two
+tables. Prints one JSON line last.
 """
 
 import json
@@ -13,7 +15,28 @@ from typing import Any
 
 from readme import README, put
 
-ROWS = (
+Row = tuple[str, str, str]
+CONVERSION: tuple[Row, ...] = (
+    (
+        "int8 against float32: digits, EfficientNet-Lite0, belt",
+        "classifier_drop_pt",
+        (
+            "at most {classifier_drop_pt:.2f} points of accuracy and {detector_drop_pt:.2f} of AP50-95 lost; "
+            "at most {size_ratio:.0%} of the size, at least {speedup:.1f} times as fast"
+        ),
+    ),
+    (
+        "a model that is hard to quantize: float {float:.3f}, int8 {ptq:.3f}",
+        "recovered",
+        "{qat:.3f} after `train --qat`: {recovered:.0%} of the loss recovered",
+    ),
+    (
+        "{conversions} conversions in a row",
+        "grown_kib",
+        "the process grew by {grown_kib} KiB, {seconds_each:.1f} s each",
+    ),
+)
+TRAINING: tuple[Row, ...] = (
     (
         "MNIST, {params:,} parameters, {train_s:.0f} s of `train`",
         "accuracy",
@@ -52,10 +75,10 @@ ROWS = (
 )  # fmt: skip
 
 
-def rows(held: list[dict[str, Any]]) -> list[str]:
+def rows(table: tuple[Row, ...], held: list[dict[str, Any]]) -> list[str]:
     """Those whose figures are there."""
     made = []
-    for what, key, figures in ROWS:
+    for what, key, figures in table:
         fitting = (e for e in held if key in e and ("distilled_accuracy" in e) == (key == "distilled_accuracy"))
         made += [f"| {what.format(**each)} | {figures.format(**each)} |" for each in fitting]
     return made
@@ -65,10 +88,14 @@ def main() -> None:
     """Read, write."""
     held = [json.loads(Path(name).read_text(encoding="utf-8").splitlines()[-1]) for name in sys.argv[1:]]
     where = sorted({each["where"] for each in held if "where" in each})
-    block = "| training and data | |\n|---|---|\n" + "\n".join(rows(held))
-    block += f"\n\n{'; '.join(where)}, shared with other work; scripts in [benchmarks/](benchmarks/README.md)."
-    README.write_text(put(README.read_text(encoding="utf-8"), "training", block), encoding="utf-8")
-    print(json.dumps({"rows": len(rows(held))}))
+    text, written = README.read_text(encoding="utf-8"), 0
+    for name, head, table in (("training", "training and data", TRAINING), ("conversion", "conversion", CONVERSION)):
+        if made := rows(table, held):
+            block = f"| {head} | |\n|---|---|\n" + "\n".join(made)
+            block += f"\n\n{'; '.join(where)}, shared with other work; scripts in [benchmarks/](benchmarks/README.md)."
+            text, written = put(text, name, block), written + len(made)
+    README.write_text(text, encoding="utf-8")
+    print(json.dumps({"rows": written}))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import numpy as np
 from tinysight_contract.errors import ConfigError, ConversionError
 from tinysight_contract.manifest import Scheme
 from tinysight_converters.calibration import Calibration, read_calibration
-from tinysight_converters.foreign_file import naming, opened
-from tinysight_converters.foreign_picture import Picture, feed, input_of
+from tinysight_converters.foreign.file import naming, opened
+from tinysight_converters.foreign.picture import Picture, feed, input_of
 from tinysight_converters.tflite import Recipe, convert_model
 from tinysight_converters.trial import try_model
 

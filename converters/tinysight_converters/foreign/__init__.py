@@ -1,0 +1,1 @@
+"""From somebody else's model to a bundle. START HERE: ``importer.py``."""
