@@ -41,13 +41,14 @@ def brightness(image: Any) -> Any:
     return tf.reshape(tf.reduce_mean(small, (1, 2, 3)), (1, 1, 1))
 
 
-def yolo(channels: int, *, first: bool, units: str = "normalized", n: int = N) -> Call:
-    """Boxes, then ``channels - 4`` numbers that fade with the picture."""
+def yolo(channels: int, *, first: bool, units: str = "normalized", n: int = N, last: Call = tf.identity) -> Call:
+    """Boxes, then ``channels - 4`` numbers that fade with the picture, of which ``last`` makes scores."""
     size = np.array([W, H, W, H] if units == "pixels" else [1, 1, 1, 1], np.float32)
     boxes, scores = (boxes_in_shares(n) * size)[None], scores_of(1, n, channels - 4)
 
     def head(image: Any) -> Any:
-        table = tf.concat((tf.constant(boxes) + 0 * brightness(image), tf.constant(scores) * brightness(image)), 2)
+        light = brightness(image)
+        table = tf.concat((tf.constant(boxes) + 0 * light, last(tf.constant(scores) * light)), 2)
         return {"output_0": tf.transpose(table, (0, 2, 1)) if first else table}
 
     return head
@@ -118,6 +119,7 @@ FLOAT: dict[str, tuple[Call, tuple[int | None, ...]]] = {
 }
 QUANTIZED: dict[str, tuple[Call, str]] = {
     "yolov8-int8": (yolo(4 + LABELS, first=True), "int8"),
+    "yolov8-sigmoid-int8": (yolo(4 + LABELS, first=True, last=tf.sigmoid), "int8"),
     "yolov5-int8": (yolo(5 + LABELS, first=False), "int8"),
     "ssd-heads-int8": (ssd_heads(SMALL_ANCHORS, LABELS + 1, logits=True), "int8"),
     "convolved-int8": (convolved, "int8"),
