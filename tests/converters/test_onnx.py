@@ -70,7 +70,8 @@ def test_it_says_what_it_is(task: str, batch: Batch, world: Path, files: dict[tu
         facts["input"]
     ).items()
     decode = {"kind": "centernet", "stride": 8, "max_objects": 100}
-    assert json.loads(facts["decode"]) == (decode if task == "detector" else {"kind": "classify", "activation": "none"})
+    classify = {"kind": "classify", "activation": "none", "background": False}
+    assert json.loads(facts["decode"]) == (decode if task == "detector" else classify)
     for value in (*model.graph.input, *model.graph.output):
         first = value.type.tensor_type.shape.dim[0]
         assert (first.dim_param, first.dim_value) == (("batch", 0) if batch == "dynamic" else ("", 1))
