@@ -155,7 +155,10 @@ def try_model(
             return _failed(folder, runtime, "does not end")
         if done.returncode != 0 or not (folder / "result.json").is_file():
             return _failed(folder, runtime, _last_words(done))
-        trial = msgspec.json.decode((folder / "result.json").read_bytes(), type=Trial)
+        try:
+            trial = msgspec.json.decode((folder / "result.json").read_bytes(), type=Trial)
+        except msgspec.MsgspecError:
+            return _failed(folder, runtime, "answers what cannot be read")
         if (folder / "outputs.npz").is_file() and trial.error is None:
             with np.load(folder / "outputs.npz", allow_pickle=False) as held:
                 trial = msgspec.structs.replace(trial, answers={index: held[index] for index in held.files})

@@ -40,12 +40,18 @@ def resident_kib(*, anew: bool = False) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def facts(details: dict[str, Any], name: str) -> dict[str, Any]:
-    """What is known of a tensor, as JSON takes it."""
+    """What is known of a tensor, as JSON takes it.
+
+    Raises:
+        ValueError: its scale is no number, for which JSON has no word.
+    """
     scales = details["quantization_parameters"]["scales"]
+    if not np.isfinite(details["quantization"][0]):
+        raise ValueError(f"the scale of {name!r} is no number")
     return {
         "name": name,
         "shape": [int(side) for side in details["shape"]],
