@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
 __all__ = ["import_"]
 
-VERSION = r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?"
-
 
 def import_(
     model: Annotated[Path, typer.Argument(help="A .tflite, a .keras or a SavedModel's folder.", show_default=False)],
@@ -70,18 +68,14 @@ def import_(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")] = False,
 ) -> None:
     """Make a bundle of a model from elsewhere; what its outputs mean is checked, not guessed."""
-    import re
-
-    from tinysight_contract.errors import ConfigError
-    from tinysight_contract.manifest import Thresholds
+    from tinysight_contract.manifest import Thresholds, check_version
     from tinysight_contract.topics import check_id
     from tinysight_converters.foreign.roles import Asked, check_kind
     from tinysight_edge.console import console, finish
 
     check_kind(decode)
     check_id(name, what="--name")
-    if re.fullmatch(VERSION, version) is None:
-        raise ConfigError(f"--version {version!r} is no version.", mend="Write it as 1.2.3.")
+    check_version(version, what="--version")
     from tinysight_converters.foreign.importer import Wanted, import_model
     from tinysight_converters.foreign.model import SCHEMES
     from tinysight_converters.foreign.picture import PIXELS, Picture
