@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["import_"]
 
+MAX_ANCHORS_BYTES = 1 << 20
+
 
 def import_(
     model: Annotated[Path, typer.Argument(help="A .tflite, a .keras or a SavedModel's folder.", show_default=False)],
@@ -175,12 +177,13 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 def _anchors(given: str | None) -> "Anchors | None":
     from tinysight_contract.errors import ConfigError
+    from tinysight_contract.files import read_capped
     from tinysight_converters.foreign.roles import PRESETS, parse_anchors
 
     if given is None or given in PRESETS:
         return PRESETS[given] if given else None
     try:
-        return parse_anchors(Path(given).read_bytes()[: 1 << 20], source=f"--anchors {given}")
+        return parse_anchors(read_capped(Path(given), MAX_ANCHORS_BYTES), source=f"--anchors {given}")
     except OSError as error:
         raise ConfigError(
             f"--anchors {given} cannot be read: {error.strerror}.", mend=f"Give a JSON file, or {', '.join(PRESETS)}."
