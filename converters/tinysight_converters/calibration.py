@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,19 @@ LEAST_SPAN: Final = 1 / 8
 IMAGES: Final = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 MAX_BYTES: Final = 4 << 30
 MAX_PICTURES: Final = 5000
+MAX_WHY: Final = 200
+BROKEN: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    LookupError,
+    TypeError,
+    MemoryError,
+    SyntaxError,
+    TokenError,
+)
+"""What NumPy raises of a file that is none of its own: the header is Python."""
 
 Pictures = NDArray[np.uint8]
 
@@ -156,7 +170,7 @@ def read_calibration(path: Path, spec: Input, *, held_out: Pictures) -> Calibrat
 
 
 def _from_folder(path: Path, spec: Input) -> tuple[Pictures, list[str]]:
-    files = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGES)
+    files = sorted(each for each in path.rglob("*") if each.suffix.lower() in IMAGES and each.is_file())
     if not files or len(files) > MAX_PICTURES:
         raise DataError(f"{path} holds {len(files)} images.", mend=f"Give 1 to {MAX_PICTURES}; 100 are enough.")
     out = np.empty((len(files), spec.height, spec.width, 1 if spec.color == "GRAY" else 3), np.uint8)
@@ -172,10 +186,11 @@ def _from_array(path: Path, spec: Input) -> tuple[Pictures, list[str]]:
     want = (spec.height, spec.width, 1 if spec.color == "GRAY" else 3)
     mend = f"Give a folder of images, or a .npy of (n, {', '.join(map(str, want))})."
     try:
-        held = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", mend=mend) from error
-    if not isinstance(held, np.ndarray) or held.dtype.kind not in "uif":
+        held = np.lib.format.open_memmap(path, mode="r")  # reads no zip and no pickle
+    except BROKEN as error:
+        why = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise DataError(f"{path} cannot be read: {why[:MAX_WHY]}.", mend=mend) from error
+    if held.dtype.kind not in "uif":
         raise DataError(f"{path} holds no pictures.", mend=mend)
     if held.shape[1:] != want or not 0 < len(held) <= MAX_PICTURES or held.nbytes > MAX_BYTES:
         raise DataError(f"{path} holds {held.dtype} {held.shape}, the model takes {want}.", mend=mend)

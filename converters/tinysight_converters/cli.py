@@ -44,15 +44,12 @@ def convert(
     With a budget that plain int8 breaks: better calibration, then the worst layers in float, then training for int8.
     Status 1, and no bundle, when none of them holds.
     """
-    import re
-
-    from tinysight_contract.errors import ConfigError
+    from tinysight_contract.manifest import check_version
     from tinysight_contract.topics import check_id
     from tinysight_edge.console import console, finish
 
     name = check_id(name or out.stem.lower().replace("_", "-"), what="--name")
-    if re.fullmatch(r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?", version) is None:
-        raise ConfigError(f"--version {version!r} is no version.", mend="Write it as 1.2.3.")
+    check_version(version, what="--version")
     from tinysight_converters.budget import parse_budget
 
     limits = parse_budget(budget) if budget is not None else None

@@ -65,7 +65,7 @@ def diff(
 
     from tinysight_contract.bundle import Bundle
     from tinysight_converters.graph import printable
-    from tinysight_converters.inspect import difference
+    from tinysight_converters.inspect import DIGEST, difference
 
     rows = difference(Bundle.open(one), Bundle.open(other))
     if as_json:
@@ -75,7 +75,10 @@ def diff(
         table = Table(*(Column(Text(name)) for name in ("what", one.name, other.name)), box=None, pad_edge=False)
         for row in rows:
             table.add_row(*(Text(printable(each)[:MAX_SHOWN]) for each in row))
-        Console(highlight=False).print(table)
+        console = Console(highlight=False)
+        console.print(table)
+        if rows[0][0] == DIGEST:
+            console.print("Nothing else that is read differs.")
     if rows:
         raise typer.Exit(1)
 
@@ -94,7 +97,6 @@ def _print(found: dict[str, Any]) -> None:
         "task": f"{manifest['task']}, {len(manifest['labels'])} labels: {', '.join(manifest['labels'][:12])}",
         "input": " ".join(f"{key}={value}" for key, value in manifest["input"].items() if value is not None),
         "decode": " ".join(f"{key}={value}" for key, value in manifest["decode"].items() if key != "anchors"),
-        "threshold": manifest["thresholds"]["score"],
         "data set": manifest["provenance"]["dataset_digest"] or "unknown",
         "calibration": manifest["provenance"]["calibration_digest"] or "none",
     }
@@ -103,11 +105,18 @@ def _print(found: dict[str, Any]) -> None:
         grid.add_row(key, Text(printable(str(value))))
     console.print(grid)
     metrics = {each["scheme"]: each["metrics"] for each in found["proof"].get("variants", [])}
-    table = Table("variant", "KiB", "input", "proof", "runs on", "operators", box=None, pad_edge=False)
+    table = Table("variant", "KiB", "input", "threshold", "proof", "runs on", "operators", box=None, pad_edge=False)
+    outputs = Table("variant", "role", "output", "type", box=None, pad_edge=False)
     for each, variant in zip(found["variants"], manifest["variants"], strict=True):
         proof = ", ".join(f"{name} {value:.4f}" for name, value in metrics.get(each["scheme"], {}).items())
         operators = ", ".join(f"{count} {name}" for name, count in each["operators"].items())
         tensor = f"{variant['input']['dtype']} {variant['input']['shape']}"
-        row = (each["scheme"], f"{each['kib']:.0f}", tensor, proof or "none", "\n".join(each["runtimes"]), operators)
+        score = f"{(variant['thresholds'] or manifest['thresholds'])['score']:.3g}"
+        runs = "\n".join(each["runtimes"])
+        row = (each["scheme"], f"{each['kib']:.0f}", tensor, score, proof or "none", runs, operators)
         table.add_row(*(Text("\n".join(map(printable, cell.split("\n")))) for cell in row))
+        for output in variant["outputs"]:
+            cells = (each["scheme"], output["role"], output["name"], f"{output['dtype']} {output['shape']}")
+            outputs.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
+    console.print(outputs)

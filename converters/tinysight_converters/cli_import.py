@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["import_"]
 
-VERSION = r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?"
+MAX_ANCHORS_BYTES = 1 << 20
 
 
 def import_(
@@ -70,18 +70,14 @@ def import_(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")] = False,
 ) -> None:
     """Make a bundle of a model from elsewhere; what its outputs mean is checked, not guessed."""
-    import re
-
-    from tinysight_contract.errors import ConfigError
-    from tinysight_contract.manifest import Thresholds
+    from tinysight_contract.manifest import Thresholds, check_version
     from tinysight_contract.topics import check_id
     from tinysight_converters.foreign.roles import Asked, check_kind
     from tinysight_edge.console import console, finish
 
     check_kind(decode)
     check_id(name, what="--name")
-    if re.fullmatch(VERSION, version) is None:
-        raise ConfigError(f"--version {version!r} is no version.", mend="Write it as 1.2.3.")
+    check_version(version, what="--version")
     from tinysight_converters.foreign.importer import Wanted, import_model
     from tinysight_converters.foreign.model import SCHEMES
     from tinysight_converters.foreign.picture import PIXELS, Picture
@@ -181,12 +177,13 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 def _anchors(given: str | None) -> "Anchors | None":
     from tinysight_contract.errors import ConfigError
+    from tinysight_contract.files import read_capped
     from tinysight_converters.foreign.roles import PRESETS, parse_anchors
 
     if given is None or given in PRESETS:
         return PRESETS[given] if given else None
     try:
-        return parse_anchors(Path(given).read_bytes()[: 1 << 20], source=f"--anchors {given}")
+        return parse_anchors(read_capped(Path(given), MAX_ANCHORS_BYTES), source=f"--anchors {given}")
     except OSError as error:
         raise ConfigError(
             f"--anchors {given} cannot be read: {error.strerror}.", mend=f"Give a JSON file, or {', '.join(PRESETS)}."

@@ -42,13 +42,13 @@ def _findings(model: Path) -> "list[Finding]":
     from tinysight_converters.graph import read_graph
     from tinysight_converters.lint import lint_graph
     from tinysight_converters.run import MODEL
-    from tinysight_converters.trial import try_model
+    from tinysight_converters.trial import read_model, try_model
 
     if not model.exists():
         raise ConversionError(f"There is no {model}.", mend="Check the path.")
     if model.is_file() and model.suffix in {".bundle", ".tflite"}:
         bundle = Bundle.open(model) if model.suffix == ".bundle" else None
-        content = bundle.read(bundle.manifest.variants[0].file) if bundle else model.read_bytes()
+        content = bundle.read(bundle.manifest.variants[0].file) if bundle else read_model(model)
         return lint_graph(read_graph(content), try_model(content))
     if (model / MODEL).is_file():
         model = model / MODEL

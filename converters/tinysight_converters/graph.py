@@ -69,14 +69,12 @@ class Graph(Struct, frozen=True, kw_only=True):
         nodes: in the order they run.
         inputs: indices of tensors.
         outputs: indices of tensors.
-        subgraphs: how many the file has.
     """
 
     tensors: list[Stored]
     nodes: list[Node]
     inputs: list[int]
     outputs: list[int]
-    subgraphs: int
 
 
 def read_graph(content: bytes) -> Graph:
@@ -119,7 +117,6 @@ def _read(content: bytes) -> Graph:
         nodes=nodes,
         inputs=_list(part.InputsAsNumpy(), most=MAX_TENSORS),
         outputs=_list(part.OutputsAsNumpy(), most=MAX_TENSORS),
-        subgraphs=model.SubgraphsLength(),
     )
     named = {*graph.inputs, *graph.outputs, *(at for node in nodes for at in (*node.inputs, *node.outputs))}
     if named and not 0 <= min(named) <= max(named) < len(tensors):

@@ -15,9 +15,11 @@ from tinysight_converters.graph import Graph, Node, read_graph
 from tinysight_converters.page import note, page, safe, table
 from tinysight_converters.tflite import LayerError
 
-__all__ = ["difference", "inspection", "inspection_page"]
+__all__ = ["DIGEST", "difference", "inspection", "inspection_page"]
 
 REPORT: Final = "report.json"
+PROOF: Final = ("held_out_images", "reference", "variants", "ladder")
+DIGEST: Final = "digest"
 MAX_DRAWN: Final = 400
 GOOD, FAIR, BAD, PLAIN = "#1a7f37", "#bf8700", "#d1242f", "#57606a"
 FAIR_NOISE: Final = 1e-3
@@ -26,42 +28,64 @@ WIDTH, NODE_H, STEP, LEFT = 640, 40, 56, 90
 
 
 class _Measured(Struct, frozen=True, kw_only=True):
-    """What a report says of a variant."""
+    """What a report says of a model."""
 
-    scheme: str
+    scheme: str = ""
+    how: str = ""
     metrics: dict[str, float]
+    threshold: float | None = None
+    agreement_with_float: float | None = None
+    size_bytes: int | None = None
+
+
+class _Step(Struct, frozen=True, kw_only=True):
+    """What a report says of a step towards the budget."""
+
+    step: str
+    holds: bool
+    metric: float | None = None
+    drop_pt: float | None = None
+    kib: float | None = None
 
 
 class _Report(Struct, frozen=True, kw_only=True):
     """What is read here of a ``report.json``, which may be of anybody's making."""
 
+    held_out_images: int = 0
+    reference: _Measured | None = None
     variants: list[_Measured] = []
+    ladder: list[_Step] = []
     layers: list[LayerError] = []
 
 
 def inspection(bundle: Bundle) -> dict[str, Any]:
     """The manifest, what stands in each variant's file, and the proof."""
     manifest = bundle.manifest
-    report = _report(bundle)
     return {
         "digest": bundle.digest,
         "size_bytes": bundle.size_bytes,
         "manifest": msgspec.to_builtins(manifest),
         "variants": [_variant(bundle, variant) for variant in manifest.variants],
-        "proof": {key: report[key] for key in ("held_out_images", "reference", "variants", "ladder") if key in report},
+        "proof": _proof(bundle),
     }
 
 
-def _report(bundle: Bundle) -> dict[str, Any]:
-    """The report as it stands; nothing when there is none, or one of another form."""
+def _report(bundle: Bundle) -> _Report:
+    """The report; an empty one when there is none, or one of another form."""
     if REPORT not in bundle.manifest.files:
-        return {}
+        return _Report()
     try:
-        held = msgspec.json.decode(bundle.read(REPORT), type=dict[str, Any])
-        msgspec.convert(held, _Report)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return msgspec.json.decode(bundle.read(REPORT), type=_Report)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Report()
+
+
+def _proof(bundle: Bundle) -> dict[str, Any]:
+    """The report's figures; nothing when it has none."""
+    report = _report(bundle)
+    if not report.variants:
         return {}
-    return held
+    return {key: msgspec.to_builtins(getattr(report, key)) for key in PROOF}
 
 
 def _variant(bundle: Bundle, variant: Variant) -> dict[str, Any]:
@@ -77,14 +101,17 @@ def _variant(bundle: Bundle, variant: Variant) -> dict[str, Any]:
 
 
 def difference(one: Bundle, other: Bundle) -> list[tuple[str, str, str]]:
-    """What is not the same: place, there, here. The proof's figures are among it, files are told by their digests."""
-    sides = [_flat(each) for each in (one, other)]
-    keys = sorted({*sides[0], *sides[1]})
-    return [
-        (key, *(side.get(key, "-") for side in sides))  # type: ignore[misc]  # two sides
-        for key in keys
-        if sides[0].get(key) != sides[1].get(key)
+    """What is not the same: place, there, here. The proof's figures are among it, files are told by their digests.
+
+    The bundles' own digests are told when nothing else that is read differs.
+    """
+    left, right = _flat(one), _flat(other)
+    rows = [
+        (key, left.get(key, "-"), right.get(key, "-"))
+        for key in sorted({*left, *right})
+        if left.get(key) != right.get(key)
     ]
+    return rows if rows or one.digest == other.digest else [(DIGEST, one.digest, other.digest)]
 
 
 def _flat(bundle: Bundle) -> dict[str, str]:
@@ -102,7 +129,8 @@ def _flat(bundle: Bundle) -> dict[str, str]:
             found[place] = msgspec.json.encode(value).decode()
 
     walk(msgspec.to_builtins(bundle.manifest), "")
-    walk({key: _report(bundle).get(key) for key in ("reference", "variants")}, "proof")
+    proof = _proof(bundle)
+    walk({key: proof.get(key) for key in ("reference", "variants")}, "proof")
     return found
 
 
@@ -110,7 +138,7 @@ def inspection_page(bundle: Bundle) -> bytes:
     """The first variant's graph, each operator with what it makes and how much int8 harms it."""
     manifest, first = bundle.manifest, bundle.manifest.variants[0]
     graph = read_graph(bundle.read(first.file))
-    noise = {each.tensor: each for each in msgspec.convert(_report(bundle), _Report).layers}
+    noise = {each.tensor: each for each in _report(bundle).layers}
     if not any(tensor.name in noise for tensor in graph.tensors):
         noise = {}
     said = f"{first.scheme}, {len(graph.nodes)} operators."

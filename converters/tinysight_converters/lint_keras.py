@@ -125,7 +125,7 @@ class _Reading:
     def graph(self, model: Any) -> Graph:  # noqa: ANN401 -- see above
         inputs = [self._tensor(each.name, each.shape) for each in model.inputs]
         outputs = self._model(model, inputs)
-        return Graph(tensors=self._tensors, nodes=self._nodes, inputs=inputs, outputs=outputs, subgraphs=1)
+        return Graph(tensors=self._tensors, nodes=self._nodes, inputs=inputs, outputs=outputs)
 
     def _model(self, model: Any, inputs: list[int]) -> list[int]:  # noqa: ANN401 -- see above
         at = {id(tensor): index for tensor, index in zip(model.inputs, inputs, strict=True)}

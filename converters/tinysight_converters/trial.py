@@ -17,15 +17,18 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import ConversionError
+from tinysight_contract.files import read_capped
 
-__all__ = ["Op", "Signature", "TensorFacts", "Trial", "try_model"]
+__all__ = ["Op", "Signature", "TensorFacts", "Trial", "read_model", "try_model"]
 
 CHILD: Final = Path(__file__).with_name("trial_child.py")
 MAX_MODEL_BYTES: Final = 256 << 20
 MEMORY_MIB: Final = 8192
+ANSWERS_MIB: Final = 128
 CPU_S: Final = 300
 TIMEOUT_S: Final = 300.0
 IDENTIFIER: Final = b"TFL3"
+_AT_MOST: Final = f"Give one of {MAX_MODEL_BYTES} bytes at most."
 
 
 class TensorFacts(Struct, frozen=True, kw_only=True):
@@ -117,6 +120,21 @@ class Trial(Struct, frozen=True, kw_only=True):
         return self
 
 
+def read_model(path: Path) -> bytes:
+    """A .tflite file's bytes.
+
+    Raises:
+        ConversionError: it cannot be read, or is larger than 256 MiB.
+    """
+    try:
+        content = read_capped(path, MAX_MODEL_BYTES)
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read: {error.strerror}.", mend="Check the path.") from error
+    if len(content) > MAX_MODEL_BYTES:
+        raise ConversionError(f"{path} is too large for a model.", mend=_AT_MOST)
+    return content
+
+
 def try_model(
     content: bytes,
     *,
@@ -138,7 +156,7 @@ def try_model(
         ConversionError: it is no TFLite file at all, or larger than 256 MiB.
     """
     if len(content) > MAX_MODEL_BYTES:
-        raise ConversionError(f"The model has {len(content)} bytes.", mend=f"At most {MAX_MODEL_BYTES} are read.")
+        raise ConversionError(f"The model has {len(content)} bytes.", mend=_AT_MOST)
     if content[4:8] != IDENTIFIER:
         raise ConversionError("The model is no TFLite file.", mend="Give a .tflite file that is whole.")
     with tempfile.TemporaryDirectory(prefix="tinysight-trial-") as name:
@@ -147,6 +165,7 @@ def try_model(
         if inputs is not None:
             np.save(folder / "inputs.npy", inputs, allow_pickle=False)
         job = {"runtime": runtime, "repeats": repeats, "memory_mib": MEMORY_MIB, "cpu_s": CPU_S}
+        job |= {"answers_mib": ANSWERS_MIB}
         (folder / "job.json").write_bytes(msgspec.json.encode(job))
         command = [str(python or sys.executable), "-I", str(CHILD), str(folder)]
         try:
@@ -155,7 +174,10 @@ def try_model(
             return _failed(folder, runtime, "does not end")
         if done.returncode != 0 or not (folder / "result.json").is_file():
             return _failed(folder, runtime, _last_words(done))
-        trial = msgspec.json.decode((folder / "result.json").read_bytes(), type=Trial)
+        try:
+            trial = msgspec.json.decode((folder / "result.json").read_bytes(), type=Trial)
+        except msgspec.MsgspecError:
+            return _failed(folder, runtime, "answers what cannot be read")
         if (folder / "outputs.npz").is_file() and trial.error is None:
             with np.load(folder / "outputs.npz", allow_pickle=False) as held:
                 trial = msgspec.structs.replace(trial, answers={index: held[index] for index in held.files})

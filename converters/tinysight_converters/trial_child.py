@@ -40,12 +40,18 @@ def resident_kib(*, anew: bool = False) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def facts(details: dict[str, Any], name: str) -> dict[str, Any]:
-    """What is known of a tensor, as JSON takes it."""
+    """What is known of a tensor, as JSON takes it.
+
+    Raises:
+        RuntimeError: its scale is no number, for which JSON has no word.
+    """
     scales = details["quantization_parameters"]["scales"]
+    if not np.isfinite(details["quantization"][0]):
+        raise RuntimeError(f"the scale of {name!r} is no number")
     return {
         "name": name,
         "shape": [int(side) for side in details["shape"]],
@@ -107,7 +113,7 @@ def main(folder: Path) -> None:
         made.allocate_tensors()
         if (folder / "inputs.npy").is_file():
             stage.write_text("running it")
-            result |= run(made, np.load(folder / "inputs.npy", allow_pickle=False), folder, job["repeats"])
+            result |= run(made, np.load(folder / "inputs.npy", allow_pickle=False), folder, job)
         result["memory_kib"] = resident_kib() - before_kib
         result["plan"] = operators(made)
         del made
@@ -121,8 +127,13 @@ def main(folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def run(interpreter: Any, inputs: Any, folder: Path, repeats: int) -> dict[str, Any]:
-    """Answers to (n, ...) inputs by tensor index, and how long one took."""
+def run(interpreter: Any, inputs: Any, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
+    """Answers to (n, ...) inputs by tensor index, and how long one took.
+
+    Raises:
+        RuntimeError: the answers are more than may be given back.
+    """
+    repeats, left = job["repeats"], job["answers_mib"] * MIB
     (index,) = [each["index"] for each in interpreter.get_input_details()]
     wanted = [int(each["index"]) for each in interpreter.get_output_details()]
     answers: dict[str, list[Any]] = {str(each): [] for each in wanted}
@@ -131,6 +142,9 @@ def run(interpreter: Any, inputs: Any, folder: Path, repeats: int) -> dict[str, 
         interpreter.invoke()
         for each in wanted:
             answers[str(each)].append(interpreter.get_tensor(each)[0])
+            left -= answers[str(each)][-1].nbytes
+            if left < 0:
+                raise RuntimeError(f"its answers take more than {job['answers_mib']} MiB")
     took = []
     for number in range(repeats + WARM_UP_RUNS if repeats else 0):
         begun = time.perf_counter()

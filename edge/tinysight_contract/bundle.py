@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from tinysight_contract.errors import BundleError
+from tinysight_contract.files import read_capped
 from tinysight_contract.manifest import MAX_MANIFEST_BYTES, FileRef, Manifest, parse_manifest
 
 __all__ = ["LABELS", "MANIFEST", "Bundle", "file_ref", "pack_bundle"]
@@ -75,7 +76,7 @@ class Bundle:
         try:
             if (size := path.stat().st_size) > MAX_BUNDLE_BYTES:
                 raise BundleError(f"{path} has {size} bytes, at most {MAX_BUNDLE_BYTES} are read.", mend=_AGAIN)
-            raw = path.read_bytes()
+            raw = read_capped(path, MAX_BUNDLE_BYTES)  # what says no size may never end
         except FileNotFoundError as error:
             raise BundleError(
                 f"There is no bundle {path}.", mend="Check the path, or make one with `tinysight convert`."

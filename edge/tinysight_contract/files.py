@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["fsync_folder", "locked", "replace_file", "sha256_of"]
+__all__ = ["fsync_folder", "locked", "read_capped", "replace_file", "sha256_of"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -46,6 +46,16 @@ def locked(folder: Path, busy: Exception) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def read_capped(path: Path, most: int) -> bytes:
+    """The file's bytes, but no more than ``most`` + 1: enough to see that it holds too many, or never ends.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as source:
+        return source.read(most + 1)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ Read with tolerance: unknown fields are ignored, an unknown major version is ref
 manifest, so fields it does not know are kept.
 """
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -24,7 +25,7 @@ from tinysight_contract.decoding import (
     Yolo,
     decode_contradiction,
 )
-from tinysight_contract.errors import BundleError
+from tinysight_contract.errors import BundleError, ContractError
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
@@ -48,6 +49,7 @@ __all__ = [
     "Thresholds",
     "Variant",
     "Yolo",
+    "check_version",
     "parse_manifest",
 ]
 
@@ -61,7 +63,8 @@ FileName = Annotated[
 Side = Annotated[int, Meta(ge=1, le=8192)]
 Positive = Annotated[int, Meta(ge=1)]
 Label = Annotated[str, Meta(min_length=1, max_length=100)]
-Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?(?![\s\S])")]
+_VERSION = r"\d+\.\d+\.\d+([-+][0-9A-Za-z.+-]+)?"
+Version = Annotated[str, Meta(pattern=rf"^{_VERSION}(?![\s\S])")]
 
 
 Scheme = Literal["float32", "float16", "dynamic", "int8", "int8-mixed", "int8-qat"]
@@ -201,6 +204,17 @@ class Manifest(Struct, frozen=True, kw_only=True):
             f"{self.name} {self.version} has no variant {scheme!r}.",
             mend=f"Choose one of: {', '.join(v.scheme for v in self.variants)}.",
         )
+
+
+def check_version(text: str, *, what: str) -> str:
+    """Return ``text`` if it may be the version of a model.
+
+    Raises:
+        ContractError: it is not written as 1.2.3, with or without more after a ``-`` or a ``+``.
+    """
+    if re.fullmatch(_VERSION, text) is None:
+        raise ContractError(f"{what} {text!r} is no version.", mend="Write it as 1.2.3.")
+    return text
 
 
 class _Head(Struct):

@@ -147,6 +147,12 @@ def test_a_folder_is_no_bundle(tmp_path: Path) -> None:
         Bundle.open(tmp_path)
 
 
+def test_a_bundle_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinysight_contract.bundle.MAX_BUNDLE_BYTES", 10_000)
+    with pytest.raises(BundleError, match="empty or no bundle"):
+        Bundle.open(Path("/dev/zero"))
+
+
 def test_a_bundle_cut_off_anywhere_does_not_open(sample: Sample) -> None:
     raw = pack_bundle(*sample())
     for end in (0, 1, 511, 512, 700, len(raw) // 2, len(raw) - 10240, len(raw) - 513):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tinysight_contract.files import replace_file, sha256_of
+from tinysight_contract.files import read_capped, replace_file, sha256_of
 
 
 def test_the_content_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:
@@ -16,6 +16,12 @@ def test_the_content_is_replaced_and_nothing_else_stays(tmp_path: Path) -> None:
     replace_file(path, b"two")
     assert path.read_bytes() == b"two"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_never_ends_is_read_to_one_byte_too_many(tmp_path: Path) -> None:
+    assert read_capped(Path("/dev/zero"), 10) == bytes(11)
+    (tmp_path / "x").write_bytes(b"abc")
+    assert read_capped(tmp_path / "x", 3) == b"abc"
 
 
 def test_a_missing_folder_is_an_error_and_makes_nothing(tmp_path: Path) -> None:

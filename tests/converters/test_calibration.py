@@ -83,8 +83,33 @@ def test_objects_in_an_array_file_are_never_unpickled(tmp_path: Path) -> None:
         read_calibration(tmp_path / "set.npy", SPEC, held_out=NOBODY)
 
 
+def header(text: str) -> bytes:
+    """A .npy with this where its type and shape stand."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(768)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"PK\x03\x04 a zip", id="half a zip"),
+        pytest.param(header("((("), id="open brackets"),
+        pytest.param(header("{'descr': 1 2"), id="no Python"),
+        pytest.param(header("-" * 9000 + "1"), id="deep"),
+        pytest.param(header("{'descr': '<f4', 'fortran_order': False, 'shape': (-5,)}"), id="negative"),
+        pytest.param(header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30},)}}"), id="huge"),
+        pytest.param(header("{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}"), id="no number"),
+        pytest.param(header("{'descr': (), 'fortran_order': False, 'shape': (1,)}"), id="no type"),
+    ],
+)
+def test_a_damaged_array_file_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "set.npy").write_bytes(content)
+    with pytest.raises(DataError, match=r"set\.npy cannot be read: [^\n]{4,250}\Z"):
+        read_calibration(tmp_path / "set.npy", SPEC, held_out=NOBODY)
+
+
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), pictures(1)[0])
+    (tmp_path / "0.png").mkdir()
     (tmp_path / "b.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"b\.png is broken"):
         read_calibration(tmp_path, SPEC, held_out=NOBODY)

@@ -1,9 +1,11 @@
 """What a bundle holds is told whole, drawn safely, and compared to the last figure."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -44,6 +46,10 @@ def changed(bundle: Bundle, files: dict[str, bytes], **fields: Any) -> Bundle:
     return Bundle.parse(pack_bundle(manifest, held), source="test")
 
 
+def write(bundle: Bundle, path: Path) -> None:
+    path.write_bytes(pack_bundle(bundle.manifest, {name: bundle.read(name) for name in bundle.manifest.files}))
+
+
 def evil_bundle(bundle: Bundle) -> Bundle:
     """Its label, a layer, a tensor and an operator are markup."""
     model = schema.ModelT.InitFromPackedBuf(bundle.read("int8.tflite"), 0)
@@ -74,7 +80,9 @@ def test_an_inspection_is_whole(world: Path, tinysight: Any) -> None:
     assert msgspec.convert(told["manifest"], Manifest) == bundle.manifest
     assert (told["digest"], told["size_bytes"]) == (bundle.digest, bundle.size_bytes)
     report = json.loads(bundle.read("report.json"))
-    assert told["proof"]["variants"] == report["variants"]
+    for proof, whole in zip(told["proof"]["variants"], report["variants"], strict=True):
+        assert {"metrics", "threshold", "agreement_with_float", "size_bytes"} < set(proof)
+        assert proof == {key: whole[key] for key in proof}
     assert [each["scheme"] for each in told["variants"]] == ["int8", "float32"]
     int8, whole = told["variants"]
     assert int8["float_tensors"] == 0 < whole["float_tensors"]
@@ -131,8 +139,7 @@ def test_a_hostile_bundle_does_nothing_to_a_terminal(belt_bundle: Path, tmp_path
     labels = [evil, *bundle.manifest.labels[1:]]
     text = "".join(f"{label}\n" for label in labels).encode()
     other = changed(bundle, {"labels.txt": text}, labels=labels)
-    files = {name: other.read(name) for name in other.manifest.files}
-    (tmp_path / "[red].bundle").write_bytes(pack_bundle(other.manifest, files))
+    write(other, tmp_path / "[red].bundle")
     for command in (("inspect", "[red].bundle"), ("diff", "[red].bundle", belt_bundle)):
         done = tinysight("bundle", *command)
         assert done.stderr == ""
@@ -141,7 +148,20 @@ def test_a_hostile_bundle_does_nothing_to_a_terminal(belt_bundle: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    "report", [b"", b"[]", b"\xff", b'{"layers": 3}', b'{"layers": [{}]}', b'{"variants": [1, {"scheme": 2}]}']
+    "report",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"\xff", id="no text"),
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(b'{"notes": ' + b"[" * 100_000, id="deep in what is not read"),
+        pytest.param(b'{"variants": 5}', id="no list"),
+        pytest.param(b'{"variants": [1, {"scheme": 2}]}', id="no objects"),
+        pytest.param(b'{"variants": [{"scheme": "int8", "metrics": {"a": "b"}}]}', id="no figure"),
+        pytest.param(b'{"reference": [{"a": 1}, 3]}', id="a list of two kinds"),
+        pytest.param(b'{"layers": 3}', id="no layers"),
+        pytest.param(b'{"layers": [{"x": 1}]}', id="no layer"),
+    ],
 )
 def test_a_report_of_another_form_is_no_proof(report: bytes, belt_bundle: Path) -> None:
     bundle = changed(Bundle.open(belt_bundle), {"report.json": report})
@@ -151,6 +171,30 @@ def test_a_report_of_another_form_is_no_proof(report: bytes, belt_bundle: Path) 
         "files.report.json.sha256",
         "files.report.json.size_bytes",
     }
+
+
+def test_a_report_that_says_less_is_shown_as_it_is(belt_bundle: Path, tmp_path: Path, tinysight: Any) -> None:
+    report = b'{"variants": [{"metrics": {"accuracy": 0.5}}, {"scheme": "int8", "metrics": {"recall": 0.25}}]}'
+    bundle = changed(Bundle.open(belt_bundle), {"report.json": report})
+    write(bundle, tmp_path / "x.bundle")
+    done = tinysight("bundle", "inspect", "x.bundle")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "recall" in done.stdout
+    assert "accuracy" not in done.stdout
+
+
+def test_outputs_are_shown_with_their_roles_and_a_variant_with_its_own_threshold(
+    belt_bundle: Path, tmp_path: Path, tinysight: Any
+) -> None:
+    bundle = Bundle.open(belt_bundle)
+    (variant,) = bundle.manifest.variants
+    own = replace(variant, thresholds=replace(bundle.manifest.thresholds, score=0.627))
+    write(changed(bundle, {}, variants=[own]), tmp_path / "x.bundle")
+    done = tinysight("bundle", "inspect", "x.bundle")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.627" in done.stdout
+    for output in variant.outputs:
+        assert re.search(rf"int8 +{output.role} +{output.name} +{output.dtype} \[1, 12, 16, ", done.stdout)
 
 
 def test_a_bundle_without_a_model_is_one_line(sample: Sample, tmp_path: Path, tinysight: Any) -> None:
@@ -183,6 +227,23 @@ def test_two_bundles_differ_in_what_was_changed(belt_bundle: Path, tmp_path: Pat
     seen = tinysight("bundle", "diff", belt_bundle, "other.bundle")
     assert seen.returncode == 1
     assert "thresholds.score" in seen.stdout
+
+
+def test_bundles_that_differ_in_what_is_not_read_are_not_called_equal(
+    belt_bundle: Path, tmp_path: Path, tinysight: Any
+) -> None:
+    bundle = Bundle.open(belt_bundle)
+    manifest = json.loads(bundle.manifest.to_json()) | {"of_tomorrow": 1}
+    with tarfile.open(belt_bundle) as old, tarfile.open(tmp_path / "other.bundle", "w") as new:
+        for member in old:
+            data = bundle.read(member.name) if member.name in bundle.manifest.files else json.dumps(manifest).encode()
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+    other = Bundle.open(tmp_path / "other.bundle")
+    assert difference(bundle, other) == [("digest", bundle.digest, other.digest)]
+    done = tinysight("bundle", "diff", belt_bundle, "other.bundle")
+    assert done.returncode == 1
+    assert "Nothing else that is read differs" in done.stdout
 
 
 def test_differences_deep_in_a_list_and_in_the_proof_are_found(world: Path) -> None:

@@ -1,15 +1,19 @@
 """A foreign file ends a child process and nothing else."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import Builder
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConversionError
 from tinysight_converters.audit import outside_delegate
 from tinysight_converters.runtimes import check_runtimes, old_runtime
 from tinysight_converters.trial import Op, Trial, try_model
+from tinysight_converters.trial_child import resident_kib
 from tinysight_edge.interpreter import Model, golden_inputs
 
 
@@ -31,6 +35,30 @@ def test_a_file_is_told_with_its_tensors_and_answers(belt_bundle: Path, content:
     for output in signature.outputs:
         want = [model.run(picture[None])[output.name][0] for picture in pictures]
         assert np.array_equal(trial.answers[str(output.index)], np.stack(want))
+
+
+def test_a_scale_that_is_no_number_is_a_failure_in_words(content: bytes) -> None:
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    idle = copy.deepcopy(model.subgraphs[0].tensors[model.subgraphs[0].outputs[0]])
+    idle.name, idle.quantization.scale = "idle", [float("nan")]
+    model.subgraphs[0].tensors.append(idle)  # of no operator, so that the runtime does not mind
+    builder = Builder(1 << 16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    assert "the scale of 'idle' is no number" in (try_model(bytes(builder.Output())).error or "")
+
+
+def test_what_the_child_cannot_have_meant_is_a_failure_in_words(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text("import sys\nopen(sys.argv[1] + '/result.json', 'w').write('{\"runtime\": NaN}')\n")
+    monkeypatch.setattr("tinysight_converters.trial.CHILD", child)
+    assert try_model(content).error == "it answers what cannot be read while starting"
+
+
+def test_a_machine_that_does_not_say_what_memory_it_took_is_told_as_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _path: "Name:\tpython\n")
+    assert resident_kib() == 0
 
 
 @pytest.mark.parametrize("kept", [100, 1000, 0.5])

@@ -5,7 +5,6 @@ vectors, whole or not at all. The file is linted (`lint`), opened in child proce
 runtime (`runtimes`); what its outputs mean is found in `roles`. Nothing is proved, for want of a truth to compare with.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from tinysight_converters.foreign.metadata import labels_of, said_by
 from tinysight_converters.foreign.model import Flat, flat_model
 from tinysight_converters.foreign.picture import Picture, feed, golden_pictures, input_of
 from tinysight_converters.foreign.roles import Asked, find_roles
+from tinysight_converters.run import check_target
 from tinysight_converters.runtimes import check_runtimes, old_runtime
 from tinysight_converters.trial import Trial, try_model
 from tinysight_edge.decode import make_decoder
@@ -107,8 +107,7 @@ def import_model(
         ConversionError: the file does not load, is of another task, or does not fit its labels.
         DataError: the labels or the pictures cannot be used.
     """
-    if not out.parent.is_dir() or out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise ConversionError(f"{out} cannot be written.", mend="Name a file in a folder that you may write to.")
+    check_target(out)
     flat = flat_model(model, picture, scheme=wanted.scheme, calibration=wanted.calibration, say=say)
     content = flat.content
     said, warnings = said_by(content)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tinysight_contract.errors import ConfigError, ConversionError, DataError
+from tinysight_contract.files import read_capped
 from tinysight_converters.metadata import Metadata, read_metadata
 
 __all__ = ["BY_FILE", "labels_of", "read_labels", "said_by", "scaling_of"]
@@ -57,9 +58,10 @@ def read_labels(path: Path) -> list[str]:
         DataError: it cannot be read, is no UTF-8 text, or has an empty, overlong or doubled line.
     """
     try:
-        if path.stat().st_size > MAX_LABELS_BYTES:
+        raw = read_capped(path, MAX_LABELS_BYTES)
+        if len(raw) > MAX_LABELS_BYTES:
             raise DataError(f"{path} has more than {MAX_LABELS_BYTES} bytes.", mend="Give a file of labels.")
-        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
+        lines = [line.strip() for line in raw.decode("utf-8-sig").splitlines()]
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", mend="Check the path of --labels.") from error
     except UnicodeDecodeError as error:

@@ -19,7 +19,7 @@ from tinysight_converters.calibration import Calibration, read_calibration
 from tinysight_converters.foreign.file import naming, opened
 from tinysight_converters.foreign.picture import Picture, feed, input_of
 from tinysight_converters.tflite import Recipe, convert_model
-from tinysight_converters.trial import try_model
+from tinysight_converters.trial import read_model, try_model
 
 __all__ = ["SCHEMES", "Flat", "flat_model"]
 
@@ -64,7 +64,7 @@ def flat_model(
                 "A .tflite file is taken as it is.",
                 mend="Leave --scheme and --calibration away, or give the .keras or the SavedModel that it was made of.",
             )
-        return Flat(content=_read(model))
+        return Flat(content=read_model(model))
     if model.is_dir() and not (model / "saved_model.pb").is_file():
         raise ConversionError(
             f"{model} is no SavedModel.", mend="Give a folder with saved_model.pb; of a run, use `tinysight convert`."
@@ -98,10 +98,3 @@ def _convert(model: Path, scheme: Scheme) -> bytes:
     """Without pictures."""
     (content,) = convert_model(model, np.empty((0, 1, 1, 1), np.float32), [Recipe(scheme=scheme)]).files
     return content
-
-
-def _read(model: Path) -> bytes:
-    try:
-        return model.read_bytes()
-    except OSError as error:
-        raise ConversionError(f"{model} cannot be read: {error.strerror}.", mend="Check the path.") from error

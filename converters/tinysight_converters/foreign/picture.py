@@ -153,7 +153,9 @@ def golden_pictures(folder: Path | None, spec: mf.Input) -> NDArray[np.uint8]:
     if folder is None:
         frames = [_drawn(seed, spec.height, spec.width) for seed in range(GOLDEN_COUNT)]
     else:
-        paths = sorted(each for each in _list(folder) if each.suffix.lower() in IMAGE_SUFFIXES)[:GOLDEN_COUNT]
+        paths = sorted(each for each in _list(folder) if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file())[
+            :GOLDEN_COUNT
+        ]
         if not paths:
             raise DataError(f"{folder} holds no pictures.", mend=f"Give a folder with {', '.join(IMAGE_SUFFIXES)}.")
         frames = []
