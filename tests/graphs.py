@@ -54,6 +54,22 @@ def yolo(channels: int, *, first: bool, units: str = "normalized", n: int = N, l
     return head
 
 
+def end_to_end(image: Any) -> Any:
+    """Corners, score and class of what the graph left, then rows of nothing."""
+    centres, (found, filled) = boxes_in_shares(N), (N - 10, 10)
+    corners = np.concatenate((centres[:, :2] - centres[:, 2:] / 2, centres[:, :2] + centres[:, 2:] / 2), 1)
+    classes = (np.arange(N) % LABELS).astype(np.float32)[:, None]
+    held = np.repeat([1.0, 0.0], (found, filled)).astype(np.float32)[None, :, None]
+    light = brightness(image)
+    parts = (tf.constant(corners[None]) + 0 * light, scores_of(1, N, 1) * light, tf.constant(classes[None]) + 0 * light)
+    return {"output_0": tf.concat(parts, 2) * held}
+
+
+def loud(call: Call) -> Call:
+    """The same eight times as strong, so that scores are no shares."""
+    return lambda image: {name: 8 * answer for name, answer in call(image).items()}
+
+
 def ssd_heads(n: int, classes: int, *, logits: bool) -> Call:
     coded = rng.normal(0, 2, (1, n, 4)).astype(np.float32)
     scores = rng.normal(-1, 2, (1, n, classes)).astype(np.float32) if logits else scores_of(1, n, classes)
@@ -100,10 +116,16 @@ FLOAT: dict[str, tuple[Call, tuple[int | None, ...]]] = {
     "yolo-turned-boxes": (yolo(5 + LABELS, first=True, n=50), NHWC),
     "yolo-pose": (yolo(56, first=True, n=60), NHWC),
     "yolo-masks": (yolo(4 + LABELS + 32, first=True, n=50), NHWC),
+    "yolo-end-to-end": (end_to_end, NHWC),
+    "yolo-two-labels": (yolo(4 + 2, first=False), NHWC),
+    "yolo-logits": (loud(yolo(4 + LABELS, first=True)), NHWC),
+    "yolo-many": (lambda image: {"p": tf.fill((1, 4 + LABELS, 300_000), brightness(image)[0, 0, 0])}, NHWC),
     "yolo-square": (yolo(4 + LABELS, first=True, n=5 + LABELS), NHWC),
     "ssd-heads": (ssd_heads(SMALL_ANCHORS, LABELS + 1, logits=True), NHWC),
     "ssd-before": (ssd_heads(N, LABELS + 1, logits=False), NHWC),
+    "ssd-loud": (loud(ssd_heads(N, LABELS + 1, logits=False)), NHWC),
     "centernet": (centernet, NHWC),
+    "centernet-logits": (loud(centernet), NHWC),
     "logits": (lambda image: {"p": colours(image)}, NHWC),
     "probabilities": (lambda image: {"p": tf.nn.softmax(colours(image))}, NHWC),
     "background": (lambda image: {"p": colours(image, add=0.5)}, NHWC),
@@ -112,6 +134,7 @@ FLOAT: dict[str, tuple[Call, tuple[int | None, ...]]] = {
     "open-size": (lambda image: {"p": colours(image)}, (1, None, None, 3)),
     "open-batch": (lambda image: {"p": colours(image)}, (None, H, W, 3)),
     "not-a-number": (lambda image: {"p": tf.math.log(colours(image) * 0 - 1)}, NHWC),
+    "large": (lambda image: {"p": colours(image), "q": tf.fill((1, 40 << 20), brightness(image)[0, 0, 0])}, NHWC),
     "convolved": (convolved, NHWC),
     "said": (lambda image: {"scores": colours(image)}, NHWC),
     "random": (lambda image: {"p": colours(image) + tf.random.uniform((1, LABELS))}, NHWC),
@@ -179,7 +202,7 @@ def add_tensor(model: Any, name: str, shape: list[int], data: Any = None) -> int
     return len(model.subgraphs[0].tensors) - 1
 
 
-def with_post_processing(model: Any) -> None:
+def with_post_processing(model: Any, classes: float = LABELS) -> None:
     """Add ``TFLite_Detection_PostProcess`` behind raw heads, as the Object Detection API does."""
     graph = model.subgraphs[0]
     code = schema.OperatorCodeT()
@@ -188,8 +211,8 @@ def with_post_processing(model: Any) -> None:
     model.operatorCodes.append(code)
     options = flexbuffers.Builder()
     with options.Map():
-        for key, number in {"max_detections": 10, "max_classes_per_detection": 1, "num_classes": LABELS}.items():
-            options.Int(key, number)
+        for key, number in {"max_detections": 10, "max_classes_per_detection": 1, "num_classes": classes}.items():
+            options.Add(key, number)
         for key, share in {
             "nms_score_threshold": 0.05, "nms_iou_threshold": 0.6,
             "y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0,
@@ -258,6 +281,9 @@ def main(folder: Path) -> None:
     made = {name: bytes(converter_of(call, shape).convert()) for name, (call, shape) in FLOAT.items()}
     made |= {name: quantized(call, how) for name, (call, how) in QUANTIZED.items()}
     made["ssd"] = edited(made["ssd-before"], with_post_processing)
+    made["ssd-background"] = edited(made["ssd-before"], lambda model: with_post_processing(model, LABELS + 1))
+    made["ssd-vague"] = edited(made["ssd-before"], lambda model: with_post_processing(model, float(LABELS)))
+    made["ssd-logits"] = edited(made["ssd-loud"], with_post_processing)
     made["crashes"] = edited(made["ssd-before"], without_options)
     made["no-signature"] = edited(made["centernet"], without_signature)
     made["unknown-operator"] = edited(made["logits"], lambda model: with_custom(model, "NobodysOperator"))

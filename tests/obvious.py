@@ -134,6 +134,13 @@ def ssd_anchors(how: mf.SsdAnchors, real: dict[str, list[float]], labels: int, w
 
 def yolo(how: mf.Yolo, numbers: list[float], labels: int, width: int, height: int) -> Found:
     made: Found = []
+    if how.layout == "end-to-end":
+        for i in range(len(numbers) // 6):
+            x1, y1, x2, y2, score, class_id = numbers[6 * i : 6 * i + 6]
+            if how.units == "normalized":
+                x1, y1, x2, y2 = x1 * width, y1 * height, x2 * width, y2 * height
+            made.append((score, round(class_id), (x1, y1, x2, y2)))
+        return made
     channels = 4 + labels + (1 if how.objectness else 0)
     n = len(numbers) // channels
     for i in range(n):

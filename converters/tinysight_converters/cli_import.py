@@ -48,6 +48,13 @@ def import_(
     objectness: Annotated[
         bool | None, typer.Option(help="A fifth number weighs the scores (yolo). Asked when shapes do not say it.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="channels-first, channels-last or end-to-end (yolo). Asked when shapes do not say it.",
+            show_default=False,
+        ),
+    ] = None,
     background: Annotated[
         bool | None, typer.Option(help="The file's class 0 is no label. Asked when there is a score too many.")
     ] = None,
@@ -72,7 +79,7 @@ def import_(
     """Make a bundle of a model from elsewhere; what its outputs mean is checked, not guessed."""
     from tinysight_contract.manifest import Thresholds, check_version
     from tinysight_contract.topics import check_id
-    from tinysight_converters.foreign.roles import Asked, check_kind
+    from tinysight_converters.foreign.roles import LAYOUTS, Asked, check_kind
     from tinysight_edge.console import console, finish
 
     check_kind(decode)
@@ -91,6 +98,7 @@ def import_(
             activation=_choice("--activation", activation, ("none", "softmax", "sigmoid")),
             units=_choice("--units", units, ("pixels", "normalized")),
             objectness=objectness,
+            layout=_choice("--layout", layout, LAYOUTS),
             background=background,
             anchors=_anchors(anchors),
             max_objects=max_objects,

@@ -160,17 +160,20 @@ class Yolo(Struct, frozen=True, kw_only=True, tag_field="kind", tag="yolo"):
     """A YOLO head in one output: ``predictions`` holds centre x, centre y, width, height and the classes' scores.
 
     ``layout``: channels-first is (4 + classes, n), as of YOLOv8 and later, channels-last (n, 4 + classes). With
-    ``objectness`` a fifth number before the classes multiplies them, as in YOLOv5. ``units`` of the boxes: pixels of
-    the model's picture, or shares of it.
+    ``objectness`` a fifth number before the classes multiplies them, as in YOLOv5. Of a head that has suppressed inside
+    the graph, as YOLOv10's, it is end-to-end: (n, 6) with x1, y1, x2, y2, score and class. ``units`` of the boxes:
+    pixels of the model's picture, or shares of it.
     """
 
-    layout: Literal["channels-first", "channels-last"]
+    layout: Literal["channels-first", "channels-last", "end-to-end"]
     units: Literal["pixels", "normalized"]
     objectness: bool = False
     max_objects: MaxObjects = 100
 
     def shapes(self, labels: int, height: int, width: int) -> Shapes:  # noqa: ARG002 -- the same for every kind
         """What each role's output looks like."""
+        if self.layout == "end-to-end":
+            return {"predictions": [1, ANY, 6]}
         channels = 4 + self.objectness + labels
         return {"predictions": [1, channels, ANY] if self.layout == "channels-first" else [1, ANY, channels]}
 
@@ -195,6 +198,8 @@ def decode_contradiction(
         return f"the task {task} is not decoded by {type(decode).__name__}"
     if isinstance(decode, SsdAnchors) and (reason := _anchors_contradiction(decode.anchors)) is not None:
         return reason
+    if isinstance(decode, Yolo) and decode.layout == "end-to-end" and decode.objectness:
+        return "an end-to-end head has no objectness"
     n = ANY
     for role, want in decode.shapes(labels, height, width).items():
         if role not in outputs:

@@ -75,9 +75,12 @@ MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, Any], mf.Scheme, Prepare
     "yolo without objectness said": (
         "yolo-square", (*YOLO, "--units", "normalized", "--no-objectness", *FLOAT), YOLO_BOXES, "float32", shares
     ),
+    "yolo that has suppressed": (
+        "yolo-end-to-end", (*YOLO, "--units", "normalized", *FLOAT), {"layout": "end-to-end"}, "float32", shares
+    ),
     "ssd": ("ssd", (*SSD, *FLOAT), {"background": False}, "float32", shares),
     "ssd whose classes begin with a background": (
-        "ssd", (*SSD, "--background", *FLOAT), {"background": True}, "float32", shares
+        "ssd-background", (*SSD, "--background", *FLOAT), {"background": True}, "float32", shares
     ),
     "ssd heads": ("ssd-heads", (*HEADS, *FLOAT), {"background": True}, "float32", shares),
     "ssd heads in int8": ("ssd-heads-int8", HEADS, {"activation": "softmax"}, "int8", signed),
@@ -208,7 +211,44 @@ ANY_CLASS = (*CLASSIFY, "softmax", *FLOAT)
         pytest.param("yolo-pose", ANY_YOLO, "A head of 56 channels is one of poses", id="head of poses"),
         pytest.param("yolo-masks", ANY_YOLO, "4 + 3 + 32 channels is one of masks", id="head of masks"),
         pytest.param("yolo-turned-boxes", ANY_YOLO, "or one of turned boxes", id="head that may be of turned boxes"),
-        pytest.param("yolo-square", ANY_YOLO, "can be read in 2 ways", id="head of two readings"),
+        pytest.param("yolo-square", ANY_YOLO, "Give --layout channels-first or channels-last", id="two readings"),
+        pytest.param(
+            "yolo-end-to-end", (*ANY_YOLO, "--labels", "two.txt"), "Give --layout channels-last or end-to-end",
+            id="head that may have suppressed",
+        ),
+        pytest.param(
+            "yolo-end-to-end", (*ANY_YOLO, "--labels", "two.txt", "--layout", "channels-last"), "holds no shares",
+            id="classes read as scores",
+        ),
+        pytest.param(
+            "yolo-end-to-end", (*ANY_YOLO, "--labels", "two.txt", "--layout", "end-to-end"),
+            "tells class 2, 2 labels go up to 1", id="a class without a label",
+        ),
+        pytest.param(
+            "yolo-two-labels", (*ANY_YOLO, "--labels", "two.txt", "--layout", "end-to-end"),
+            "no whole numbers as classes", id="scores read as classes",
+        ),
+        pytest.param("yolo-end-to-end", (*ANY_YOLO, "--layout", "sideways"), "Choose one of ch", id="no such layout"),
+        pytest.param("yolo-logits", ANY_YOLO, "holds no shares. Check --decode, or export", id="yolo in logits"),
+        pytest.param("ssd-logits", ANY_SSD, "holds no shares. Check --decode, or export", id="ssd in logits"),
+        pytest.param("centernet-logits", (*CENTERNET, *FLOAT), "holds no shares. Check --dec", id="heatmap in logits"),
+        pytest.param("yolo-many", ANY_YOLO, "cannot be decoded: predictions has shape", id="too many boxes"),
+        pytest.param("large", (*ANY_CLASS, "--output", "scores=p"), "take more than 128 MiB", id="too large answers"),
+        pytest.param("/dev/zero", ANY_CLASS, "too large for a model", id="a model that never ends"),
+        pytest.param("logits", (*ANY_CLASS, "--labels", "/dev/zero"), "more than 1048576 bytes", id="endless labels"),
+        pytest.param("ssd-heads", (*HEADS, *FLOAT, "--anchors", "/dev/zero"), "cannot be read", id="endless anchors"),
+        pytest.param(
+            "ssd", (*ANY_SSD, "--labels", "two.txt"), "tells 3 classes apart, and there are 2 labels. Give --backgr",
+            id="a label short of ssd",
+        ),
+        pytest.param(
+            "ssd", (*ANY_SSD, "--background"), "3 labels. Leave --background away", id="ssd without a background"
+        ),
+        pytest.param(
+            "ssd-vague", (*ANY_SSD, "--labels", "two.txt"), "tells class 2, 2 labels go up to 1",
+            id="a label short of ssd that does not say it",
+        ),
+        pytest.param("ssd-background", (*ANY_SSD, "--labels", "one.txt"), "labels file of 4 lines", id="ssd of others"),
         pytest.param("logits", ANY_YOLO, "'p' [1, 3] does not fit yolo with 3 labels", id="wrong kind"),
         pytest.param("yolov8-normalized", ANY_CLASS, "does not fit classify with 3 labels", id="another wrong kind"),
         pytest.param(
@@ -266,8 +306,9 @@ def test_what_cannot_be_imported_is_one_line_with_status_two_and_no_bundle(
     file: str, flags: tuple[str, ...], said: str, graphs: Path, at_hand: Path, bring: Bring
 ) -> None:
     (at_hand / "two.txt").write_text("day\nnight\n")
+    (at_hand / "one.txt").write_text("day\n")
     before = sorted(at_hand.iterdir())
-    status, out, err = bring(graphs / f"{file}.tflite", *flags)
+    status, out, err = bring(Path(file) if file.startswith("/") else graphs / f"{file}.tflite", *flags)
     assert (status, out) == (2, "")
     assert said in err
     assert err.startswith("error: ")

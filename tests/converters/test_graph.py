@@ -11,8 +11,10 @@ from flatbuffers import Builder
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConversionError
+from tinysight_converters.foreign.roles import POST_PROCESS
 from tinysight_converters.graph import Graph, read_graph
 from tinysight_converters.lint import lint_graph
+from tinysight_converters.options import custom_number
 from tinysight_converters.trial import try_model
 
 CASES = 400
@@ -70,6 +72,25 @@ def test_an_open_batch_is_minus_one_and_counts_as_one(graphs: Path) -> None:
 def test_an_operator_of_somebody_is_named(graphs: Path) -> None:
     graph = read_graph((graphs / "unknown-operator.tflite").read_bytes())
     assert [node.op for node in graph.nodes if node.custom] == ["NobodysOperator"]
+
+
+def test_the_options_of_somebodys_operator_are_read_without_trust(graphs: Path) -> None:
+    content = (graphs / "ssd.tflite").read_bytes()
+    assert custom_number(content, POST_PROCESS, "num_classes") == 3
+    assert custom_number(content, POST_PROCESS, "num_cats") is None
+    assert custom_number(content, POST_PROCESS, "y_scale") is None, "it is no whole number"
+    assert custom_number(content, "NobodysOperator", "num_classes") is None
+    assert custom_number((graphs / "crashes.tflite").read_bytes(), POST_PROCESS, "num_classes") is None
+    held = schema.Model.GetRootAsModel(content, 0).Subgraphs(0).Operators(len(read_graph(content).nodes) - 1)
+    options = held.CustomOptionsAsNumpy().tobytes()
+    begin = content.index(options)
+    dice, unread = random.Random(4), 0
+    for _ in range(CASES):
+        spoilt = bytearray(content)
+        at = dice.randrange(begin, begin + len(options) - 1)
+        spoilt[at : at + 2] = dice.choice((dice.randbytes(2), b"\xff\xff", b"\0\0"))
+        unread += custom_number(bytes(spoilt), POST_PROCESS, "num_classes") is None
+    assert 0 < unread < CASES
 
 
 def test_every_shorter_file_is_refused_or_read(content: bytes) -> None:

@@ -30,6 +30,8 @@ KINDS: dict[str, mf.Decode] = {
     "yolov8 pixels": mf.Yolo(layout="channels-first", units="pixels"),
     "yolov8 normalized": mf.Yolo(layout="channels-first", units="normalized"),
     "yolov5": mf.Yolo(layout="channels-last", units="normalized", objectness=True),
+    "yolo end-to-end": mf.Yolo(layout="end-to-end", units="normalized"),
+    "yolo end-to-end in pixels": mf.Yolo(layout="end-to-end", units="pixels"),
     "ssd": mf.Ssd(),
     "ssd with background": mf.Ssd(background=True),
     "ssd-anchors sigmoid": mf.SsdAnchors(anchors=SMALL, activation="sigmoid"),
@@ -47,6 +49,8 @@ def bundle_of(how: mf.Decode, dtype: str = "float32", *, score: float = 0.4, iou
         low, high = SPANS.get(role, (0.0, 1.0))
         if role == "predictions" and isinstance(how, mf.Yolo) and how.units == "pixels":
             high = 64.0
+        elif role == "predictions" and isinstance(how, mf.Yolo) and how.layout == "end-to-end":
+            high = 2.0
         step = (high - low) / 255
         quantized = {} if dtype == "float32" else {"scale": step, "zero_point": round(-128 - low / step)}
         sides = [side or N for side in shape]
@@ -88,6 +92,10 @@ def drawn(manifest: mf.Manifest, rng: np.random.Generator) -> dict[str, NDArray[
             values = np.concatenate((corner, corner + size), 2)
         if output.role == "predictions":
             assert isinstance(manifest.decode, mf.Yolo)
+            if manifest.decode.layout == "end-to-end":
+                corner, size = rng.uniform(0, 0.7, (1, N, 2)), rng.uniform(0.05, 0.5, (1, N, 2))
+                score, class_id = rng.random((1, N, 1)), rng.integers(0, 3, (1, N, 1))
+                values = np.concatenate((corner, corner + size, score, class_id), 2)
             first = manifest.decode.layout == "channels-first"
             boxes = values[:, :4] if first else values[..., :4]
             if manifest.decode.units == "pixels":
@@ -187,7 +195,7 @@ def test_whatever_a_model_answers_what_is_told_can_be_true(kind: str, data: st.D
     assert (np.diff(told.scores) <= 0).all()
 
 
-@pytest.mark.parametrize("kind", ["yolov8 normalized", "ssd", "ssd-anchors sigmoid"])
+@pytest.mark.parametrize("kind", ["yolov8 normalized", "yolo end-to-end", "ssd", "ssd-anchors sigmoid"])
 def test_no_more_than_the_promised_number_and_the_strongest_of_all(kind: str) -> None:
     how = KINDS[kind]
     assert not isinstance(how, mf.Classify)
@@ -236,6 +244,10 @@ def shaped(how: mf.Decode, **shapes: list[int]) -> str:
         pytest.param(KINDS["yolov8 pixels"], {"predictions": [1, 40, 7]}, "need [1, 7, 7]", id="yolo, turned"),
         pytest.param(KINDS["yolov5"], {"predictions": [1, 40, 7]}, "need [1, 40, 8]", id="yolo without objectness"),
         pytest.param(KINDS["yolov5"], {"predictions": [40, 8]}, "need [1, 'n', 8]", id="yolo without a batch"),
+        pytest.param(KINDS["yolo end-to-end"], {"predictions": [1, 40, 7]}, "need [1, 40, 6]", id="yolo, end to end"),
+        pytest.param(
+            mf.Yolo(layout="end-to-end", units="pixels", objectness=True), {}, "no objectness", id="end to end, weighed"
+        ),
         pytest.param(KINDS["ssd"], {"classes": [1, 39]}, "classes has shape [1, 39]", id="ssd, fewer classes"),
         pytest.param(KINDS["ssd"], {"count": [1, 1]}, "count has shape", id="ssd, count of another form"),
         pytest.param(KINDS["ssd-anchors none"], {"scores": [1, 64, 3]}, "need [1, 64, 4]", id="no background"),

@@ -2,13 +2,14 @@
 
 In: a .tflite, a .keras or a SavedModel (`model`), its labels, and what no file says.  Out: a bundle with golden
 vectors, whole or not at all. The file is linted (`lint`), opened in child processes only (`trial`), and tried on every
-runtime (`runtimes`); what its outputs mean is found in `roles`. Nothing is proved, for want of a truth to compare with.
+runtime (`runtimes`); what its outputs mean is found in `roles` and doubted in
+`answers`. Nothing is proved, for want of a truth to compare with.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import LABELS, Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import BundleError, ConversionError
 from tinysight_contract.files import replace_file
+from tinysight_converters.foreign.answers import check_answers, check_classes, check_shapes
 from tinysight_converters.foreign.file import linted, naming, opened, scheme_of, suffering, tensor_fields
 from tinysight_converters.foreign.metadata import labels_of, said_by
 from tinysight_converters.foreign.model import Flat, flat_model
@@ -27,7 +29,6 @@ from tinysight_converters.run import check_target
 from tinysight_converters.runtimes import check_runtimes, old_runtime
 from tinysight_converters.trial import Trial, try_model
 from tinysight_edge.decode import make_decoder
-from tinysight_edge.decoders.stored import real
 
 __all__ = ["Imported", "Wanted", "import_model"]
 
@@ -118,6 +119,9 @@ def import_model(
     named_by, inputs, outputs = naming(trial)
     spec, tensor, pixels = input_of(inputs[0], picture, said)
     how, roles = find_roles(outputs, trial.ops, asked, labels=len(names), height=spec.height, width=spec.width)
+    task: Literal["detect", "classify"] = "classify" if isinstance(how, mf.Classify) else "detect"
+    check_shapes(how, roles, task=task, labels=len(names), height=spec.height, width=spec.width)
+    check_classes(content, how, len(names))
     scheme = scheme_of(trial)
     golden = golden_pictures(wanted.pictures, spec)
     say(f"Running it on {len(golden)} {'drawn pictures' if wanted.pictures is None else 'pictures'}")
@@ -137,7 +141,7 @@ def import_model(
         name=wanted.name,
         version=wanted.version,
         release=wanted.release,
-        task="classify" if isinstance(how, mf.Classify) else "detect",
+        task=task,
         labels=names,
         input=spec,
         decode=how,
@@ -147,7 +151,7 @@ def import_model(
         provenance=_provenance(model, flat, trial, pixels=pixels, labels=labelled_by),
         files={},
     )
-    _check_answers(manifest, raw)
+    check_answers(manifest, raw)
     say("Trying it on every runtime")
     variant = replace(variant, runtimes=_checked(content, manifest, variant, fed, raw))
     files = {
@@ -198,35 +202,6 @@ def _checked(
             mend="Export it again without what is random.",
         )
     return checks
-
-
-def _check_answers(manifest: mf.Manifest, raw: dict[str, NDArray[Any]]) -> None:
-    """What the model answers can be what the user says it is.
-
-    Raises:
-        ConversionError: it answers no numbers, or scores or boxes that are outside of what was said.
-    """
-    how = manifest.decode
-    for output in manifest.variants[0].outputs:
-        answers = real(raw[output.name], output)
-        if not np.isfinite(answers).all():
-            raise ConversionError(
-                f"{output.name} holds what is no number.", mend="Check --pixels, or give --pictures it was made for."
-            )
-        low, high = float(answers.min()), float(answers.max())
-        shares = output.role == "scores" and isinstance(how, mf.Classify | mf.SsdAnchors) and how.activation == "none"
-        if shares and not -0.01 <= low <= high <= 1.01:
-            raise ConversionError(
-                f"{output.name} goes from {low:.3g} to {high:.3g} and holds no shares.",
-                mend="Give --activation softmax or --activation sigmoid.",
-            )
-        if isinstance(how, mf.Yolo):
-            boxes = answers[:, :4] if how.layout == "channels-first" else answers[..., :4]
-            if (how.units == "normalized") != (boxes.max() <= 2.0):
-                raise ConversionError(
-                    f"The boxes of {output.name} reach {boxes.max():.3g} and are not {how.units}.",
-                    mend="Give the other one of --units.",
-                )
 
 
 def _provenance(model: Path, flat: Flat, trial: Trial, *, pixels: str, labels: str) -> mf.Provenance:

@@ -17,7 +17,7 @@ from tinysight_contract.decoding import ANY
 from tinysight_contract.errors import ConfigError, ConversionError
 from tinysight_converters.trial import Op, TensorFacts
 
-__all__ = ["KINDS", "PRESETS", "Asked", "check_kind", "find_roles", "parse_anchors"]
+__all__ = ["KINDS", "LAYOUTS", "PRESETS", "Asked", "check_kind", "find_roles", "parse_anchors"]
 
 KINDS: Final = ("centernet", "classify", "ssd", "ssd-anchors", "yolo")
 ACTIVATIONS: Final = ("none", "softmax", "sigmoid")
@@ -37,11 +37,13 @@ BELONGS: Final = {
     "activation": ("classify", "ssd-anchors"),
     "units": ("yolo",),
     "objectness": ("yolo",),
+    "layout": ("yolo",),
     "background": ("classify", "ssd", "ssd-anchors"),
     "anchors": ("ssd-anchors",),
 }
 """What the user may say, and of which kinds."""
-YOLO_LAYOUTS: Final = ("channels-first", "channels-last")
+LAYOUTS: Final = ("channels-first", "channels-last", "end-to-end")
+MAX_SUPPRESSED: Final = 1000  # rows of an end-to-end head; the others have thousands
 POSE_CHANNELS: Final = 56  # a box, one class, 17 points of x, y and visibility
 MASK_CHANNELS: Final = 32
 
@@ -66,6 +68,7 @@ class Asked:
         activation: what the host still applies to the scores; None when not said.
         units: of a YOLO's boxes; None when not said.
         objectness: whether a YOLO has a fifth number before its scores; None when not said.
+        layout: of a YOLO's output; None when not said, and asked where two fit.
         background: whether the first class is no label; None when not said, which is no, and asked where it fits.
         anchors: of ``ssd-anchors``; None when not said.
         max_objects: no more are told.
@@ -76,6 +79,7 @@ class Asked:
     activation: str | None = None
     units: str | None = None
     objectness: bool | None = None
+    layout: str | None = None
     background: bool | None = None
     anchors: mf.Anchors | None = None
     max_objects: int = 100
@@ -184,11 +188,20 @@ def _candidates(found: list[TensorFacts], asked: Asked, height: int) -> list[mf.
         units = cast("Literal['pixels', 'normalized']", asked.units)
         made += [
             mf.Yolo(layout=layout, units=units, objectness=objectness, max_objects=most)
-            for layout in cast("tuple[Literal['channels-first', 'channels-last'], ...]", YOLO_LAYOUTS)
+            for layout in _layouts(found, asked)
             for objectness in (False, True)
-            if asked.objectness in {None, objectness}
+            if asked.objectness in {None, objectness} and not (objectness and layout == "end-to-end")
         ]
     return made
+
+
+def _layouts(
+    found: list[TensorFacts], asked: Asked
+) -> tuple[Literal["channels-first", "channels-last", "end-to-end"], ...]:
+    if asked.layout is not None:
+        return (cast("Literal['channels-first', 'channels-last', 'end-to-end']", asked.layout),)
+    few = any(len(each.shape) == 3 and each.shape[1] <= MAX_SUPPRESSED for each in found)
+    return ("channels-first", "channels-last", *(("end-to-end",) if few else ()))
 
 
 def _backgrounds(asked: Asked) -> tuple[bool, ...]:
@@ -245,10 +258,13 @@ def _only(
 ) -> tuple[mf.Decode, dict[str, TensorFacts]]:
     """The one way to read the outputs; what can be read in two must be said."""
     how, roles = readings[0]
+    layouts = [each.layout for each, _ in readings if isinstance(each, mf.Yolo)]
     if len(readings) > 1:
         raise ConfigError(
             f"{_shown(list(roles.values()))} can be read in {len(readings)} ways with {labels} labels.",
-            mend="Say --objectness or --no-objectness." if asked.decode == "yolo" else "Give --output ROLE=NAME.",
+            mend=f"Give --layout {' or '.join(layouts)}; see docs/decoders.md."
+            if layouts
+            else "Give --output ROLE=NAME.",
         )
     if isinstance(how, mf.Classify | mf.SsdAnchors) and how.background and asked.background is None:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""YOLO heads with boxes and classes in one output (Ultralytics' YOLOv5, v8, 11 and their kin).
+"""YOLO heads with boxes and classes in one output (Ultralytics' YOLOv5, v8, 11 and their kin), suppressed or not.
 
 Source: layout of the exported heads, docs.ultralytics.com/integrations/tflite.
 """
@@ -28,6 +28,8 @@ class YoloDecoder:
     def __call__(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
         """Raw outputs by name → detections in model pixels."""
         stored = outputs[self._output.name][0]
+        if self._how.layout == "end-to-end":
+            return self._suppressed(stored)
         table = stored if self._how.layout == "channels-first" else stored.T  # (channels, n), a view
         first = 4 + self._how.objectness
         passing = table[first:].max(0) >= self._at_least
@@ -46,4 +48,14 @@ class YoloDecoder:
         centre, half = boxes[:, :2], boxes[:, 2:] / 2
         corners = np.concatenate((centre - half, centre + half), 1)
         found = trusted(corners, scores[passing], class_ids[passing], self._task.labels)
+        return distinct(found, iou=self._task.iou, most=most)
+
+    def _suppressed(self, stored: NDArray[Any]) -> Detections:
+        """Rows (n, 6) of corners, score and class; overlaps that the graph left are dropped as of every other kind."""
+        at = np.flatnonzero(stored[:, 4] >= self._at_least)
+        numbers = real(stored[at], self._output)
+        most = self._how.max_objects
+        numbers = numbers[strongest(numbers[:, 4], most * CANDIDATES_PER_OBJECT)]
+        corners = np.clip(numbers[:, :4], -1e6, 1e6) * self._size
+        found = trusted(corners, numbers[:, 4], np.rint(numbers[:, 5]), self._task.labels)
         return distinct(found, iou=self._task.iou, most=most)
