@@ -12,7 +12,7 @@ from msgspec import Struct
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.manifest import Variant
 from tinysight_converters.graph import Graph, Node, read_graph
-from tinysight_converters.page import note, page, safe, table
+from tinysight_converters.page import BAD_NOISE, FAIR_NOISE, noise_colour, note, page, safe, table
 from tinysight_converters.tflite import LayerError
 
 __all__ = ["DIGEST", "difference", "inspection", "inspection_page"]
@@ -21,9 +21,7 @@ REPORT: Final = "report.json"
 PROOF: Final = ("held_out_images", "reference", "variants", "ladder")
 DIGEST: Final = "digest"
 MAX_DRAWN: Final = 400
-GOOD, FAIR, BAD, PLAIN = "#1a7f37", "#bf8700", "#d1242f", "#57606a"
-FAIR_NOISE: Final = 1e-3
-BAD_NOISE: Final = 1e-2
+PLAIN: Final = "#57606a"
 WIDTH, NODE_H, STEP, LEFT = 640, 40, 56, 90
 
 
@@ -189,7 +187,7 @@ def _box(graph: Graph, node: Node, at: int, noise: dict[str, LayerError]) -> str
     tensor = graph.tensors[node.outputs[0]] if node.outputs else None
     known = noise.get(tensor.name) if tensor else None
     share = known.noise if known else 0.0
-    colour = PLAIN if known is None else BAD if share > BAD_NOISE else FAIR if share > FAIR_NOISE else GOOD
+    colour = PLAIN if known is None else noise_colour(share)
     shape = "x".join(map(str, tensor.shape)) if tensor else ""
     made = f"{shape} {tensor.dtype}" if tensor else ""
     below = f"{known.layer}  noise {share:.2g}, {known.rms_steps:.2f} steps" if known else ""

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 __all__ = [
+    "BAD_NOISE",
+    "FAIR_NOISE",
     "bars",
     "card",
     "cards",
@@ -17,6 +19,7 @@ __all__ = [
     "image",
     "img",
     "legend",
+    "noise_colour",
     "note",
     "page",
     "points",
@@ -24,6 +27,8 @@ __all__ = [
     "table",
 ]
 
+FAIR_NOISE: Final = 1e-3  # what int8 adds to a layer, as a share of what it carries
+BAD_NOISE: Final = 1e-2
 STYLE: Final = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--good:#1a7f37;--bad:#d1242f}
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:0 auto;padding:1rem}
@@ -58,6 +63,11 @@ def page(title: str, body: Iterable[str], *, script: str = "") -> bytes:
 def safe(text: Any) -> str:  # noqa: ANN401 -- anything that has a text
     """A text that means nothing to a browser."""
     return html.escape(str(text))
+
+
+def noise_colour(noise: float) -> str:
+    """Green, yellow or red, by what int8 adds to a layer."""
+    return "#d1242f" if noise > BAD_NOISE else "#bf8700" if noise > FAIR_NOISE else "#1a7f37"
 
 
 def note(text: str) -> str:

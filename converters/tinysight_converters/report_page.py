@@ -12,16 +12,13 @@ from tinysight_converters.audit import operators, outside_delegate
 from tinysight_converters.bench import Candidate
 from tinysight_converters.drawing import class_chart, confusion_chart, curve_chart, example_sheet
 from tinysight_converters.metrics import confusion
-from tinysight_converters.page import bars, card, cards, image, note, page, points, safe, table
+from tinysight_converters.page import bars, card, cards, image, noise_colour, note, page, points, safe, table
 from tinysight_converters.report import Facts
 
 __all__ = ["layer_bars", "report_html"]
 
 METRIC_NAMES: Final = {"ap50": "AP50", "ap50_95": "AP50-95", "accuracy": "Accuracy"}
 EXAMPLES_SHOWN: Final = 6
-GOOD, FAIR, BAD = "#1a7f37", "#bf8700", "#d1242f"
-FAIR_NOISE: Final = 1e-3
-BAD_NOISE: Final = 1e-2
 FAINTEST: Final = 1e-6
 
 
@@ -155,8 +152,7 @@ def layer_bars(layers: list[tuple[str, str, float, float, float]]) -> str:
     rows = []
     for layer, op, noise, rms_steps, scale in layers:
         share = 1 - math.log(min(max(noise, FAINTEST), 1.0)) / math.log(FAINTEST)
-        colour = BAD if noise > BAD_NOISE else FAIR if noise > FAIR_NOISE else GOOD
-        rows.append((layer, [(colour, share)], [op, f"{noise:.2g}", f"{rms_steps:.2f}", f"{scale:.4g}"]))
+        rows.append((layer, [(noise_colour(noise), share)], [op, f"{noise:.2g}", f"{rms_steps:.2f}", f"{scale:.4g}"]))
     return bars(["layer", "noise", "operator", "share", "steps", "scale"], rows)
 
 
