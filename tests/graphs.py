@@ -41,25 +41,14 @@ def brightness(image: Any) -> Any:
     return tf.reshape(tf.reduce_mean(small, (1, 2, 3)), (1, 1, 1))
 
 
-<<<<<<< HEAD
 def yolo(channels: int, *, first: bool, units: str = "normalized", n: int = N, last: Call = tf.identity) -> Call:
     """Boxes, then ``channels - 4`` numbers that fade with the picture, of which ``last`` makes scores."""
-=======
-def yolo(channels: int, *, first: bool, units: str = "normalized", n: int = N, sigmoid: bool = False) -> Call:
-    """Boxes, then ``channels - 4`` numbers that fade with the picture, and may go through a sigmoid as in training."""
->>>>>>> f12d77f161fbbed01e8c43cc27149eb43f26d6ab
     size = np.array([W, H, W, H] if units == "pixels" else [1, 1, 1, 1], np.float32)
     boxes, scores = (boxes_in_shares(n) * size)[None], scores_of(1, n, channels - 4)
 
     def head(image: Any) -> Any:
-<<<<<<< HEAD
         light = brightness(image)
         table = tf.concat((tf.constant(boxes) + 0 * light, last(tf.constant(scores) * light)), 2)
-=======
-        faded = tf.constant(scores) * brightness(image)
-        parts = (tf.constant(boxes) + 0 * brightness(image), tf.sigmoid(faded) if sigmoid else faded)
-        table = tf.concat(parts, 2)
->>>>>>> f12d77f161fbbed01e8c43cc27149eb43f26d6ab
         return {"output_0": tf.transpose(table, (0, 2, 1)) if first else table}
 
     return head
@@ -162,7 +151,6 @@ QUANTIZED: dict[str, tuple[Call, str]] = {
     "convolved-float16": (convolved, "float16"),
     "convolved-dynamic": (convolved, "dynamic"),
     "waved-mixed": (waved, "mixed"),
-    "yolo-sigmoid-int8": (yolo(4 + LABELS, first=True, sigmoid=True), "int8"),
 }
 
 

@@ -199,11 +199,7 @@ def test_damaged_metadata_is_a_warning(speaking: Say, bring: Bring) -> None:
         pytest.param("open-batch", (*SOFTMAX, "--pixels", "0..1"), ["dynamic-batch"], id="an open batch"),
         pytest.param("swish", (*SOFTMAX, "--pixels", "0..1"), [], id="in float, what int8 would suffer from"),
         pytest.param(
-<<<<<<< HEAD
             "yolov8-sigmoid-int8", ("--decode", "yolo", "--units", "normalized", "--resize", "stretch"),
-=======
-            "yolo-sigmoid-int8", ("--decode", "yolo", "--units", "normalized", "--resize", "stretch"),
->>>>>>> f12d77f161fbbed01e8c43cc27149eb43f26d6ab
             ["concat-meanings"], id="boxes and scores with one scale",
         ),
     ],
