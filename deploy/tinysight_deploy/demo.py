@@ -70,7 +70,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
 ) -> None:
-    """The whole way in one go: data, training, int8 bundle, device, camera, MQTT. About 4 minutes on 2 cores."""
+    """The whole way in one go: data, training, int8 bundle, device, camera, MQTT. About 5 minutes on 2 cores."""
     begun_s = time.monotonic()
     _check_installed()
     _make_folder(out)
