@@ -89,7 +89,7 @@ class Maker:
         else:
             held_out = fit_examples(examples.test, self.root, run.input)
             self.calibration = read_calibration(wish.calibration, run.input, held_out=held_out)
-        say(f"Calibrating with {len(self.calibration.pictures)} pictures of the training side")
+        say(f"Calibrating with pictures: {self.calibration.source}")
         self._backed_off: list[bytes] = []
         self.schemes = {"int8-mixed" if wish.keep_float and each == "int8" else each for each in wish.schemes}
         plain = [scheme for scheme in ("float32", "int8", "float16", "dynamic") if scheme in {"float32", *self.schemes}]
@@ -115,7 +115,8 @@ class Maker:
         if scheme == "int8-qat":
             return self._trained(self.folder / QAT)
         if scheme == "int8-mixed":
-            return self._mixed(self._named(self.wish.keep_float))
+            asked = self._named(self.wish.keep_float)
+            return self._mixed(asked, self._mixed_files([asked])[0])
         return self.bench.try_out(scheme, self._plain[scheme], how="as converted")
 
     def rungs(self, first: Candidate) -> Iterator[Rung]:
@@ -124,10 +125,10 @@ class Maker:
         if first.scheme not in {"int8", "int8-mixed"}:
             return
         if first.scheme == "int8":
-            yield Rung("better calibration", lambda: self._quick(0))
-        for number, worst in enumerate(self._worst(), start=1):
+            yield Rung("better calibration", self._least_error)
+        for number, worst in enumerate(self._worst()):
             names = ", ".join(each.layer for each in worst[:3]) + (", ..." if len(worst) > 3 else "")
-            yield Rung(f"{len(worst)} in float: {names}", partial(self._quick, number))
+            yield Rung(f"{len(worst)} in float: {names}", partial(self._in_float, number))
         yield Rung("trained for int8", self._fine_tuned, slow=True)
 
     def _worst(self) -> list[list[LayerError]]:
@@ -136,21 +137,23 @@ class Maker:
         ranked = sorted((each for each in self.layers if each not in asked), key=lambda each: -each.noise)
         return [asked + ranked[:count] for count in WORST_LAYERS if count < len(ranked)]
 
-    def _quick(self, number: int) -> Candidate:
-        """The rungs that need no training, all converted at the first call."""
-        mixed = [Recipe(scheme="int8-mixed", keep_float=[each.tensor for each in worst]) for worst in self._worst()]
-        if not self._backed_off:
-            recipes = [Recipe(scheme="int8", ranges="mse"), *mixed]
-            self._backed_off = convert_model(self.folder / MODEL, self.calibration.pictures, recipes).files
-        content = self._backed_off[number]
-        if number == 0:
-            return self.bench.try_out("int8", content, how="ranges of least error")
-        names = ", ".join(each.layer for each in self._worst()[number - 1])
-        return self.bench.try_out("int8-mixed", content, how=f"in float: {names}")
-
-    def _mixed(self, layers: list[LayerError]) -> Candidate:
-        recipe = Recipe(scheme="int8-mixed", keep_float=[each.tensor for each in layers])
+    def _least_error(self) -> Candidate:
+        recipe = Recipe(scheme="int8", ranges="mse")
         (content,) = convert_model(self.folder / MODEL, self.calibration.pictures, [recipe]).files
+        return self.bench.try_out("int8", content, how="ranges of least error")
+
+    def _in_float(self, number: int) -> Candidate:
+        """One of the steps with the worst layers in float; all are converted at the first call."""
+        worst = self._worst()
+        if not self._backed_off:
+            self._backed_off = self._mixed_files(worst)
+        return self._mixed(worst[number], self._backed_off[number])
+
+    def _mixed_files(self, kept: list[list[LayerError]]) -> list[bytes]:
+        recipes = [Recipe(scheme="int8-mixed", keep_float=[each.tensor for each in layers]) for layers in kept]
+        return convert_model(self.folder / MODEL, self.calibration.pictures, recipes).files
+
+    def _mixed(self, layers: list[LayerError], content: bytes) -> Candidate:
         return self.bench.try_out("int8-mixed", content, how=f"in float: {', '.join(each.layer for each in layers)}")
 
     def _trained(self, model: Path) -> Candidate:

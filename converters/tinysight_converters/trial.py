@@ -84,7 +84,6 @@ class Trial(Struct, frozen=True, kw_only=True):
         ops: in the order they run.
         plan: the same with a ``DELEGATE`` for each piece that XNNPACK runs, after what it stands for.
         memory_kib: by how much the process grew, with the file's own bytes in it.
-        latency_ms: p50 and p95 of one inference with one thread, when it was asked for.
         answers: raw outputs (n, ...) by tensor index.
     """
 
@@ -98,7 +97,6 @@ class Trial(Struct, frozen=True, kw_only=True):
     ops: list[Op] = []
     plan: list[Op] = []
     memory_kib: int = 0
-    latency_ms: tuple[float, float] | None = None
     answers: dict[str, Any] = {}
 
     @property
@@ -139,7 +137,6 @@ def try_model(
     content: bytes,
     *,
     inputs: NDArray[Any] | None = None,
-    repeats: int = 0,
     runtime: str = "litert",
     python: Path | None = None,
 ) -> Trial:
@@ -148,7 +145,6 @@ def try_model(
     Args:
         content: the flatbuffer.
         inputs: (n, ...) in the input's dtype; None only loads it.
-        repeats: time so many runs of the last input.
         runtime: ``litert`` or ``tflite-runtime``.
         python: an interpreter that has the runtime; None takes this one.
 
@@ -164,7 +160,7 @@ def try_model(
         (folder / "model.tflite").write_bytes(content)
         if inputs is not None:
             np.save(folder / "inputs.npy", inputs, allow_pickle=False)
-        job = {"runtime": runtime, "repeats": repeats, "memory_mib": MEMORY_MIB, "cpu_s": CPU_S}
+        job = {"runtime": runtime, "memory_mib": MEMORY_MIB, "cpu_s": CPU_S}
         job |= {"answers_mib": ANSWERS_MIB}
         (folder / "job.json").write_bytes(msgspec.json.encode(job))
         command = [str(python or sys.executable), "-I", str(CHILD), str(folder)]

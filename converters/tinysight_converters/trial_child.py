@@ -8,13 +8,11 @@ What it does step by step stands in ``stage``, so that the parent can say where 
 import json
 import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-WARM_UP_RUNS = 5
 MIB = 1 << 20
 
 
@@ -113,7 +111,7 @@ def main(folder: Path) -> None:
         made.allocate_tensors()
         if (folder / "inputs.npy").is_file():
             stage.write_text("running it")
-            result |= run(made, np.load(folder / "inputs.npy", allow_pickle=False), folder, job)
+            run(made, np.load(folder / "inputs.npy", allow_pickle=False), folder, job["answers_mib"])
         result["memory_kib"] = resident_kib() - before_kib
         result["plan"] = operators(made)
         del made
@@ -127,13 +125,13 @@ def main(folder: Path) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
-def run(interpreter: Any, inputs: Any, folder: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Answers to (n, ...) inputs by tensor index, and how long one took.
+def run(interpreter: Any, inputs: Any, folder: Path, most_mib: int) -> None:
+    """Answers to (n, ...) inputs, by tensor index in ``outputs.npz``.
 
     Raises:
         RuntimeError: the answers are more than may be given back.
     """
-    repeats, left = job["repeats"], job["answers_mib"] * MIB
+    left = most_mib * MIB
     (index,) = [each["index"] for each in interpreter.get_input_details()]
     wanted = [int(each["index"]) for each in interpreter.get_output_details()]
     answers: dict[str, list[Any]] = {str(each): [] for each in wanted}
@@ -144,16 +142,9 @@ def run(interpreter: Any, inputs: Any, folder: Path, job: dict[str, Any]) -> dic
             answers[str(each)].append(interpreter.get_tensor(each)[0])
             left -= answers[str(each)][-1].nbytes
             if left < 0:
-                raise RuntimeError(f"its answers take more than {job['answers_mib']} MiB")
-    took = []
-    for number in range(repeats + WARM_UP_RUNS if repeats else 0):
-        begun = time.perf_counter()
-        interpreter.invoke()
-        if number >= WARM_UP_RUNS:
-            took.append((time.perf_counter() - begun) * 1e3)
+                raise RuntimeError(f"its answers take more than {most_mib} MiB")
     arrays: dict[str, Any] = {name: np.stack(each) for name, each in answers.items()}
     np.savez(folder / "outputs.npz", **arrays)
-    return {"latency_ms": [float(np.percentile(took, p)) for p in (50, 95)] if took else None}
 
 
 if __name__ == "__main__":

@@ -176,6 +176,27 @@ def test_the_last_step_trains_a_copy_of_the_run_for_int8(copied_run: Path) -> No
     assert {path.name for path in copied_run.iterdir()} == before, "the run stays what it is"
 
 
+def test_a_step_that_a_model_does_not_allow_leaves_the_others(world: Path, tmp_path: Path) -> None:
+    import keras
+    from keras import layers
+
+    run_folder = tmp_path / "run"
+    shutil.copytree(world / "classifier", run_folder)
+    image = keras.Input((32, 32, 3), name="image")
+    x = layers.Conv2D(8, 3, strides=2)(layers.Rescaling(1 / 127.5, offset=-1.0)(image))
+    x = layers.Conv2D(8, 3)(layers.LeakyReLU()(x))
+    scores = layers.Dense(10, activation="softmax", name="scores")(layers.GlobalAveragePooling2D()(x))
+    keras.Model(image, {"scores": scores}).save(run_folder / "model.keras")
+    run, examples = load_run(run_folder), load_examples(run_folder)
+    wish = Wish(name="m", version="1.2.3", release=4)
+    draft = draft_manifest(run, name="m", version="1.2.3", release=4)
+    maker = Maker(run_folder, run, examples, draft, wish, say=print)
+    _, better, one_in_float, *_ = maker.rungs(maker.make("int8"))
+    with pytest.raises(ConversionError, match="LeakyReLU"):
+        better.make()
+    assert one_in_float.make().scheme == "int8-mixed"
+
+
 def test_a_run_not_trained_for_int8_says_how(world: Path, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match="tinysight train DATA --out RUN --qat"):
         convert(world / "classifier", tmp_path / "x.bundle", schemes=("int8-qat",))

@@ -25,11 +25,10 @@ def content(belt_bundle: Path) -> bytes:
 def test_a_file_is_told_with_its_tensors_and_answers(belt_bundle: Path, content: bytes) -> None:
     bundle = Bundle.open(belt_bundle)
     pictures = golden_inputs(bundle)
-    trial = try_model(content, inputs=pictures, repeats=3).loaded()
+    trial = try_model(content, inputs=pictures).loaded()
     ((signature,),) = [list(trial.signatures.values())]
     assert [each.name for each in signature.inputs] == ["image"]
     assert {each.name for each in signature.outputs} == {"box", "heatmap"}
-    assert trial.latency_ms is not None
     assert trial.memory_kib > 100
     model = Model(content, bundle.manifest.variants[0])
     for output in signature.outputs:
