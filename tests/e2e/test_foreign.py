@@ -23,6 +23,12 @@ STRETCHED = ("--resize", "stretch", "--pixels", "0..1")
         pytest.param("yolov5-int8", ("--decode", "yolo", "--units", "normalized", "--score", "0.2"), id="yolo in int8"),
         pytest.param("ssd", ("--decode", "ssd", "--score", "0.3"), id="ssd without a signature"),
         pytest.param(
+            "ssd-heads",
+            ("--decode", "ssd-anchors", "--activation", "softmax", "--background", "--anchors", "a.json", "--output",
+             "boxes=raw_boxes", "--score", "0.7"), id="ssd heads",
+        ),
+        pytest.param("no-signature", ("--decode", "centernet", "--score", "0.3"), id="centernet without a signature"),
+        pytest.param(
             "background", ("--decode", "classify", "--activation", "softmax", "--background", "--score", "0.2"),
             id="classes",
         ),
@@ -33,6 +39,9 @@ def test_a_foreign_models_detections_are_published(
     eventually: Any, obvious: ModuleType,
 ) -> None:  # fmt: skip
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "a.json").write_text(
+        '{"strides": [16, 32], "min_scale": 0.2, "max_scale": 0.9, "aspect_ratios": [1, 2, 0.5]}'
+    )
     given = ("--labels", "labels.txt", "--name", "theirs", "--out", "x.bundle", "--quiet", *STRETCHED, *flags)
     done = tinysight("bundle", "import", graphs / f"{file}.tflite", *given)
     assert done.returncode == 0, done.stderr
