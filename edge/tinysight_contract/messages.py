@@ -26,6 +26,7 @@ __all__ = [
     "CameraStatus",
     "Command",
     "Counts",
+    "Crossing",
     "Desired",
     "Detection",
     "Event",
@@ -42,6 +43,8 @@ __all__ = [
     "State",
     "Status",
     "Track",
+    "Verdict",
+    "Well",
     "Zones",
     "decode",
     "encode",
@@ -121,13 +124,18 @@ class Percentiles(Struct, frozen=True, kw_only=True):
 
 
 class CameraHealth(Struct, frozen=True, kw_only=True):
-    """One camera's flow since the last report. Frames replaced by newer ones are in ``dropped``, by cause."""
+    """One camera's flow since the last report.
+
+    ``dropped`` by cause: stale (a newer one came first), still (nothing moved), governed (see ``limit_fps``), rate
+    (above the configured one). ``limit_fps`` is what the governor allows, null when it allows all.
+    """
 
     fps: Annotated[float, Meta(ge=0.0)]
     frames: Count
     inferred: Count
     dropped: dict[str, Count]
     frame_age_ms: Percentiles
+    limit_fps: Annotated[float, Meta(ge=0.0)] | None = None
 
 
 class OutboxHealth(Struct, frozen=True, kw_only=True):
@@ -136,6 +144,23 @@ class OutboxHealth(Struct, frozen=True, kw_only=True):
     depth: Count
     discarded: dict[str, Count]
     last_seq: Count
+
+
+class Well(StrEnum):
+    """How the device does, in one word."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILING = "failing"
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """How the device does, the gravest reason for it and its remedy. ``code`` is stable, such as ``camera.stalled``."""
+
+    state: Well
+    code: str = "ok"
+    what: str = ""
+    mend: str = ""
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -151,6 +176,8 @@ class Health(Struct, frozen=True, kw_only=True):
     temperature_c: float | None
     disk_free_mib: Annotated[float, Meta(ge=0.0)]
     outbox: OutboxHealth
+    verdict: Verdict = Verdict(state=Well.OK)
+    throttled: bool | None = None
 
 
 class CameraState(StrEnum):
@@ -200,10 +227,11 @@ class FrameSize(Struct, frozen=True, kw_only=True):
 
 
 class Zones(Struct, frozen=True, kw_only=True):
-    """Zones the object is in now, and all it has entered so far."""
+    """Zones the object is in now, all it has entered so far, and how long it was in each in all."""
 
     now: list[str]
     entered: list[str]
+    dwell_s: dict[str, Annotated[float, Meta(ge=0.0)]] = {}
 
 
 class Track(Struct, frozen=True, kw_only=True):
@@ -211,6 +239,13 @@ class Track(Struct, frozen=True, kw_only=True):
 
     age_s: Annotated[float, Meta(ge=0.0)]
     stationary: bool
+
+
+class Crossing(Struct, frozen=True, kw_only=True):
+    """A line that the object has crossed: ``in`` from its left side to its right, seen from start to end."""
+
+    line: str
+    direction: Annotated[str, Meta(pattern=r"^(in|out)(?![\s\S])")]
 
 
 class LatencyMs(Struct, frozen=True, kw_only=True):
@@ -238,6 +273,8 @@ class Event(Struct, frozen=True, kw_only=True):
     ``seq`` rises by one with each event of a device's boot, so a reader can prove that none is missing.
     ``id`` names the object and is the same from ``start`` to ``end``; (``boot_id``, ``seq``) names the event.
     ``replayed`` is true when the event waited on the device for the broker.
+    ``crossed`` are the lines it has crossed so far, ``rules`` the names of the configured rules that it has fulfilled,
+    and ``reason`` says of an ``end`` why: left, changed, stopped, camera lost, restarted.
     """
 
     id: Id
@@ -262,6 +299,9 @@ class Event(Struct, frozen=True, kw_only=True):
     clock_synced: bool | None
     replayed: bool
     latency_ms: LatencyMs
+    crossed: list[Crossing] = []
+    rules: list[str] = []
+    reason: str | None = None
 
     def __post_init__(self) -> None:
         x1, y1, x2, y2 = self.box
