@@ -1,234 +1,273 @@
-"""Cameras: one capture thread each, and the hand-over to the one inference loop.
+"""One camera: a capture thread from the source to the hub, and somebody who notices when it hangs.
 
-In: `Source` objects.  Out: `Frame`s, fairly taken in turn. On a live source the newest frame wins and every frame
-that was passed over is counted; a file is read whole, so its thread waits instead.
+In: a `CameraConfig`.  Out: `Frame`s at the hub, and states. Files are read whole and end. A device is opened in a
+thread of its own, which does all the work: grab, limit the rate, retrieve, orient and mask, look, hand over. Whatever
+goes wrong there ends that thread; a second one, asleep meanwhile, tells the state, waits and begins anew, for ever. A
+driver whose call never returns is left behind with its thread.
 """
 
 import logging
-import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tinysight_contract.errors import CameraError
-from tinysight_contract.messages import CameraState, utc_now
-from tinysight_edge.sources import Source, open_source
+from tinysight_contract.messages import CameraInfo, CameraState, utc_now
+from tinysight_edge.config import CameraConfig
+from tinysight_edge.hub import Frame, Hub, Seat
+from tinysight_edge.orient import Orient
+from tinysight_edge.pace import BackOff, RateLimit
+from tinysight_edge.sight import Sight
+from tinysight_edge.sources import Policy, Source, name_of, open_source, policy_of
 
-__all__ = ["Camera", "Frame", "Gap", "Hub"]
+__all__ = ["Camera", "stop_all"]
 
 log = logging.getLogger(__name__)
 
-FILE_BACKLOG: Final = 2
-RETRY_S: Final = (1.0, 30.0)
 MAX_DURATION_S: Final = 10 * 365 * 86400.0  # a file's header may say anything
+MARGIN_S: Final = 2.0  # beyond a time-out, for a driver that keeps it itself
+ASK_MARGIN_S: Final = 8.0  # opening may ask the camera why it failed, and tries each of its addresses
+STALL_SHARE: Final = 0.9  # of read_timeout: a read that failed after that long has stalled, sooner it has lost its peer
+MOST_HUNG: Final = 4
+STOP_S: Final = 2.0
+REASONS: Final = {
+    CameraState.ONLINE: "the source delivers",
+    CameraState.DARK: "the picture is dark and has no contrast",
+    CameraState.COVERED: "the picture has lost nearly all its structure",
+    CameraState.FROZEN: "the picture repeats to the bit",
+}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Frame:
-    """One picture of one camera.
+class _Attempt(threading.Thread):
+    """One opening of the source, read until it ends, breaks, or nobody wants it any more."""
 
-    Attributes:
-        camera: the camera's id.
-        image_bgr: uint8 (H, W, 3); belongs to the reader.
-        at_s: seconds since the camera was started, never backwards; what tracks are timed by.
-        captured_at: the same moment as aware UTC.
-        captured_s: ``time.monotonic()`` when the picture arrived; what latencies are timed by.
-    """
+    def __init__(self, camera: str, read: Callable[["_Attempt"], None]) -> None:
+        super().__init__(name=f"capture-{camera}", daemon=True)
+        self._read = read
+        self.ended = threading.Event()
+        self.error: CameraError | None = None
+        self.progress_s = time.monotonic()
+        self.opened = False
+        self.first_s: float | None = None
 
-    camera: str
-    image_bgr: NDArray[np.uint8]
-    at_s: float
-    captured_at: datetime
-    captured_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The camera's pictures end here, for a while or for ever; whatever was seen is no longer followed."""
-
-    camera: str
-
-
-class Hub:
-    """Where capture threads leave frames and the inference loop takes them, one camera after the other."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._waiting: dict[str, deque[Frame | Gap]] = {}
-        self._open: set[str] = set()
-        self._turn: deque[str] = deque()
-        self._stopped = False
-        self.frames: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
-
-    def join(self, camera: str) -> None:
-        """Announce a camera; the loop goes on until all that joined have left."""
-        with self._changed:
-            self._waiting[camera] = deque()
-            self._open.add(camera)
-            self._turn.append(camera)
-
-    def leave(self, camera: str) -> None:
-        """The camera will deliver no more."""
-        with self._changed:
-            self._open.discard(camera)
-            self._changed.notify_all()
-
-    def lose(self, camera: str) -> None:
-        """The camera delivers nothing for now."""
-        with self._changed:
-            self._waiting[camera].append(Gap(camera))
-            self._changed.notify_all()
-
-    def put(self, frame: Frame, *, live: bool) -> None:
-        """Hand a frame over. Live: replaces one that still waits. File: waits until there is room."""
-        with self._changed:
-            waiting = self._waiting[frame.camera]
-            self.frames[frame.camera] += 1
-            if live:
-                gaps = [each for each in waiting if isinstance(each, Gap)]
-                self.dropped[frame.camera] += len(waiting) - len(gaps)
-                waiting.clear()
-                waiting.extend(gaps)
-            else:
-                self._changed.wait_for(lambda: len(waiting) < FILE_BACKLOG or self._stopped)
-            if not self._stopped:
-                waiting.append(frame)
-                self._changed.notify_all()
-
-    def stop(self) -> None:
-        """End the loop and all waits, now. May be called from a signal handler's thread."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[Frame | Gap | None]:
-        """Frames and gaps until all cameras have left or `stop`; None each time half a second brought neither."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(self._ready, timeout=0.5)
-                if self._stopped:
-                    return
-                item = self._take()
-                if item is None and not self._open:
-                    return
-            yield item
-
-    def _ready(self) -> bool:
-        return self._stopped or not self._open or any(self._waiting.values())
-
-    def _take(self) -> Frame | Gap | None:
-        for _ in range(len(self._turn)):
-            camera = self._turn[0]
-            self._turn.rotate(-1)
-            if self._waiting[camera]:
-                item = self._waiting[camera].popleft()
-                self._changed.notify_all()
-                return item
-        return None
+    def run(self) -> None:
+        try:
+            self._read(self)
+        except CameraError as error:
+            self.error = error
+        except Exception as error:  # whatever a driver throws must not pass for the end of the source
+            log.exception("A source broke.")
+            self.error = CameraError(f"The source broke: {error!r}.", mend="Check it; report this as a bug.")
+        finally:
+            self.ended.set()
 
 
 @dataclass
 class Camera:
-    """A source with its capture thread.
+    """A source with its threads.
 
     Args:
         id: the camera's id, a level of its topics.
-        spec: the source as the user wrote it.
+        config: what it is and how it is treated.
         hub: where frames go.
-        tell: called with the new state and its reason whenever the state changes.
+        tell: called with the new state and its reason whenever either changes; by any thread, never two at a time.
+        secret: the camera's password.
 
     Attributes:
-        failure: why a file ended before its end, or a camera for good; or None.
+        policy: how its kind of source is treated; known after `open`.
+        failure: why a file ended before its end; or None.
     """
 
     id: str
-    spec: str
+    config: CameraConfig
     hub: Hub
     tell: Callable[[str, CameraState, str], None]
-    source: Source = field(init=False)
+    secret: str | None = field(default=None, repr=False)
+    policy: Policy = field(init=False)
     failure: CameraError | None = field(default=None, init=False)
 
     def open(self) -> None:
-        """Open the source.
+        """Join the hub. Opens what is no device: a device may be absent, and is opened by its thread after `start`.
 
         Raises:
-            CameraError: it is unknown or cannot be opened.
+            CameraError: the source is unknown, or is no device and cannot be opened.
+            ConfigError: the crop is empty.
         """
-        self.source = open_source(self.spec)
-        self.hub.join(self.id)
+        self.policy = policy_of(self.config)
+        self._orient = Orient(self.config)
+        self._sight = Sight(self.config.frozen_after)
+        self._limit = RateLimit(self.config.max_fps)
+        self._source: Source | None = None if self.policy.lasting else open_source(self.config, secret=self.secret)
+        self._info = self._describe(self._source)
+        self._seat: Seat = self.hub.join(self.id)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._capture, name=f"capture-{self.id}", daemon=True)
+        self._lock = threading.RLock()
+        self._current: _Attempt | None = None
+        self._hung: list[threading.Thread] = []
+        self._told: tuple[CameraState, str] | None = None
+        work = self._keep if self.policy.lasting else self._play
+        self._thread = threading.Thread(target=work, name=f"camera-{self.id}", daemon=True)
 
     def start(self) -> None:
         """Begin to capture."""
-        self.tell(self.id, CameraState.ONLINE, "the source delivers")
+        self._begun_s = time.monotonic()
+        if self.policy.lasting:
+            self._say(CameraState.RECONNECTING, "the source is being opened")
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread and give the source back; a source that hangs is left behind after two seconds."""
-        self._stop.set()
-        self.hub.stop()
+    def stop(self, *, wait_s: float = STOP_S) -> None:
+        """End this camera alone; what waits at the hub is dropped. May be called again.
+
+        Args:
+            wait_s: at most, for its thread to end; a source that hangs is left behind.
+        """
+        with self._lock:
+            self._stop.set()
+            self._current = None
+        self._seat.leave(now=True)
         if self._thread.is_alive():
-            self._thread.join(2.0)
+            self._thread.join(wait_s)
 
-    def _capture(self) -> None:
-        try:
-            self._deliver()
-        except Exception as error:  # noqa: BLE001 -- whatever a driver throws must not pass for the end of the source
-            self.failure = CameraError(f"{self.id} broke: {error!r}.", mend="Check the source; report this as a bug.")
-            self.tell(self.id, CameraState.DISABLED, "the source broke")
-        finally:
-            self.source.close()
-            self.hub.lose(self.id)
-            self.hub.leave(self.id)
+    def describe(self) -> CameraInfo:
+        """What is known of it: the size of its frames, and zeros as long as a device has not been opened."""
+        return self._info
 
-    def _deliver(self) -> None:
-        begun_s = time.monotonic()
-        known = 0 < self.source.duration_s < MAX_DURATION_S
-        begun = utc_now() - timedelta(seconds=self.source.duration_s if known else 0)
-        while not self._stop.is_set():
-            try:
-                got = self.source.read()
-            except CameraError as error:
-                if not self._recover(error):
-                    return
-                continue
-            if got is None:
-                self.tell(self.id, CameraState.DISABLED, "the source has ended")
-                return
-            image, at_s = got
-            now_s, captured_at = time.monotonic(), begun + timedelta(seconds=at_s)
-            if self.source.live:  # its own clock begins anew whenever it is opened
-                at_s, captured_at = now_s - begun_s, utc_now()
-            self.hub.put(Frame(self.id, image, at_s, captured_at, now_s), live=self.source.live)
+    def _describe(self, source: Source | None) -> CameraInfo:
+        if source is None:
+            return CameraInfo(source=name_of(self.config), width=0, height=0, fps=0.0)
+        width, height = self._orient.size(source.width, source.height)
+        return CameraInfo(source=source.name, width=width, height=height, fps=source.fps)
 
-    def _recover(self, error: CameraError) -> bool:
-        """Open a live source again, for ever, with growing waits. False when it is not worth it."""
-        if not self.source.live:
-            self.failure = error
-            self.tell(self.id, CameraState.DISABLED, error.what)
-            return False
-        log.warning("%s: %s", self.id, error)
-        self.hub.lose(self.id)
-        self.tell(self.id, CameraState.RECONNECTING, error.what)
-        wait_s = RETRY_S[0]
-        while not self._stop.wait(wait_s * random.uniform(0.5, 1.0)):  # noqa: S311 -- jitter, not a secret
-            self.source.close()
-            try:
-                self.source = open_source(self.spec)
-                self.source.read()  # one that opens and delivers nothing is not back
-            except CameraError as again:
-                log.info("%s: %s", self.id, again)
-                wait_s = min(wait_s * 2, RETRY_S[1])
-                continue
-            self.tell(self.id, CameraState.ONLINE, "the source is back")
+    def _say(self, state: CameraState, reason: str, attempt: _Attempt | None = None) -> bool:
+        """Tell a change, and whether it was one. What an attempt finds that was given up is no news."""
+        with self._lock:
+            if (state, reason) == self._told or (attempt is not None and attempt is not self._current):
+                return False
+            self._told = state, reason
+            self.tell(self.id, state, reason)
             return True
-        return False
+
+    # What is no device.
+
+    def _play(self) -> None:
+        """Read the source once, in this thread."""
+        attempt = self._current = _Attempt(self.id, self._read)
+        attempt.run()
+        self.failure = attempt.error
+        if not self._stop.is_set():
+            error = attempt.error
+            self._say(CameraState.DISABLED, error.what if error else "the source has ended")
+        self._seat.leave()
+
+    # A device.
+
+    def _keep(self) -> None:
+        """Open the source in a thread of its own, watch that, and begin anew when it ends or hangs."""
+        back_off = BackOff()
+        while not self._stop.is_set():
+            self._hung = [thread for thread in self._hung if thread.is_alive()]
+            if len(self._hung) >= MOST_HUNG:
+                self._say(CameraState.STALLED, f"{MOST_HUNG} calls of the driver hang; waiting for one to return")
+                self._stop.wait(1.0)
+                continue
+            attempt = _Attempt(self.id, self._read)
+            with self._lock:
+                if self._stop.is_set():
+                    return
+                self._current = attempt
+            attempt.start()
+            self._await(attempt)
+            self._account(attempt)
+            delivered_s = time.monotonic() - attempt.first_s if attempt.first_s is not None else 0.0
+            self._stop.wait(back_off.next_s(delivered_s=delivered_s))
+
+    def _await(self, attempt: _Attempt) -> None:
+        """Wait until the attempt ends, or makes no progress for longer than its time-out."""
+        while True:
+            limit_s = self.config.read_timeout + MARGIN_S if attempt.opened else self.config.open_timeout + ASK_MARGIN_S
+            left_s = attempt.progress_s + limit_s - time.monotonic()
+            if attempt.ended.wait(max(left_s, 0.0)) or left_s <= 0:
+                return
+
+    def _account(self, attempt: _Attempt) -> None:
+        """Say how an attempt went that is over; from now on nothing of it counts."""
+        with self._lock:
+            self._current = None
+        if self._stop.is_set():
+            return
+        if attempt.first_s is not None:
+            self._seat.lose()
+        self._sight.lost()
+        if not attempt.ended.is_set():
+            self._hung.append(attempt)
+            state = CameraState.STALLED if attempt.opened else CameraState.RECONNECTING
+            reason = "the driver does not return from reading" if attempt.opened else "opening does not come to an end"
+        elif attempt.opened and time.monotonic() - attempt.progress_s >= STALL_SHARE * self.config.read_timeout:
+            state, reason = CameraState.STALLED, "no picture came within the read time-out"
+        else:
+            state = CameraState.RECONNECTING
+            reason = attempt.error.what if attempt.error else "the stream has ended"
+        log.log(
+            logging.WARNING if self._say(state, reason) else logging.INFO, "%s: %s", self.id, attempt.error or reason
+        )
+
+    # Both.
+
+    def _read(self, attempt: _Attempt) -> None:
+        """The way of a picture, in the attempt's thread."""
+        source = self._source if self._source is not None else open_source(self.config, secret=self.secret)
+        try:
+            attempt.progress_s, attempt.opened = time.monotonic(), True
+            known = 0 < source.duration_s < MAX_DURATION_S
+            begun = utc_now() - timedelta(seconds=source.duration_s if known else 0)
+            damaged_s: float | None = None
+            while attempt is self._current and (at_s := source.grab()) is not None:
+                now_s = time.monotonic()
+                if self.policy.live:
+                    at_s, captured_at = now_s - self._begun_s, utc_now()
+                else:
+                    captured_at = begun + timedelta(seconds=at_s)
+                attempt.progress_s = now_s
+                if not self._limit.passes(at_s):
+                    self._seat.drop("rate")
+                    continue
+                if (image := source.retrieve()) is None:
+                    self._seat.drop("damaged")
+                    damaged_s = now_s if damaged_s is None else damaged_s
+                    if self.policy.lasting and now_s - damaged_s > self.config.read_timeout:
+                        raise CameraError("All pictures are damaged.", mend="Check its cable or network.")
+                    continue
+                damaged_s = None
+                image = self._orient(image)
+                state = CameraState.ONLINE
+                if self.policy.live:
+                    state = self._sight.look(image, now_s, hidden=self._orient.hidden)
+                self._give(attempt, Frame(self.id, image, at_s, captured_at, now_s))
+                del image  # the hub's reader alone decides when its memory is free
+                if attempt.first_s is None:
+                    attempt.first_s, self._info = now_s, self._describe(source)
+                self._say(state, REASONS[state], attempt)
+        finally:
+            source.close()
+
+    def _give(self, attempt: _Attempt, frame: Frame) -> None:
+        """Hand over, unless the attempt was given up meanwhile. A file waits, so it must not hold the lock."""
+        if not self.policy.lasting:
+            self._seat.put(frame, live=self.policy.live)
+            return
+        with self._lock:
+            if attempt is self._current:
+                self._seat.put(frame, live=True)
+
+
+def stop_all(cameras: Iterable[Camera]) -> None:
+    """End them together, within two seconds."""
+    cameras = list(cameras)
+    until_s = time.monotonic() + STOP_S
+    for camera in cameras:
+        camera.stop(wait_s=0.0)
+    for camera in cameras:
+        camera.stop(wait_s=max(until_s - time.monotonic(), 0.0))

@@ -10,7 +10,7 @@ import platform
 import shutil
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -29,9 +29,8 @@ from tinysight_contract.messages import (
     Percentiles,
     utc_now,
 )
-from tinysight_edge.camera import Hub
+from tinysight_edge.hub import Hub
 from tinysight_edge.interpreter import Model
-from tinysight_edge.sources import Source
 
 __all__ = ["Meter", "clock_synced", "describe"]
 
@@ -52,7 +51,7 @@ class Meter:
         self._stages: dict[str, list[float]] = defaultdict(list)
         self._ages: dict[str, list[float]] = defaultdict(list)
         self._inferred: dict[str, int] = defaultdict(int)
-        self._before: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        self._before: dict[str, tuple[int, Counter[str]]] = defaultdict(lambda: (0, Counter()))
 
     def note(self, camera: str, latency: LatencyMs) -> None:
         """One inferred frame: what each stage took, and how old it was when its events were ready."""
@@ -75,14 +74,14 @@ class Meter:
         self._since_s, self._cpu_s = now_s, cpu_s
         cameras = {}
         for camera in list(self._hub.frames):
-            frames, stale = self._hub.frames[camera], self._hub.dropped[camera]
-            frames_before, stale_before = self._before[camera]
-            self._before[camera] = (frames, stale)
+            frames, dropped = self._hub.frames[camera], Counter(self._hub.dropped[camera])
+            frames_before, dropped_before = self._before[camera]
+            self._before[camera] = (frames, dropped)
             cameras[camera] = CameraHealth(
                 fps=round(inferred[camera] / passed_s, 2),
                 frames=frames - frames_before,
                 inferred=inferred[camera],
-                dropped={"stale": stale - stale_before},
+                dropped={cause: dropped[cause] - dropped_before[cause] for cause in ("stale", *dropped)},
                 frame_age_ms=_percentiles(ages[camera]),
             )
         return Health(
@@ -139,7 +138,7 @@ def _hardware() -> dict[str, str | int | float]:
     return {"model": model, "machine": platform.machine(), "cpus": os.cpu_count() or 1, "memory_mib": memory}
 
 
-def describe(bundle: Bundle, model: Model, cameras: dict[str, Source], *, boot_id: str) -> Info:
+def describe(bundle: Bundle, model: Model, cameras: dict[str, CameraInfo], *, boot_id: str) -> Info:
     """The `Info` message: what this device is and runs."""
     manifest = bundle.manifest
     return Info(
@@ -148,10 +147,7 @@ def describe(bundle: Bundle, model: Model, cameras: dict[str, Source], *, boot_i
         software={"tinysight": __version__, "python": platform.python_version(), "os": platform.platform()},
         runtime={"name": model.runtime.name, "version": model.runtime.version, "file": model.variant.file},
         hardware=_hardware(),
-        cameras={
-            camera: CameraInfo(source=source.name, width=source.width, height=source.height, fps=source.fps)
-            for camera, source in cameras.items()
-        },
+        cameras=cameras,
         bundle=BundleRef(
             name=manifest.name,
             version=manifest.version,

@@ -26,10 +26,12 @@ from tinysight_contract.messages import (
     Status,
     utc_now,
 )
-from tinysight_edge.camera import Camera, Frame, Hub
+from tinysight_edge.camera import Camera, stop_all
+from tinysight_edge.config import CameraConfig
 from tinysight_edge.decode import Decoder, make_decoder
 from tinysight_edge.events import Identity, Lives, Moment, Sequence
 from tinysight_edge.health import Meter, clock_synced, describe
+from tinysight_edge.hub import Frame, Hub
 from tinysight_edge.interpreter import Model
 from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
@@ -96,7 +98,10 @@ class Agent:
         self._me = settings.site, settings.device
         self._clock_synced = clock_synced()
         self._sequence = Sequence()
-        self._cameras = [Camera(id_, spec, self.hub, self._tell_camera) for id_, spec in settings.cameras.items()]
+        self._cameras = [
+            Camera(id_, CameraConfig(source=spec), self.hub, self._tell_camera)
+            for id_, spec in settings.cameras.items()
+        ]
         self._meter = Meter(self.hub, boot_id=self.boot_id, folder=settings.state)
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
@@ -139,8 +144,7 @@ class Agent:
             drain_s = 0.0
             raise
         finally:
-            for camera in self._cameras:
-                camera.stop()
+            stop_all(self._cameras)
             left = self._publisher.close(drain_s=drain_s)
         self._publisher.check()
         for camera in self._cameras:
@@ -193,7 +197,7 @@ class Agent:
     def _view(self, camera: Camera) -> _View:
         manifest = self.bundle.manifest
         model = ModelRef(name=manifest.name, version=manifest.version, digest=self.bundle.digest)
-        still = camera.source.still
+        still = camera.policy.still
         view = _View(
             Tracker(
                 min_hits=1 if still else 3,
@@ -224,7 +228,7 @@ class Agent:
             every_s=self.settings.health_every_s,
             report=self._report,
         )
-        cameras = {camera.id: camera.source for camera in self._cameras}
+        cameras = {camera.id: camera.describe() for camera in self._cameras}
         info = describe(self.bundle, model, cameras, boot_id=self.boot_id)
         publisher.state(t.InfoTopic(*self._me), info)
         return publisher

@@ -268,7 +268,7 @@ def bad(tmp_path: Path, belt_bundle: Path) -> dict[str, Path]:
         pytest.param({"--bundle": "future.bundle"}, "this runtime reads 1.x", id="bundle of an unknown major version"),
         pytest.param({"--bundle": "wrong.bundle"}, "wrong digest", id="bundle with a wrong digest"),
         pytest.param({"--bundle": "climbs.bundle"}, "might leave its folder", id="bundle with a path that climbs out"),
-        pytest.param({"--source": "rtsp://x"}, "Unknown source", id="unknown source"),
+        pytest.param({"--source": "dream"}, "Unknown source", id="unknown source"),
         pytest.param({"--source": "synthetic:moon"}, "no synthetic source", id="unknown synthetic source"),
         pytest.param({"--source": "video.mp4"}, "cannot be opened", id="file that is no video"),
         pytest.param({"--source": "pictures"}, "b.png is broken", id="broken image"),

@@ -25,6 +25,7 @@ def collect(
     import threading
 
     from tinysight_contract.errors import ConfigError
+    from tinysight_edge.config import CameraConfig
     from tinysight_edge.sources import open_source
     from tinysight_trainer.data.collect import collect as take_pictures
 
@@ -34,7 +35,7 @@ def collect(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    opened = open_source(source)
+    opened = open_source(CameraConfig(source=source))
     try:
         with counting("collecting", quiet=quiet, total=most) as count:
             data, done = take_pictures(

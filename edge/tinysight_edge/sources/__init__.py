@@ -1,0 +1,89 @@
+"""Where pictures come from: one small class per kind of source, and the table that names them.
+
+In: a `CameraConfig`: ``synthetic:belt``, a video file, a folder of images, a camera's number or device, ``rtsp://``,
+``http://`` or ``https://`` (MJPEG), ``picamera2``.  Out: a `Source` that delivers (H, W, 3) uint8 BGR pictures.
+Knows nothing of threads, trying again, or models.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from tinysight_contract.errors import CameraError
+from tinysight_edge.config import CameraConfig
+from tinysight_edge.sources.address import Address
+from tinysight_edge.sources.base import LASTING, Policy, Source
+from tinysight_edge.sources.capture import DeviceSource, FileSource, RtspSource
+from tinysight_edge.sources.images import IMAGE_SUFFIXES, MAX_PIXELS, FolderSource, decode_image
+from tinysight_edge.sources.paced import PacedSource
+from tinysight_edge.sources.picamera import PicameraSource
+from tinysight_edge.sources.synthetic import open_synthetic
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Policy", "Source", "decode_image", "name_of", "open_source", "policy_of"]
+
+# A camera's number, or its path; the paths by id and by path stay the same when cameras are plugged in differently.
+DEVICE: Final = re.compile(r"\d{1,3}|/dev/video\d{1,3}|/dev/v4l/by-(?:id|path)/[\w.:+-]+")
+PICAMERA: Final = re.compile(r"picamera2(:\d)?(\?.*)?")
+
+
+def policy_of(config: CameraConfig) -> Policy:
+    """How the source is to be treated; opens nothing.
+
+    Raises:
+        CameraError: the kind is unknown, or no file is there.
+    """
+    source = config.source
+    if source.startswith("synthetic:"):
+        return Policy(live=True)
+    if source.startswith(("rtsp://", "http://", "https://")):
+        Address.parse(source)
+        return LASTING
+    if DEVICE.fullmatch(source) or PICAMERA.fullmatch(source):
+        return LASTING
+    path = Path(source)
+    if path.is_dir() or path.is_file():
+        return Policy(live=config.realtime, still=path.is_dir())
+    raise CameraError(
+        f"Unknown source {source!r}." if "://" not in source else f"Unknown source {source.partition(':')[0]}://.",
+        mend="Give a camera's number, rtsp://, http://, picamera2, a video, a folder of images, or synthetic:belt.",
+    )
+
+
+def name_of(config: CameraConfig) -> str:
+    """What may be shown of the source, before it is opened: a name without credentials."""
+    source = config.source
+    if source.startswith(("rtsp://", "http://", "https://")):
+        return Address.parse(source).shown
+    if source.isdecimal():
+        return f"camera {source}"
+    return source.partition("?")[0] if DEVICE.fullmatch(source) or ":" in source else Path(source).name
+
+
+def open_source(config: CameraConfig, *, secret: str | None = None) -> Source:
+    """Open what the user named. May take as long as ``open_timeout`` and some seconds.
+
+    Args:
+        config: source, user name, transport, time-outs and whether to play it in real time; nothing else is read.
+        secret: the camera's password.
+
+    Raises:
+        CameraError: the kind is unknown, nothing is there, or it cannot be opened.
+    """
+    policy, source = policy_of(config), config.source
+    if source.startswith("synthetic:"):
+        return open_synthetic(source)
+    if not policy.lasting:
+        path = Path(source)
+        opened = FolderSource(path) if policy.still else FileSource(path)
+        return PacedSource(opened) if policy.live else opened
+    if source.startswith("picamera2"):
+        return PicameraSource(source)
+    if DEVICE.fullmatch(source):
+        return DeviceSource(source)
+    address = Address.parse(source, username=config.username, secret=secret)
+    limits = {"open_timeout_s": config.open_timeout, "read_timeout_s": config.read_timeout}
+    if address.scheme == "rtsp":
+        return RtspSource(address, transport=config.transport, **limits)
+    from tinysight_edge.sources.mjpeg import MjpegSource  # noqa: PLC0415 -- HTTP and TLS, only for who uses them
+
+    return MjpegSource(address, **limits)
