@@ -1,5 +1,5 @@
 """Small models of every kind that other people's trainers write; ``python graphs.py FOLDER`` makes them: TFLite files,
-``.keras`` files, a SavedModel, and what the Keras models answer.
+``.keras`` files, a SavedModel, what the Keras models answer, and bundles of models that break while they run.
 
 A detector's head is a table of drawn numbers whose scores fade with the picture's brightness, so that its answers are
 known and still depend on what it sees. A classifier's logits are the means of the colours.
@@ -19,6 +19,9 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder, flexbuffers
+
+from tinysight_contract import manifest as mf
+from tinysight_contract.bundle import file_ref, pack_bundle
 
 H, W, N, LABELS = 32, 48, 40, 3
 SMALL_ANCHORS = 32  # strides 16 and 32, four anchors a cell
@@ -152,6 +155,57 @@ QUANTIZED: dict[str, tuple[Call, str]] = {
     "convolved-dynamic": (convolved, "dynamic"),
     "waved-mixed": (waved, "mixed"),
 }
+
+
+def fails_when_bright(image: Any) -> Any:
+    """Reaches beyond its table when more than half of the picture's light is on."""
+    light = brightness(tf.cast(image, tf.float32) / 255)
+    beyond = tf.gather(tf.zeros((1, 1)) + 0 * light[0], tf.cast(light[0, 0] * 2, tf.int32))
+    return {"a": tf.zeros((1, H // 8, W // 8, LABELS)) + beyond, "b": tf.zeros((1, H // 8, W // 8, 4)) + beyond}
+
+
+def hangs_when_bright(image: Any) -> Any:
+    """Runs in circles when more than half of the picture's light is on."""
+    light = brightness(tf.cast(image, tf.float32) / 255)
+    turns, _ = tf.while_loop(
+        lambda _, left: tf.reduce_max(left) > 0.5, lambda turn, left: (turn + 1, left), (tf.zeros((1, 1, 1)), light)
+    )
+    turns = 0 * turns[..., None]
+    return {"a": tf.zeros((1, H // 8, W // 8, LABELS)) + turns, "b": tf.zeros((1, H // 8, W // 8, 4)) + turns}
+
+
+def bundle_of(name: str, content: bytes) -> bytes:
+    """A detector's bundle whose golden picture is dark, as small as can be and whole."""
+    tensors = {"heatmap": ("a", LABELS), "box": ("b", 4)}
+    outputs = [
+        mf.Output(name=output, role=role, shape=[1, H // 8, W // 8, width], dtype="float32")  # type: ignore[arg-type]  # from the table
+        for role, (output, width) in tensors.items()
+    ]
+    files = {"m.tflite": content, "labels.txt": b"a\nb\nc\n", "golden-input.bin": bytes(H * W * 3)}
+    files |= {f"golden-{output.name}.bin": bytes(4 * int(np.prod(output.shape))) for output in outputs}
+    variant = mf.Variant(
+        file="m.tflite",
+        scheme="float32",
+        input=mf.Tensor(name="image", shape=[1, H, W, 3], dtype="uint8", scale=1.0),
+        outputs=outputs,
+        runtimes=[],
+        golden={output.name: f"golden-{output.name}.bin" for output in outputs},
+    )
+    manifest = mf.Manifest(
+        name=name,
+        version="1.0.0",
+        release=1,
+        task="detect",
+        labels=["a", "b", "c"],
+        input=mf.Input(height=H, width=W, resize="stretch"),
+        decode=mf.CenterNet(stride=8),
+        thresholds=mf.Thresholds(score=0.5),
+        variants=[variant],
+        golden=mf.Golden(file="golden-input.bin", count=1),
+        provenance=mf.Provenance(dataset_digest=None, calibration_digest=None, seed=None, config={}, tools={}),
+        files={each: file_ref(data) for each, data in files.items()},
+    )
+    return pack_bundle(manifest, files)
 
 
 def converter_of(call: Call, *shapes: tuple[int | None, ...], dtype: Any = tf.float32) -> Any:
@@ -296,6 +350,9 @@ def main(folder: Path) -> None:
     dense.optimizations = [tf.lite.Optimize.DEFAULT]
     made["dense-dynamic"] = bytes(dense.convert())
     made["half"], made["text"] = made["logits"][:400], b"this is no model\n" * 40
+    for name, call in {"fails": fails_when_bright, "hangs": hangs_when_bright}.items():
+        bundle = bundle_of(name, bytes(converter_of(call, NHWC, dtype=tf.uint8).convert()))
+        (folder / f"{name}.bundle").write_bytes(bundle)
     for name, content in made.items():
         (folder / f"{name}.tflite").write_bytes(content)
     for name, model in models.items():

@@ -13,6 +13,7 @@
     └── DeviceError                      the field side said no
         ├── CameraError                  a picture source cannot be opened or read
         ├── BrokerError                  the MQTT broker is absent or refuses us
+        ├── InferenceError               the model fails on a picture
         ├── RuntimeLoadError             no interpreter here can run the model
         └── StoreError                   the device's store is damaged, full or taken
 
@@ -29,6 +30,7 @@ __all__ = [
     "ConversionError",
     "DataError",
     "DeviceError",
+    "InferenceError",
     "RuntimeLoadError",
     "ShapeError",
     "StoreError",
@@ -89,6 +91,10 @@ class CameraError(DeviceError):
 
 class BrokerError(DeviceError):
     """The MQTT broker is absent or refuses us."""
+
+
+class InferenceError(DeviceError):
+    """The model fails on a picture."""
 
 
 class RuntimeLoadError(DeviceError):

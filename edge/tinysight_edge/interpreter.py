@@ -1,97 +1,61 @@
-"""Run one variant of a bundle: the only file that imports LiteRT or tflite-runtime.
+"""Run one variant of a bundle, and test that it does here what it did where it was made.
 
-In: the input tensor.  Out: one raw array per output, by the name that the manifest has for it. LiteRT is taken where it
-is installed, tflite-runtime where it is not (32-bit ARM). What a model asks of a tensor is checked against the manifest
-at load.
+In: the input tensor.  Out: one raw array per output, by the name that the manifest has for it. How a file is run is the
+matter of `engines`, which of them is the fastest that of `choice`; a `Model` that is made here uses the interpreter, so
+that converters and benchmarks get the same answers each time.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import BundleError, RuntimeLoadError
-from tinysight_contract.manifest import Manifest, Output, Ssd, Tensor, Variant
-from tinysight_edge.quiet import without_lines
+from tinysight_contract.errors import BundleError, InferenceError, RuntimeLoadError, ShapeError
+from tinysight_contract.manifest import Manifest, Output, Ssd, Variant
+from tinysight_edge.engines import Engine, InterpreterEngine, Runtime, find_runtime
 
-__all__ = ["Model", "Runtime", "comparable", "departure", "find_runtime", "golden_inputs", "self_test"]
+__all__ = ["Model", "Runtime", "comparable", "departure", "find_runtime", "golden_inputs", "prove", "self_test"]
 
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """An interpreter that is installed here."""
-
-    name: str
-    version: str
-    interpreter: Any
-
-
-def find_runtime() -> Runtime:
-    """LiteRT if it is installed, else tflite-runtime.
-
-    Raises:
-        RuntimeLoadError: neither is.
-    """
-    try:
-        import ai_edge_litert  # noqa: PLC0415 -- each runtime is optional
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 -- see above
-    except ImportError:
-        pass
-    else:
-        from importlib.metadata import version  # noqa: PLC0415 -- slow to import and rarely needed
-
-        del ai_edge_litert
-        return Runtime("litert", version("ai-edge-litert"), Interpreter)
-    try:
-        from tflite_runtime.interpreter import Interpreter as OldInterpreter  # noqa: PLC0415 -- see above
-    except ImportError as error:
-        raise RuntimeLoadError(
-            "Neither ai-edge-litert nor tflite-runtime can be imported.",
-            mend="Install one with `pip install 'tinysight[edge]'`.",
-        ) from error
-    from tflite_runtime import __version__ as old_version  # noqa: PLC0415 -- see above
-
-    return Runtime("tflite-runtime", str(old_version), OldInterpreter)
+LEAST_LIMIT_S: Final = 10.0
+LIMIT_IN_MEDIANS: Final = 50.0
 
 
 class Model:
-    """One variant, loaded.
+    """One variant, loaded. Not for several threads at once.
 
     Args:
         content: the .tflite file's bytes.
         variant: its entry in the manifest.
         threads: of the interpreter.
         runtime: instead of the one found here.
+        engine: instead of the runtime's interpreter; has the file loaded already.
 
     Raises:
         RuntimeLoadError: the runtime cannot load the file.
         BundleError: the file's tensors are not those of the manifest.
+
+    Attributes:
+        median_ms: of one run, where it has been measured; else 0.
+        choice: what was tried, what each took or why it was refused, and what was kept; told in ``info``.
     """
 
-    def __init__(self, content: bytes, variant: Variant, *, threads: int = 1, runtime: Runtime | None = None) -> None:
+    def __init__(
+        self,
+        content: bytes,
+        variant: Variant,
+        *,
+        threads: int = 1,
+        runtime: Runtime | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.variant = variant
         self.runtime = runtime or find_runtime()
-        try:
-            with without_lines(b"INFO: Created TensorFlow Lite"):
-                self._interpreter = self.runtime.interpreter(model_content=content, num_threads=threads)
-                self._interpreter.allocate_tensors()
-            inputs, outputs = self._details()
-        except (ValueError, RuntimeError, TypeError) as error:
-            why = " ".join(str(error).split())
-            raise RuntimeLoadError(
-                f"{self.runtime.name} {self.runtime.version} cannot load {variant.file}: {why}.",
-                mend="Choose another variant of the bundle, or update the runtime.",
-            ) from error
-        if len(inputs) != 1:
-            raise BundleError(
-                f"{variant.file} takes {len(inputs)} inputs, {sorted(inputs)}.",
-                mend="Use a model that takes one picture and nothing else.",
-            )
-        self._input_index = _index_of(variant.input, inputs, variant.file)
-        self._output_index = {output.name: _index_of(output, outputs, variant.file) for output in variant.outputs}
+        self.engine = engine or InterpreterEngine(content, variant, threads=threads, runtime=self.runtime)
+        self.median_ms = 0.0
+        self.choice: tuple[str, ...] = ()
+        self._names = [output.name for output in variant.outputs]
 
     @classmethod
     def load(cls, bundle: Bundle, *, scheme: str | None = None, threads: int = 1) -> "Model":
@@ -107,53 +71,53 @@ class Model:
         for variant in manifest.variants if scheme is None else [manifest.variant(scheme)]:
             try:
                 model = cls(bundle.read(variant.file), variant, threads=threads, runtime=runtime)
+                prove(bundle, model)
             except RuntimeLoadError as error:
                 refused = refused or error
-                continue
-            if (reason := self_test(bundle, model)) is None:
+            else:
                 return model
-            refused = refused or RuntimeLoadError(
-                f"{manifest.name} fails its self-test on {runtime.name} {runtime.version}: {reason}.",
-                mend="Flash the bundle again; if it fails again, convert it for this runtime.",
-            )
         assert refused is not None  # noqa: S101 -- a manifest has at least one variant
         raise refused
 
+    @property
+    def limit_s(self) -> float:
+        """A run that takes longer hangs: fifty medians, so that a throttled processor is not taken for a dead one."""
+        return max(LEAST_LIMIT_S, LIMIT_IN_MEDIANS * self.median_ms / 1e3)
+
     def run(self, tensor: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Outputs by name, raw, as the model stores them; copies that stay valid."""
-        self._interpreter.set_tensor(self._input_index, tensor)
-        self._interpreter.invoke()
-        return {name: self._interpreter.get_tensor(index) for name, index in self._output_index.items()}
+        """Outputs by name, raw, as the model stores them; copies that stay valid.
 
-    def _details(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The file's inputs and outputs as the runtime describes them, by the names that the manifest uses."""
-        if self.variant.named_by == "signature":
-            signature = self._interpreter.get_signature_runner()
-            return signature.get_input_details(), signature.get_output_details()
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        for each in (inputs, outputs):
-            if len({details["name"] for details in each}) != len(each):
-                raise ValueError("two of its tensors share a name")
-        return {each["name"]: each for each in inputs}, {each["name"]: each for each in outputs}
+        Raises:
+            ShapeError: the tensor is not of the manifest's shape and dtype.
+            InferenceError: the model fails on this picture.
+        """
+        if list(tensor.shape) != self.variant.input.shape or tensor.dtype != self.variant.input.dtype:
+            raise ShapeError(
+                f"The model takes {self.variant.input.dtype}{self.variant.input.shape}, not "
+                f"{tensor.dtype}{list(tensor.shape)}.",
+                mend="Prepare the picture with the bundle's Preprocessor.",
+            )
+        np.copyto(self.engine.lend_input(), tensor)
+        return {name: lent.copy() for name, lent in self.run_lent().items()}
 
+    def lend_input(self) -> NDArray[Any]:
+        """The model's own input, to be filled in place; keep no reference to it when `run_lent` is called."""
+        return self.engine.lend_input()
 
-def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str) -> int:
-    """The runtime's index of a tensor, after checking that it is what the manifest says."""
-    if want.name not in details:
-        raise BundleError(f"{file} has no tensor {want.name!r} but {sorted(details)}.", mend="Convert the model again.")
-    got = details[want.name]
-    scale, zero_point = got["quantization"]
-    shape, dtype = [int(side) for side in got["shape"]], np.dtype(got["dtype"]).name
-    if dtype in {"uint8", "int8"} and scale == 0:  # integers that are not quantized stand for themselves
-        scale = 1.0
-    same = shape == want.shape and dtype == want.dtype and zero_point == want.zero_point
-    if not same or not np.isclose(scale, want.scale, rtol=1e-5, atol=1e-12):
-        raise BundleError(
-            f"{file}: {want.name} is {dtype}{shape} ({scale}, {zero_point}), the manifest says "
-            f"{want.dtype}{want.shape} ({want.scale}, {want.zero_point}).",
-            mend="Convert the model again.",
-        )
-    return int(got["index"])
+    def run_lent(self) -> dict[str, NDArray[Any]]:
+        """Run what the input holds: outputs by name, raw, lent. Keep no reference to them at the next run.
+
+        Raises:
+            InferenceError: the model fails on this picture.
+        """
+        try:
+            self.engine.invoke()
+        except (RuntimeError, ValueError) as error:
+            raise InferenceError(
+                f"{self.variant.file} fails on a picture: {' '.join(str(error).split())}.",
+                mend="Flash another bundle, or convert the model again.",
+            ) from error
+        return dict(zip(self._names, self.engine.lend_outputs(), strict=True))
 
 
 # How far outputs may be from those of the workstation: (mean, maximum), in steps of int8, or in shares of the largest
@@ -200,6 +164,21 @@ def self_test(bundle: Bundle, model: Model) -> str | None:
         ) is not None:
             return f"golden picture {number}: {reason}"
     return None
+
+
+def prove(bundle: Bundle, model: Model) -> None:
+    """Let it pass its self-test.
+
+    Raises:
+        RuntimeLoadError: it does not.
+        BundleError: the golden vectors do not fit the manifest.
+    """
+    if (reason := self_test(bundle, model)) is not None:
+        runtime = model.runtime
+        raise RuntimeLoadError(
+            f"{bundle.manifest.name} fails its self-test on {runtime.name} {runtime.version}: {reason}.",
+            mend="Flash the bundle again; if it fails again, convert it for this runtime.",
+        )
 
 
 def departure(

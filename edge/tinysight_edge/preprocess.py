@@ -5,8 +5,8 @@ The trainer, the proof and the device all use this file, so no two of them can p
 Knows nothing of cameras, models on disk, or MQTT.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from tinysight_contract.errors import ShapeError
 from tinysight_contract.manifest import Input, Tensor
 
 __all__ = ["Fit", "Preprocessor", "fit_picture"]
+
+MAX_SIZES: Final = 64  # of frames whose placement is remembered; tiles and cameras have a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Fit:
         pad_y: likewise, the top edge.
         frame_w: width of the frame in pixels.
         frame_h: height of the frame in pixels.
+        limits_px: float32 (4,): the largest x, y, x, y in the frame.
     """
 
     scale_x: float
@@ -37,6 +40,17 @@ class Fit:
     pad_y: float
     frame_w: int
     frame_h: int
+    limits_px: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _scales: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _pads: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, x, y in (
+            ("limits_px", self.frame_w, self.frame_h),
+            ("_scales", self.scale_x, self.scale_y),
+            ("_pads", self.pad_x, self.pad_y),
+        ):
+            object.__setattr__(self, name, np.array((x, y, x, y), np.float32))  # made once: every box needs them
 
     @classmethod
     def of(cls, frame_w: int, frame_h: int, spec: Input) -> "Fit":
@@ -59,14 +73,6 @@ class Fit:
         """Boxes (n, 4) from model pixels to frame pixels; the inverse of ``to_model``."""
         return (boxes_px - self._pads) / self._scales
 
-    @property
-    def _scales(self) -> NDArray[np.float32]:
-        return np.array((self.scale_x, self.scale_y, self.scale_x, self.scale_y), np.float32)
-
-    @property
-    def _pads(self) -> NDArray[np.float32]:
-        return np.array((self.pad_x, self.pad_y, self.pad_x, self.pad_y), np.float32)
-
 
 def fit_picture(frame_bgr: NDArray[np.uint8], spec: Input, out: NDArray[np.uint8]) -> Fit:
     """Resize and place a frame into ``out`` (height, width, channels), in ``spec.color``; ``out`` is overwritten.
@@ -74,26 +80,37 @@ def fit_picture(frame_bgr: NDArray[np.uint8], spec: Input, out: NDArray[np.uint8
     Raises:
         ShapeError: the frame is not (H, W, 3) uint8.
     """
+    _check(frame_bgr)
+    fit = Fit.of(frame_bgr.shape[1], frame_bgr.shape[0], spec)
+    _place(frame_bgr, spec, fit, out)
+    return fit
+
+
+def _check(frame_bgr: NDArray[np.uint8]) -> None:
     if frame_bgr.ndim != 3 or frame_bgr.shape[2] != 3 or frame_bgr.dtype != np.uint8 or 0 in frame_bgr.shape:
         raise ShapeError(
             f"A frame has shape {frame_bgr.shape} and dtype {frame_bgr.dtype}, expected (H, W, 3) uint8.",
             mend="Check what the source delivers.",
         )
-    frame_h, frame_w = frame_bgr.shape[:2]
-    fit = Fit.of(frame_w, frame_h, spec)
-    inner_w, inner_h = round(frame_w * fit.scale_x), round(frame_h * fit.scale_y)
-    small = cv2.resize(frame_bgr, (inner_w, inner_h), interpolation=cv2.INTER_LINEAR)
+
+
+def _place(frame_bgr: NDArray[np.uint8], spec: Input, fit: Fit, out: NDArray[np.uint8]) -> None:
+    """Only what the frame does not cover is filled; a colour picture that is not cropped is resized in its place."""
+    inner_w, inner_h = round(fit.frame_w * fit.scale_x), round(fit.frame_h * fit.scale_y)
+    x, y = int(fit.pad_x), int(fit.pad_y)
+    if y > 0 or inner_h < spec.height:
+        out[: max(y, 0)] = out[max(y, 0) + inner_h :] = spec.fill
+    if x > 0 or inner_w < spec.width:
+        out[:, : max(x, 0)] = out[:, max(x, 0) + inner_w :] = spec.fill
+    seen = out[max(y, 0) : max(y, 0) + inner_h, max(x, 0) : max(x, 0) + inner_w]
+    direct = x >= 0 and y >= 0 and spec.color != "GRAY"
+    small = cv2.resize(frame_bgr, (inner_w, inner_h), dst=seen if direct else None, interpolation=cv2.INTER_LINEAR)
     if spec.color == "RGB":
         small = cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=small)
     elif spec.color == "GRAY":
         small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)[..., None]
-    x, y = int(fit.pad_x), int(fit.pad_y)
-    if inner_w < spec.width or inner_h < spec.height:
-        out[:] = spec.fill
-    from_y, from_x = max(-y, 0), max(-x, 0)
-    seen = small[from_y : from_y + spec.height, from_x : from_x + spec.width]
-    out[max(y, 0) : max(y, 0) + seen.shape[0], max(x, 0) : max(x, 0) + seen.shape[1]] = seen
-    return fit
+    if not direct:
+        seen[:] = small[max(-y, 0) :, max(-x, 0) :][: spec.height, : spec.width]
 
 
 class Preprocessor:
@@ -108,18 +125,28 @@ class Preprocessor:
         self.spec = spec
         channels = 1 if spec.color == "GRAY" else 3
         self._picture = np.empty((spec.height, spec.width, channels), np.uint8)
-        self._table = _value_table(spec, tensor, channels)
-        dtype = np.dtype(tensor.dtype)
-        self._tensor: NDArray[Any] = np.empty(tensor.shape, dtype)
+        table = _value_table(spec, tensor, channels)
+        self._table = None if table is None else np.ascontiguousarray(table.T[None])  # (1, 256, channels)
+        self._as_it_is = table is None and spec.layout == "NHWC"
+        self._tensor: NDArray[Any] = np.empty(tensor.shape, np.dtype(tensor.dtype))
+        self._fits: dict[tuple[int, ...], Fit] = {}
 
-    def __call__(self, frame_bgr: NDArray[np.uint8]) -> tuple[NDArray[Any], Fit]:
-        """The input tensor, valid until the next call, and the way back.
+    def __call__(self, frame_bgr: NDArray[np.uint8], out: NDArray[Any] | None = None) -> tuple[NDArray[Any], Fit]:
+        """The input tensor, and the way back.
+
+        Args:
+            frame_bgr: uint8 (H, W, 3).
+            out: the tensor to fill, such as the interpreter's own; without it one of ours, valid until the next call.
 
         Raises:
             ShapeError: the frame is not (H, W, 3) uint8.
         """
-        picture, fit = self.fit(frame_bgr)
-        return self.from_picture(picture), fit
+        tensor = self._tensor if out is None else out
+        picture = tensor[0] if self._as_it_is else self._picture
+        fit = self._fit(frame_bgr, picture)
+        if not self._as_it_is:
+            self._store(picture, tensor)
+        return tensor, fit
 
     def fit(self, frame_bgr: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Fit]:
         """The fitted picture (height, width, channels), valid until the next call, and the way back.
@@ -127,22 +154,31 @@ class Preprocessor:
         Raises:
             ShapeError: the frame is not (H, W, 3) uint8.
         """
-        return self._picture, fit_picture(frame_bgr, self.spec, self._picture)
+        return self._picture, self._fit(frame_bgr, self._picture)
 
     def from_picture(self, picture: NDArray[np.uint8]) -> NDArray[Any]:
         """A fitted picture (height, width, channels) as the input tensor; for uint8 models no copy is made."""
-        if self._table is None:
-            values: NDArray[Any] = picture
-        else:
-            channel = np.arange(picture.shape[2])
-            values = self._table[channel, picture]  # (h, w, c), looked up per channel
-        if self.spec.layout == "NHWC":
-            if self._table is None:
-                return values[None]
-            self._tensor[0] = values
-        else:
-            self._tensor[0] = values.transpose(2, 0, 1)
+        if self._as_it_is:
+            return picture[None]
+        self._store(picture, self._tensor)
         return self._tensor
+
+    def _fit(self, frame_bgr: NDArray[np.uint8], picture: NDArray[np.uint8]) -> Fit:
+        _check(frame_bgr)
+        fit = self._fits.get(frame_bgr.shape)
+        if fit is None:
+            if len(self._fits) >= MAX_SIZES:
+                self._fits.clear()
+            fit = self._fits[frame_bgr.shape] = Fit.of(frame_bgr.shape[1], frame_bgr.shape[0], self.spec)
+        _place(frame_bgr, self.spec, fit, picture)
+        return fit
+
+    def _store(self, picture: NDArray[np.uint8], tensor: NDArray[Any]) -> None:
+        """Each byte as the number that the model wants for it, in the model's order."""
+        values: NDArray[Any] = picture
+        if self._table is not None:
+            values = cv2.LUT(picture, self._table).reshape(picture.shape)
+        tensor[0] = values if self.spec.layout == "NHWC" else values.transpose(2, 0, 1)
 
 
 def _value_table(spec: Input, tensor: Tensor, channels: int) -> NDArray[Any] | None:

@@ -166,3 +166,36 @@ def test_the_buffer_is_made_once() -> None:
 def test_what_is_no_frame_is_refused(bad: NDArray[np.uint8]) -> None:
     with pytest.raises(ShapeError):
         fit_picture(bad, Input(height=16, width=16), np.empty((16, 16, 3), np.uint8))
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from(["letterbox", "stretch", "crop"]),
+    st.sampled_from(["RGB", "BGR", "GRAY"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_a_picture_is_what_resizing_and_pasting_gives_and_the_frame_stays_as_it_was(
+    height: int, width: int, resize: str, color: str, seed: int
+) -> None:
+    spec = Input(height=40, width=56, resize=resize, color=color)  # type: ignore[arg-type]  # sampled from the literals
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    before = image.copy()
+    channels = 1 if color == "GRAY" else 3
+    out = np.full((1, 40, 56, channels), 7, np.uint8)
+    prepare = Preprocessor(spec, Tensor(name="x", shape=[1, 40, 56, channels], dtype="uint8", scale=1.0))
+    for _ in range(2):  # the second time into what the first has left
+        tensor, fit = prepare(image, out)
+    assert tensor is out
+    assert np.array_equal(image, before)
+    inner = (round(width * fit.scale_x), round(height * fit.scale_y))
+    small = cv2.resize(image, inner)
+    if color != "BGR":
+        small = cv2.cvtColor(small, cv2.COLOR_BGR2RGB if color == "RGB" else cv2.COLOR_BGR2GRAY)
+    want = np.full((40, 56, channels), spec.fill, np.uint8)
+    for y in range(40):
+        for x in range(56):
+            from_y, from_x = y - int(fit.pad_y), x - int(fit.pad_x)
+            if 0 <= from_y < inner[1] and 0 <= from_x < inner[0]:
+                want[y, x] = small[from_y, from_x]
+    assert np.array_equal(out[0], want)

@@ -4,6 +4,7 @@ In: what a decoder made of a foreign model's answer, which may be anything.  Out
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import ShapeError
 from tinysight_edge.preprocess import Fit
 
-__all__ = ["Detections", "distinct", "iou_matrix", "strongest", "trusted"]
+__all__ = ["Detections", "distinct", "intersections", "iou_matrix", "strongest", "trusted"]
 
 MAX_PX: Final = 1e6  # no box reaches further, so that areas stay finite in float32
 CANDIDATES_PER_OBJECT: Final = 10  # of the boxes that pass the threshold, so many per wanted object are compared
@@ -57,19 +58,27 @@ class Detections:
     def in_frame(self, fit: Fit) -> "Detections":
         """The same in pixels of the camera frame, cut at its edges; what lies outside is left out."""
         boxes = fit.to_frame(self.boxes_px)
-        np.clip(boxes, 0.0, np.array((fit.frame_w, fit.frame_h) * 2, np.float32), out=boxes)
-        cut = Detections(boxes, self.scores, self.class_ids)
-        flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)
-        return cut.take(np.flatnonzero(~flat)) if flat.any() else cut
+        np.maximum(boxes, np.float32(0.0), out=boxes)
+        np.minimum(boxes, fit.limits_px, out=boxes)
+        cut, full = Detections(boxes, self.scores, self.class_ids), boxes[:, 2:] > boxes[:, :2]
+        return cut if full.all() else cut.take(np.flatnonzero(full.all(1)))
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of boxes (n, 4) and (m, 4) as (n, m)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.clip(high - low, 0.0, None).prod(2)
-    area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b))
-    return np.asarray(common / np.maximum(area_a[:, None] + area_b[None] - common, 1e-9), np.float32)
+    common, area_a, area_b = intersections(a, b)
+    return np.asarray(common / np.maximum(area_a[:, None] + area_b - common, np.float32(1e-9)), np.float32)
+
+
+def intersections(
+    a: NDArray[np.float32], b: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Areas that boxes (n, 4) and (m, 4) share (n, m), and those of each alone (n,), (m,)."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a.T, b.T
+    zero = np.float32(0.0)
+    wide = np.minimum(ax2[:, None], bx2) - np.maximum(ax1[:, None], bx1)
+    high = np.minimum(ay2[:, None], by2) - np.maximum(ay1[:, None], by1)
+    return np.maximum(wide, zero) * np.maximum(high, zero), (ax2 - ax1) * (ay2 - ay1), (bx2 - bx1) * (by2 - by1)
 
 
 def strongest(scores: NDArray[np.float32], most: int) -> NDArray[np.intp]:
@@ -90,12 +99,15 @@ def trusted(boxes_px: NDArray[Any], scores: NDArray[np.float32], class_ids: NDAr
         class_ids: (n,), integers or floats.
         labels: how many there are.
     """
-    true = np.isfinite(boxes_px).all(1) & np.isfinite(scores) & (class_ids >= 0) & (class_ids < labels)
-    true &= (boxes_px[:, 2:] > boxes_px[:, :2]).all(1)
-    boxes = np.clip(boxes_px[true], -MAX_PX, MAX_PX).astype(np.float32)
-    found = Detections(boxes, np.clip(scores[true], 0.0, 1.0), class_ids[true].astype(np.int32))
-    flat = (boxes[:, 2:] <= boxes[:, :2]).any(1)  # what lies beyond the limit
-    return found.take(np.flatnonzero(~flat)) if flat.any() else found
+    true = np.isfinite(boxes_px).all(1)
+    true &= np.isfinite(scores)
+    true &= (class_ids >= 0) & (class_ids < labels)
+    if not true.all():
+        boxes_px, scores, class_ids = boxes_px[true], scores[true], class_ids[true]
+    boxes = np.minimum(np.maximum(boxes_px, np.float32(-MAX_PX)), np.float32(MAX_PX)).astype(np.float32, copy=False)
+    scores = np.minimum(np.maximum(scores, np.float32(0.0)), np.float32(1.0))
+    found, full = Detections(boxes, scores, class_ids.astype(np.int32)), boxes[:, 2:] > boxes[:, :2]
+    return found if full.all() else found.take(np.flatnonzero(full.all(1)))
 
 
 def distinct(found: Detections, *, iou: float, most: int) -> Detections:
@@ -109,12 +121,13 @@ def distinct(found: Detections, *, iou: float, most: int) -> Detections:
     if len(found) < 2:
         return found
     boxes, class_ids = found.boxes_px, found.class_ids
+    if len(found) <= BLOCK and not _rivals(boxes, boxes, class_ids, class_ids, iou)[_pairs(len(found))].any():
+        return found if len(found) <= most else found.take(np.arange(most))
     stays = np.ones(len(found), bool)
     kept: list[int] = []
     for begin in range(0, len(found), BLOCK):  # so that the matrix stays small
         block, rest = slice(begin, begin + BLOCK), slice(begin, None)
-        rivals = iou_matrix(boxes[block], boxes[rest]) > iou
-        rivals &= class_ids[block, None] == class_ids[rest][None]
+        rivals = _rivals(boxes[block], boxes[rest], class_ids[block], class_ids[rest], iou)
         for i, row in enumerate(rivals, start=begin):
             if stays[i]:
                 kept.append(i)
@@ -122,3 +135,22 @@ def distinct(found: Detections, *, iou: float, most: int) -> Detections:
                     return found.take(np.array(kept))
                 stays[i + 1 :] &= ~row[i + 1 - begin :]
     return found if len(kept) == len(found) else found.take(np.array(kept))
+
+
+def _rivals(
+    a: NDArray[np.float32],
+    b: NDArray[np.float32],
+    class_a: NDArray[np.int32],
+    class_b: NDArray[np.int32],
+    iou: float,
+) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) and (m, 4) would be the same object: (n, m)."""
+    rivals = iou_matrix(a, b) > iou
+    rivals &= class_a[:, None] == class_b
+    return rivals
+
+
+@cache
+def _pairs(n: int) -> NDArray[np.bool_]:
+    """Each pair of n once, and none with itself: (n, n)."""
+    return np.triu(np.ones((n, n), bool), 1)

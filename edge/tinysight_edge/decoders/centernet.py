@@ -29,8 +29,7 @@ class CenterNetDecoder:
         self._padded: NDArray[Any] = np.full((height + 2, width + 2, classes), lowest, dtype)
         self._at_least = lowest_passing(self._heat, task.score)
         row, column = (width + 2) * classes, classes
-        self._before = np.array([y * row + x * column for y, x in _BEFORE])
-        self._after = np.array([y * row + x * column for y, x in _AFTER])
+        self._around = np.array([y * row + x * column for y, x in _BEFORE + _AFTER])[:, None]
 
     def __call__(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
         """Raw outputs by name → detections in model pixels."""
@@ -39,20 +38,22 @@ class CenterNetDecoder:
         flat = heat.reshape(-1)
         at = np.flatnonzero(flat >= self._at_least)
         value = flat[at]
-        inside = value > flat[0]  # the padding itself, when the threshold is at the bottom of the scale
-        at, value = at[inside], value[inside]
-        peak = (flat[at[:, None] + self._before] < value[:, None]).all(1)
-        peak &= (flat[at[:, None] + self._after] <= value[:, None]).all(1)
+        if self._at_least <= flat[0]:  # the padding itself, when the threshold is at the bottom of the scale
+            inside = value > flat[0]
+            at, value = at[inside], value[inside]
+        around = flat[self._around + at]  # (8, n)
+        peak = (around[:4] < value).all(0)
+        peak &= (around[4:] <= value).all(0)
         at, value = at[peak], value[peak]
         order = np.argsort(-value.astype(np.float32), kind="stable")[: self._how.max_objects]
         at, value = at[order], value[order]
         cell, class_ids = np.divmod(at, heat.shape[2])
         y, x = np.divmod(cell, heat.shape[1])
         raw = outputs[self._box.name][0, y - 1, x - 1]
-        dx, dy, log_w, log_h = real(raw, self._box).T
-        stride = self._how.stride
-        centre_x, centre_y = (x - 1 + np.clip(dx, -1e6, 1e6)) * stride, (y - 1 + np.clip(dy, -1e6, 1e6)) * stride
-        half_w, half_h = (np.exp(np.minimum(size, 12.0)) * (stride / 2) for size in (log_w, log_h))
-        boxes = np.stack((centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h), 1)
+        told, stride = real(raw, self._box), self._how.stride
+        off = np.minimum(np.maximum(told[:, :2], np.float32(-1e6)), np.float32(1e6))
+        centre = (np.stack((x - 1, y - 1), 1) + off) * stride
+        half = np.exp(np.minimum(told[:, 2:], np.float32(12.0))) * np.float32(stride / 2)
+        boxes = np.concatenate((centre - half, centre + half), 1)
         found = trusted(boxes, real(value, self._heat), class_ids, self._task.labels)
         return distinct(found, iou=self._task.iou, most=self._how.max_objects)

@@ -1,0 +1,131 @@
+"""Choose what runs a bundle on this machine: the variant and the engine that pass the self-test and are the fastest.
+
+In: a bundle.  Out: a `Model`, with what was tried and why in ``choice``. Every start measures anew, for some hundredths
+of a second; nothing is kept on disk. How accurate a variant is plays no part: who packed it into the bundle has decided
+that.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, Literal
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.errors import RuntimeLoadError
+from tinysight_contract.manifest import Variant
+from tinysight_edge.engines import (
+    Accelerator,
+    CompiledEngine,
+    Engine,
+    InterpreterEngine,
+    Runtime,
+    accelerators,
+    edge_tpu,
+    find_runtime,
+    has_edge_tpu_code,
+    rehearse,
+)
+from tinysight_edge.interpreter import Model, prove
+
+__all__ = ["EngineName", "choose", "is_better"]
+
+EngineName = Literal["auto", "interpreter", "compiled-model", "edgetpu"]
+MAX_RUNS: Final = 15
+MIN_RUNS: Final = 3
+MAX_MEASURE_S: Final = 0.1
+MUST_GAIN: Final = 0.9  # two engines on XNNPACK differ by less from start to start; the first, simpler one then stays
+
+
+def choose(bundle: Bundle, *, scheme: str | None = None, threads: int = 1, engine: EngineName = "auto") -> Model:
+    """The fastest variant and engine here, warm.
+
+    Args:
+        bundle: whose variants are tried, in the manifest's order.
+        scheme: only this one.
+        threads: of every engine.
+        engine: only this one; ``auto`` tries all that can be here.
+
+    Raises:
+        RuntimeLoadError: nothing works; said is what became of the first.
+        BundleError: the bundle has no such variant, or a file does not fit its manifest.
+    """
+    manifest, runtime = bundle.manifest, find_runtime()
+    best: Model | None = None
+    refused: RuntimeLoadError | None = None
+    told: list[str] = []
+    for variant in manifest.variants if scheme is None else [manifest.variant(scheme)]:
+        for name, make in _ways(bundle.read(variant.file), variant, threads=threads, runtime=runtime, wanted=engine):
+            try:
+                model = Model(b"", variant, runtime=runtime, engine=make())
+                prove(bundle, model)
+            except RuntimeLoadError as error:
+                told.append(f"{variant.scheme} by {name}: {error.what.rstrip('.')}")
+                refused = refused or error
+                continue
+            model.median_ms = _median_ms(model)
+            note = f" ({model.engine.note})" if model.engine.note else ""
+            told.append(f"{variant.scheme} by {name}: {model.median_ms:.2f} ms{note}")
+            if best is None or is_better(model.median_ms, best.median_ms):
+                best = model
+    if best is None:
+        assert refused is not None  # noqa: S101 -- a manifest has at least one variant, and each has a way
+        raise refused
+    best.choice = (*told, f"kept: {best.variant.scheme} by {best.engine.name}")
+    return best
+
+
+def is_better(ms: float, best_ms: float) -> bool:
+    """Whether a later engine is worth taking instead of an earlier one."""
+    return ms < MUST_GAIN * best_ms
+
+
+def _ways(
+    content: bytes, variant: Variant, *, threads: int, runtime: Runtime, wanted: EngineName
+) -> Iterator[tuple[str, Callable[[], Engine]]]:
+    """Names of engines, the simplest first, and what makes each of them or raises why it cannot be."""
+    plain = partial(InterpreterEngine, content, variant, threads=threads, runtime=runtime)
+    if wanted == "edgetpu" or has_edge_tpu_code(content):
+        yield "edgetpu", partial(_on_edge_tpu, plain, content, variant, wanted)
+        return
+    if wanted in {"auto", "interpreter"}:
+        yield "interpreter", plain
+    if wanted in {"auto", "compiled-model"}:
+        compiled = partial(CompiledEngine, content, variant, threads=threads, runtime=runtime)
+        yield "compiled-model", partial(_checked, plain, compiled)
+        for accelerator, absent in accelerators().items():
+            made = partial(compiled, accelerator=accelerator)
+            yield accelerator, partial(_accelerated, partial(_checked, plain, made), content, accelerator, absent)
+
+
+def _checked(plain: Callable[[], Engine], compiled: Callable[[], Engine]) -> Engine:
+    """The interpreter compares the file with the manifest, down to the scales, which the newer API does not know."""
+    plain()
+    return compiled()
+
+
+def _accelerated(make: Callable[[], Engine], content: bytes, accelerator: Accelerator, absent: str) -> Engine:
+    reason = absent or rehearse(content, accelerator)
+    if reason:
+        raise RuntimeLoadError(f"{reason}.", mend="Choose another engine.")
+    return make()
+
+
+def _on_edge_tpu(make: Callable[..., Engine], content: bytes, variant: Variant, wanted: EngineName) -> Engine:
+    if not has_edge_tpu_code(content):
+        why = "is not compiled for the Edge TPU"
+    elif wanted not in {"auto", "edgetpu"}:
+        why = "is compiled for the Edge TPU and runs on nothing else"
+    else:
+        return make(delegates=[edge_tpu()])
+    raise RuntimeLoadError(f"{variant.file} {why}.", mend="Choose another engine or another variant of the bundle.")
+
+
+def _median_ms(model: Model) -> float:
+    """Of a few runs on the last golden picture, which the self-test has left in the input."""
+    took: list[float] = []
+    begun_s = time.perf_counter()
+    while len(took) < MIN_RUNS or (len(took) < MAX_RUNS and time.perf_counter() - begun_s < MAX_MEASURE_S):
+        at_s = time.perf_counter()
+        model.run_lent()
+        took.append((time.perf_counter() - at_s) * 1e3)
+    return sorted(took)[len(took) // 2]
