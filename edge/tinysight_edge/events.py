@@ -148,7 +148,7 @@ class Lives:
         self._lines.see(alive, feet, width=width, height=height)
         if self._rules.names:
             self._fulfilled |= self._judge(alive, slice(None), moment)
-        now = np.column_stack(
+        now: NDArray[np.int64] = np.column_stack(
             (alive.class_ids, alive.stationary, self._lines.crossings, self._zones.now, self._fulfilled)
         )
         for row in np.flatnonzero(self._due(alive, now, moment.at_s)).tolist():

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 import numpy as np
 import pytest
@@ -37,9 +37,9 @@ def moment(at_s: float) -> Moment:
 class Story:
     """One camera whose objects are shown frame after frame; those that are shown no more have ended."""
 
-    def __init__(self, tracks: Make, rules: dict[str, RuleConfig] | None = None, **more: object) -> None:
+    def __init__(self, tracks: Make, rules: dict[str, RuleConfig] | None = None, zone: tzinfo = UTC) -> None:
         self.tracks = tracks
-        self.lives = Lives(WHO, Sequence(), camera=CAMERA, rules=rules, **more)  # type: ignore[arg-type] -- passed on
+        self.lives = Lives(WHO, Sequence(), camera=CAMERA, rules=rules, zone=zone)
         self.last = Tracks.none()
         self.events: list[Event] = []
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -18,7 +19,7 @@ from tinysight_edge.units import Seconds
 Make = Callable[..., Tracks]
 LABELS, ZONES, LINES = ("cat", "dog"), ("dock", "door"), ("gate", "fence")
 MONDAY = datetime(2026, 11, 23)  # noqa: DTZ001 -- what a clock on the wall shows has no zone
-WEEKDAYS = ("mon", "tue", "wed", "thu", "fri")
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 clock = st.integers(0, 24 * 60 - 1).map(lambda minute: f"{minute // 60:02d}:{minute % 60:02d}")
 schedules = st.builds(
@@ -62,8 +63,8 @@ def test_a_schedule_holds_within_its_spans(schedule: ScheduleConfig, second: int
         pytest.param("08:00", "08:00", ("mon",), timedelta(days=1, hours=7), True, id="from eight to eight is a day"),
     ],
 )
-def test_when_schedules_hold(start: str, end: str, days: tuple[str, ...], day: timedelta, *, holds: bool) -> None:
-    assert in_force(ScheduleConfig(days=days, start=start, end=end), MONDAY + day) is holds  # type: ignore[arg-type] -- days are such literals
+def test_when_schedules_hold(start: str, end: str, days: tuple[Day, ...], day: timedelta, *, holds: bool) -> None:
+    assert in_force(ScheduleConfig(days=days, start=start, end=end), MONDAY + day) is holds
 
 
 @pytest.mark.parametrize(

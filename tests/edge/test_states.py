@@ -26,7 +26,9 @@ def told(
     words: list[Word], *, fps: float = 10.0, still: bool = False
 ) -> tuple[list[int | None], list[tuple[int, int]]]:
     """The state's class after each frame, and what ended: class and number."""
-    states, held, ended = States(threshold=0.6, still=still), [], []
+    states = States(threshold=0.6, still=still)
+    held: list[int | None] = []
+    ended: list[tuple[int, int]] = []
     for at, word in enumerate(words):
         alive, gone = states.update(found(word), at / fps)
         held.append(int(alive.class_ids[0]) if len(alive) else None)
@@ -62,7 +64,7 @@ def test_a_state_began_with_its_first_frame_and_was_last_seen_with_its_last() ->
         alive, _ = states.update(found((1, 0.7 if at == 3 else 0.8)), at / 10)
     assert (alive.started_s[0], alive.seen_s[0]) == (0.0, 1.1)
     assert alive.boxes_px.tolist() == alive.first_boxes_px.tolist() == [[0, 0, 64, 48]]
-    assert (float(alive.best_scores[0]), float(alive.median_scores[0])) == (pytest.approx(0.8), pytest.approx(0.8))
+    assert float(alive.best_scores[0]) == float(alive.median_scores[0]) == pytest.approx(0.8)
     for at in range(12, 18):
         alive, ended = states.update(found((2, SURE)), at / 10)
     assert ended.seen_s.tolist() == [1.1]
