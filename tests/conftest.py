@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import hypothesis
@@ -66,6 +67,7 @@ def _module(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
 
@@ -124,6 +126,28 @@ def habits() -> ModuleType:
 def habit_files(once: Once) -> Path:
     """A folder of some of them, converted."""
     return once("habits", _made_by("habits.py"))
+
+
+@pytest.fixture(scope="session")
+def cameras() -> ModuleType:
+    """``cameras/cameras.py``: servers that are cameras, and scenes that they show."""
+    return _module("cameras/cameras")
+
+
+@pytest.fixture
+def rtsp(cameras: Any) -> Iterator[Any]:
+    """An RTSP camera, not yet started."""
+    server = cameras.RtspServer()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def mjpeg(cameras: Any) -> Iterator[Any]:
+    """An MJPEG camera, not yet started."""
+    server = cameras.MjpegServer()
+    yield server
+    server.kill()
 
 
 @dataclass

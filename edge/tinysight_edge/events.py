@@ -1,24 +1,35 @@
 """Turn tracks into the messages of the contract: the life of each object, and what is present now.
 
 In: one camera's tracks after each frame.  Out: `Event`s with rising ``seq``, and `Counts` when they changed.
-No clock and no I/O: times come with the frame.
+What zones, lines and rules make of the tracks is theirs to say; here it is told. What was told last is kept as arrays
+and compared at once, so an object that does not change costs nothing of its own.
+No clock and no I/O: times come with the frame. The life of an event is described in docs/events.md.
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tinysight_contract.messages import Counts, Event, EventType, FrameSize, LatencyMs, ModelRef, Zones
+from tinysight_contract.messages import Counts, Event, EventType, FrameSize, LatencyMs, ModelRef
 from tinysight_contract.messages import Track as TrackInfo
-from tinysight_edge.track import Track
+from tinysight_edge.config import CameraConfig, RuleConfig
+from tinysight_edge.lines import Lines
+from tinysight_edge.rows import carry, feet_of, rows_of
+from tinysight_edge.rules import Rules
+from tinysight_edge.tracks import Tracks
+from tinysight_edge.zones import Zones
 
 __all__ = ["Identity", "Lives", "Moment", "Sequence"]
 
-UPDATE_EVERY_S: Final = 2.0
+UPDATE_EVERY_S: Final = 60.0
+UPDATE_WITHIN_S: Final = 1.0  # changes of less weight than a zone, a line or a rule are told once in so long
+BETTER_SCORE: Final = 0.1
+_LESSER: Final = 2  # columns of what is compared: class and rest, which are of less weight, crossings, zones, rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,76 +84,169 @@ class Identity:
     labels: tuple[str, ...]
 
 
-@dataclass
-class _Told:
-    """What the broker knows of a track."""
-
-    id: str
-    started_at: datetime
-    class_id: int
-    stationary: bool
-    at_s: float
-
-
 class Lives:
     """The lives of one camera's objects, told as events.
 
     Args:
         who: goes into every event.
         sequence: of the device.
+        camera: its zones and lines.
+        rules: of the device; what becomes an event.
+        gone: the reason of an end when the tracker says that an object has ended: ``left``, or ``changed`` of states.
+        crossed: totals of lines to go on from, when only the configuration has changed.
+        zone: of the clock that schedules go by; None is the device's.
+
+    Raises:
+        ConfigError: a filter names a label that the model does not know, or a line has no length.
     """
 
-    def __init__(self, who: Identity, sequence: Sequence) -> None:
-        self._who, self._sequence = who, sequence
-        self._told: dict[int, _Told] = {}
-        self._counts: dict[str, int] | None = None
+    def __init__(
+        self,
+        who: Identity,
+        sequence: Sequence,
+        *,
+        camera: CameraConfig | None = None,
+        rules: Mapping[str, RuleConfig] | None = None,
+        gone: str = "left",
+        crossed: Mapping[str, Mapping[str, int]] | None = None,
+        zone: tzinfo | None = None,
+    ) -> None:
+        self._who, self._sequence, self._gone, self._zone = who, sequence, gone, zone
+        self._zones = Zones(camera.zones if camera else {}, who.labels)
+        self._lines = Lines(camera.lines if camera else {}, who.labels, crossed)
+        self._rules = Rules(
+            rules or {}, camera=who.camera, zones=self._zones.names, lines=self._lines.names, labels=who.labels
+        )
+        self._open: dict[int, tuple[str, datetime]] = {}  # by number: what is told, its id and its start
+        self._numbers, self._class_ids = np.zeros(0, np.int64), np.zeros(0, np.int32)
+        self._fulfilled = np.zeros((0, len(self._rules.names)), np.bool_)
+        self._told = np.zeros((0, _LESSER + 1 + len(self._zones.names) + len(self._rules.names)), np.int64)
+        self._is_open, self._told_s, self._told_best = np.zeros(0, np.bool_), np.zeros(0), np.zeros(0, np.float32)
+        self._counted: NDArray[np.int64] | None = None
+        self._counted_lines: dict[str, dict[str, int]] = {}
 
-    def tell(self, alive: list[Track], ended: list[Track], moment: Moment) -> Iterator[Event]:
+    def tell(self, alive: Tracks, ended: Tracks, moment: Moment, *, reason: str | None = None) -> list[Event]:
         """Events for what changed with this frame: ends first, then starts and updates.
 
         Args:
             alive: believed tracks that are alive.
             ended: believed tracks that ended with this frame.
             moment: the frame.
+            reason: why they ended, when it is not that they left: ``stopped``, ``camera lost``.
         """
-        for track in ended:
-            yield self._event(EventType.END, track, moment)
-        for track in alive:
-            told = self._told.get(track.number)
-            if told is None:
-                yield self._event(EventType.START, track, moment)
-            elif (
-                track.class_id != told.class_id
-                or track.stationary != told.stationary
-                or moment.at_s - told.at_s >= UPDATE_EVERY_S
-            ):
-                yield self._event(EventType.UPDATE, track, moment)
+        events: list[Event] = []
+        if len(ended):
+            self._end(ended, moment, reason or self._gone, events)
+        width, height = moment.frame.width, moment.frame.height
+        if not np.array_equal(alive.numbers, self._numbers):
+            self._move(alive, width, height)
+        self._class_ids = alive.class_ids
+        if not len(alive):
+            return events
+        feet = feet_of(alive.boxes_px, width, height)
+        self._zones.see(alive, feet)
+        self._lines.see(alive, feet, width=width, height=height)
+        if self._rules.names:
+            self._fulfilled |= self._judge(alive, slice(None), moment)
+        now: NDArray[np.int64] = np.column_stack(
+            (alive.class_ids, alive.stationary, self._lines.crossings, self._zones.now, self._fulfilled)
+        )
+        for row in np.flatnonzero(self._due(alive, now, moment.at_s)).tolist():
+            self._told[row] = now[row]
+            kind = EventType.UPDATE if self._is_open[row] else EventType.START
+            events.append(self._tell(kind, alive, row, moment, row=row))
+        return events
 
-    def counts(self, alive: list[Track], *, at: datetime) -> Counts | None:
-        """What is present now, if that changed since it was last asked for."""
-        present = dict.fromkeys(self._who.labels, 0)
-        for track in alive:
-            present[self._who.labels[track.class_id]] += 1
-        if present == self._counts:
+    def counts(self, *, at: datetime) -> Counts | None:
+        """What is present since the last `tell`, and crossings so far, if that changed since it was last asked for."""
+        classes = len(self._who.labels)
+        columns, rows = np.nonzero(self._zones.now.T)
+        places = np.concatenate((self._class_ids, (columns + 1) * classes + self._class_ids[rows]))
+        counted = np.bincount(places, minlength=(1 + len(self._zones.names)) * classes)
+        lines = self._lines.totals
+        if self._counted is not None and np.array_equal(counted, self._counted) and lines == self._counted_lines:
             return None
-        self._counts = present
-        return Counts(at=at, boot_id=self._who.boot_id, objects=present, zones={}, lines={})
+        self._counted, self._counted_lines = counted, lines
+        objects, *zones = ([int(n) for n in row] for row in counted.reshape(-1, classes))
+        return Counts(
+            at=at,
+            boot_id=self._who.boot_id,
+            objects=dict(zip(self._who.labels, objects, strict=True)),
+            zones={
+                name: {label: n for label, n, wanted in zip(self._who.labels, row, counts, strict=True) if wanted}
+                for name, row, counts in zip(self._zones.names, zones, self._zones.counted, strict=True)
+            },
+            lines=lines,
+        )
 
-    def _event(self, kind: EventType, track: Track, moment: Moment) -> Event:
-        at, at_s, frame = moment.at, moment.at_s, moment.frame
-        seen_at = at - timedelta(seconds=at_s - track.seen_s)
-        told = self._told.pop(track.number, None)
-        if told is None:
-            started_at = at - timedelta(seconds=at_s - track.started_s)
-            unique = f"{int(started_at.timestamp() * 1000):x}-{secrets.token_hex(4)}"
-            told = _Told(unique, started_at, track.class_id, track.stationary, at_s)
-        told.class_id, told.stationary, told.at_s = track.class_id, track.stationary, at_s
-        if kind is not EventType.END:
-            self._told[track.number] = told
-        size = np.array((frame.width, frame.height) * 2, np.float32)
-        x1, y1, x2, y2 = (round(float(side), 5) for side in np.clip(track.box_px / size, 0.0, 1.0))
+    @property
+    def crossed(self) -> dict[str, dict[str, int]]:
+        """Totals of lines so far, for the lives that go on after a change of the configuration."""
+        return self._lines.totals
+
+    def _end(self, ended: Tracks, moment: Moment, reason: str, events: list[Event]) -> None:
+        rows = rows_of(ended.numbers, self._numbers)
+        before = self._lines.crossings.copy()
+        self._lines.end(ended, rows)
+        for index, row in enumerate(rows.tolist()):
+            if row < 0:
+                continue
+            if not self._is_open[row] and self._lines.crossings[row] > before[row]:  # it may have been worth telling
+                one = ended.take(np.array([index]))
+                self._fulfilled[row] |= self._judge(one, slice(row, row + 1), moment)[0]
+                if self._fulfilled[row].any():
+                    events.append(self._tell(EventType.START, ended, index, moment, row=row))
+            if self._is_open[row]:
+                events.append(self._tell(EventType.END, ended, index, moment, row=row, reason=reason))
+
+    def _move(self, alive: Tracks, width: int, height: int) -> None:
+        rows = rows_of(alive.numbers, self._numbers)
+        self._numbers = alive.numbers
+        self._zones.move(rows)
+        self._lines.move(rows, alive, width=width, height=height)
+        self._fulfilled, self._told = carry(self._fulfilled, rows), carry(self._told, rows)
+        self._is_open, self._told_s = carry(self._is_open, rows), carry(self._told_s, rows)
+        self._told_best = carry(self._told_best, rows)
+
+    def _judge(self, tracks: Tracks, rows: slice, moment: Moment) -> NDArray[np.bool_]:
+        """Which rules ``tracks`` fulfil, whose state is in ``rows``."""
+        return self._rules.fulfilled(
+            tracks,
+            in_zones=self._zones.now[rows],
+            dwell_s=self._zones.dwell_s[rows],
+            crossed=self._lines.crossed[rows],
+            local=moment.at.astimezone(self._zone) if self._rules.scheduled else moment.at,
+        )
+
+    def _due(self, alive: Tracks, now: NDArray[np.int64], at_s: float) -> NDArray[np.bool_]:
+        """Which rows have something to be told."""
+        changed = now != self._told
+        silent_s = at_s - self._told_s
+        lesser = changed[:, :_LESSER].any(axis=1) | (alive.best_scores >= self._told_best + BETTER_SCORE)
+        due = changed[:, _LESSER:].any(axis=1) | (lesser & (silent_s >= UPDATE_WITHIN_S)) | (silent_s >= UPDATE_EVERY_S)
+        return np.where(self._is_open, due, self._fulfilled.any(axis=1) if self._rules.any else True)
+
+    def _tell(
+        self, kind: EventType, tracks: Tracks, index: int, moment: Moment, *, row: int, reason: str | None = None
+    ) -> Event:
+        """Event of the track at ``index``, whose state is in ``row``."""
+        number, frame = int(tracks.numbers[index]), moment.frame
+        seen_s, started_s = float(tracks.seen_s[index]), float(tracks.started_s[index])
+        if kind is EventType.START:
+            started_at = moment.at - timedelta(seconds=moment.at_s - started_s)
+            self._open[number] = f"{int(started_at.timestamp() * 1000):x}-{secrets.token_hex(4)}", started_at
+        id_, started_at = self._open.pop(number) if kind is EventType.END else self._open[number]
+        self._is_open[row] = kind is not EventType.END
+        self._told_s[row], self._told_best[row] = moment.at_s, tracks.best_scores[index]
+        seen_at = moment.at - timedelta(seconds=moment.at_s - seen_s)
+        size = (frame.width, frame.height) * 2
+        box = [
+            round(min(max(side / of, 0.0), 1.0), 5)
+            for side, of in zip(tracks.boxes_px[index].tolist(), size, strict=True)
+        ]
+        class_id = int(tracks.class_ids[index])
         return Event(
-            id=told.id,
+            id=id_,
             type=kind,
             boot_id=self._who.boot_id,
             seq=self._sequence.next(),
@@ -150,18 +254,21 @@ class Lives:
             device=self._who.device,
             camera=self._who.camera,
             model=self._who.model,
-            label=self._who.labels[track.class_id],
-            class_id=track.class_id,
-            score=round(track.score, 4),
-            best_score=round(track.best_score, 4),
-            box=(x1, y1, x2, y2),
+            label=self._who.labels[class_id],
+            class_id=class_id,
+            score=round(float(tracks.scores[index]), 4),
+            best_score=round(float(tracks.best_scores[index]), 4),
+            box=(box[0], box[1], box[2], box[3]),
             frame=frame,
-            zones=Zones(now=[], entered=[]),
-            track=TrackInfo(age_s=round(track.seen_s - track.started_s, 3), stationary=track.stationary),
-            started_at=told.started_at,
+            zones=self._zones.of(row),
+            track=TrackInfo(age_s=round(seen_s - started_s, 3), stationary=bool(tracks.stationary[index])),
+            started_at=started_at,
             seen_at=seen_at,
             ended_at=seen_at if kind is EventType.END else None,
             clock_synced=moment.clock_synced,
             replayed=False,
             latency_ms=moment.latency,
+            crossed=self._lines.of(number),
+            rules=[self._rules.names[column] for column in np.flatnonzero(self._fulfilled[row])],
+            reason=reason,
         )

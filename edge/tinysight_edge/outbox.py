@@ -4,6 +4,10 @@ In: events in the order of their ``seq``.  Out: the same, until each is acknowle
 what was put in the last quarter second before the kill and not yet sent; a commit each 0.25 s spares the SD card.
 Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted.
 
+Beside the queue stands what is open: the last event of each object that has no ``end`` yet, written in the same
+transactions, so that the next start can close what this one could not. An ``end`` that is given up for lack of room
+leaves its object open there too, because a reader may have seen its ``start``.
+
 Used by one thread only (the publisher's): the inference loop never waits for the disk.
 """
 
@@ -22,6 +26,7 @@ __all__ = ["Outbox"]
 log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S: Final = 0.25
+MAX_OPEN: Final = 1000  # ends given up beyond that are not told later; the first ones are those whose start was sent
 _MEND: Final = "Free some space, check the disk, or name another --state folder."
 
 
@@ -50,6 +55,9 @@ class Outbox:
                 " payload BLOB NOT NULL, is_update INTEGER NOT NULL)"
             )
             self._db.execute("CREATE INDEX IF NOT EXISTS oldest ON event (is_update DESC, id)")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS open (id TEXT PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)"
+            )
             self._depth = int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
         except sqlite3.Error as error:
             raise StoreError(f"The outbox {path} cannot be opened: {error}.", mend=_MEND) from error
@@ -63,8 +71,13 @@ class Outbox:
         Raises:
             StoreError: the disk is full or broken.
         """
-        row = (topic, encode(event), event.type is EventType.UPDATE)
+        payload = encode(event)
+        row = (topic, payload, event.type is EventType.UPDATE)
         number = self._run("INSERT INTO event (topic, payload, is_update) VALUES (?, ?, ?)", row).lastrowid
+        if event.type is EventType.END:
+            self._run("DELETE FROM open WHERE id = ?", (event.id,))
+        else:
+            self._run("INSERT OR REPLACE INTO open (id, topic, payload) VALUES (?, ?, ?)", (event.id, topic, payload))
         self._depth += 1
         if self._depth > self.max_events:
             self._discard(self._depth - self.max_events)
@@ -81,13 +94,35 @@ class Outbox:
         query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
         kept = []
         for row, topic, payload in self._run(query, (number, limit)).fetchall():
-            try:
-                kept.append((int(row), str(topic), decode(payload, Event)))
-            except ContractError as error:
-                log.error("event %d in the outbox cannot be read: %s", row, error)
-                self.discarded["unreadable"] += 1
+            if (event := self._read(payload)) is None:
                 self.done(row)
+            else:
+                kept.append((int(row), str(topic), event))
         return kept
+
+    def left_open(self) -> list[tuple[str, Event]]:
+        """Topic and last event of every object without an ``end``, in the order of those events.
+
+        To be asked for before anything is put: then these are of an earlier start. Each stays until its ``end`` is put.
+
+        Raises:
+            StoreError: the disk is full or broken.
+        """
+        left = []
+        for id_, topic, payload in self._run("SELECT id, topic, payload FROM open ORDER BY rowid", ()).fetchall():
+            if (event := self._read(payload)) is None:
+                self._run("DELETE FROM open WHERE id = ?", (id_,))
+            else:
+                left.append((str(topic), event))
+        return left
+
+    def _read(self, payload: bytes) -> Event | None:
+        try:
+            return decode(payload, Event)
+        except ContractError as error:
+            log.error("an event in the outbox cannot be read: %s", error)
+            self.discarded["unreadable"] += 1
+            return None
 
     def done(self, number: int) -> None:
         """Forget an event that the broker has.
@@ -126,7 +161,10 @@ class Outbox:
             raise StoreError(f"The outbox {self._path} cannot be written: {error}.", mend=_MEND) from error
 
     def _discard(self, count: int) -> None:
-        oldest = self._run("SELECT id, is_update FROM event ORDER BY is_update DESC, id LIMIT ?", (count,)).fetchall()
-        for number, is_update in oldest:
+        query = "SELECT id, is_update, topic, payload FROM event ORDER BY is_update DESC, id LIMIT ?"
+        for number, is_update, topic, payload in self._run(query, (count,)).fetchall():
             self.done(int(number))
             self.discarded["update" if is_update else "start-or-end"] += 1
+            if not is_update and (event := self._read(payload)) is not None and event.type is EventType.END:
+                row = (event.id, topic, payload, MAX_OPEN)
+                self._run("INSERT OR REPLACE INTO open SELECT ?, ?, ? WHERE (SELECT count(*) FROM open) < ?", row)

@@ -23,6 +23,7 @@ class Tracks:
         started_s: float64 (n,), source time of the first detection.
         seen_s: float64 (n,), source time of the last one.
         stationary: bool (n,), it has not moved for three seconds.
+        first_boxes_px: float32 (n, 4): of the first detection, which came before it was believed.
     """
 
     numbers: NDArray[np.int64]
@@ -34,6 +35,7 @@ class Tracks:
     started_s: NDArray[np.float64]
     seen_s: NDArray[np.float64]
     stationary: NDArray[np.bool_]
+    first_boxes_px: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -58,4 +60,5 @@ _NONE = Tracks(
     np.empty(0, np.float64),
     np.empty(0, np.float64),
     np.empty(0, np.bool_),
+    np.empty((0, 4), np.float32),
 )

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tinysight_contract.errors import StoreError
@@ -88,6 +91,114 @@ def test_a_killed_process_loses_nothing_that_was_committed(tmp_path: Path) -> No
         assert kept == list(range(1, len(kept) + 1))
         assert len(kept) >= committed
         outbox.close()
+
+
+def of(object_id: str, seq: int, kind: str) -> Event:
+    return replace(event(seq, EventType(kind)), id=object_id)
+
+
+def left(outbox: Outbox) -> list[tuple[str, int]]:
+    return [(each.id, each.seq) for _, each in outbox.left_open()]
+
+
+def test_what_has_no_end_is_open_with_its_last_event_although_all_was_delivered(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.db")
+    story = [("a", "start"), ("b", "start"), ("a", "update"), ("c", "start"), ("b", "end")]
+    for seq, (object_id, kind) in enumerate(story, start=1):
+        outbox.done(outbox.put(f"topic/{object_id}", of(object_id, seq, kind)))
+    outbox.close()
+    again = Outbox(tmp_path / "o.db")
+    assert len(again) == 0
+    assert left(again) == [("a", 3), ("c", 4)]
+    assert [topic for topic, _ in again.left_open()] == ["topic/a", "topic/c"]
+    again.put("topic/a", of("a", 1, "end"))
+    assert left(again) == [("c", 4)]
+    again.close()
+
+
+steps = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["start", "update", "end"])), max_size=30)
+
+
+@given(steps, st.integers(1, 5))
+def test_the_open_ones_are_those_whose_end_was_not_put_or_was_given_up(story: list[tuple[str, str]], room: int) -> None:
+    outbox = Outbox(Path(":memory:"), max_events=room)
+    open_: dict[str, int] = {}
+    for seq, (object_id, kind) in enumerate(story, start=1):
+        before = {each.seq: each for _, _, each in outbox.after(0, 99)}
+        outbox.put("topic", new := of(object_id, seq, kind))
+        open_.pop(object_id, None)
+        if kind != "end":
+            open_[object_id] = seq
+        kept = set(seqs(outbox))
+        for given_up in (each for each in [*before.values(), new] if each.seq not in kept):
+            if given_up.type is EventType.END:
+                open_[given_up.id] = given_up.seq
+        assert dict(left(outbox)) == open_
+        assert len(outbox) == min(seq, room)
+    outbox.close()
+
+
+def test_ends_that_are_given_up_leave_no_more_than_a_thousand_open(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.db", max_events=2)
+    for seq in range(1, 1100):
+        outbox.put("topic", of(f"o{seq}", seq, "end"))
+    assert left(outbox) == [(f"o{seq}", seq) for seq in range(1, 1001)]
+    outbox.close()
+
+
+def test_after_a_kill_the_open_ones_are_those_of_the_events_that_were_kept(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from tinysight_edge.outbox import Outbox\n"
+        "from tinysight_contract.messages import Event, EventType, decode; from msgspec.structs import replace\n"
+        "e = decode(pathlib.Path(sys.argv[2]).read_bytes(), Event); o = Outbox(pathlib.Path(sys.argv[1])); n = 0\n"
+        "e = replace(e, type=EventType.START, ended_at=None)\n"
+        "while True:\n"
+        " n += 1; o.put('t', replace(e, seq=n, id=f'o{n}'))\n"
+        " if n > 3: n += 1; o.put('t', replace(e, seq=n, id=f'o{n - 4}', type=EventType.END, ended_at=e.seen_at))\n"
+        " o.commit(); print(n, flush=True)"
+    )
+    path, golden = tmp_path / "o.db", Path(__file__).parents[1] / "golden" / "event.json"
+    for wait_s in (0.3, 0.45, 0.6):
+        path.unlink(missing_ok=True)
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(path), str(golden)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            time.sleep(wait_s)
+            os.kill(writer.pid, signal.SIGKILL)
+            writer.stdout.read()
+        outbox = Outbox(path)
+        kept = [each for _, _, each in outbox.after(0, 1_000_000)]
+        ended = {each.id for each in kept if each.type is EventType.END}
+        assert kept
+        assert left(outbox) == [(each.id, each.seq) for each in kept if each.id not in ended]
+        outbox.close()
+
+
+def test_an_outbox_of_before_there_were_open_ones_is_opened_as_it_is(tmp_path: Path) -> None:
+    Outbox(tmp_path / "o.db").close()
+    with sqlite3.connect(tmp_path / "o.db", isolation_level=None) as old:
+        old.execute("DROP TABLE open")
+        payload = (Path(__file__).parents[1] / "golden" / "event.json").read_bytes()
+        old.execute("INSERT INTO event (topic, payload, is_update) VALUES ('topic', ?, 1)", (payload,))
+    old.close()
+    outbox = Outbox(tmp_path / "o.db")
+    assert (len(outbox), left(outbox)) == (1, [])
+    outbox.put("topic", of("a", 7, "start"))
+    assert left(outbox) == [("a", 7)]
+    outbox.close()
+
+
+def test_an_open_one_that_cannot_be_read_is_counted_and_forgotten(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.put("topic", of("a", 1, "start"))
+    outbox._db.execute("UPDATE open SET payload = '{}'")
+    assert left(outbox) == []
+    assert outbox.discarded == {"unreadable": 1}
+    assert left(outbox) == []
+    assert outbox.discarded == {"unreadable": 1}
+    outbox.close()
 
 
 def test_a_file_that_is_no_database_is_said_with_a_mend(tmp_path: Path) -> None:
