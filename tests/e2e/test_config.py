@@ -10,7 +10,7 @@ import pytest
 
 from tinysight_contract import topics as t
 from tinysight_contract.messages import Info, decode
-from tinysight_edge.cli import from_flags
+from tinysight_edge.cli import from_flags, memory_of
 from tinysight_edge.config_file import read_config
 
 Tinysight = Callable[..., subprocess.CompletedProcess[str]]
@@ -177,3 +177,15 @@ def test_flags_and_a_file_that_say_the_same_are_the_same(file: Path, belt_bundle
         state=file.parent / "state",
     )
     assert told == read_config(file, environ={})
+
+
+def test_what_an_agent_remembers_of_its_file_lies_where_no_typo_moves_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}:/other")
+    one, two = memory_of(tmp_path / "agent.toml"), memory_of(tmp_path / "b" / "agent.toml")
+    assert one.parent == tmp_path / "config"
+    assert one != two, "one folder for each file"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
+    assert memory_of(tmp_path / "agent.toml") == Path("/home/me/state/tinysight/config") / one.name
