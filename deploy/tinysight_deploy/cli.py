@@ -36,6 +36,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     ),
     "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
+    "config": (
+        "tinysight_edge.cli_config",
+        "config_app",
+        "edge",
+        "The agent's file: check it, show what holds, begin one.",
+    ),
     "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
     "broker": ("tinysight_deploy.broker", "broker", "deploy", "Start a broker for development, with WebSockets."),
 }

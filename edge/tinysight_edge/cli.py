@@ -5,28 +5,45 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["run"]
+if TYPE_CHECKING:
+    from tinysight_edge.config import AgentConfig
+
+__all__ = ["from_flags", "memory_of", "run"]
 
 
 def run(
+    context: typer.Context,
     *,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="The agent's file, instead of all other settings here; see docs/agent.md.", show_default=False
+        ),
+    ] = None,
     source: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="Where pictures come from: synthetic:belt, a video file, a folder of images, a camera's number. "
             "Repeat for more cameras; name one with NAME=SOURCE.",
             show_default=False,
         ),
-    ],
+    ] = None,
     broker: Annotated[
-        str, typer.Option(envvar="TINYSIGHT_BROKER", help="mqtt://[user:password@]host[:port]; also mqtts, ws, wss.")
-    ],
-    site: Annotated[str, typer.Option(help="The site's id, a level of every topic.")],
-    device: Annotated[str, typer.Option(help="The device's id, unique within the site.")],
+        str | None,
+        typer.Option(
+            envvar="TINYSIGHT_BROKER",
+            help="mqtt://[user:password@]host[:port]; also mqtts, ws, wss.",
+            show_default=False,
+        ),
+    ] = None,
+    site: Annotated[str | None, typer.Option(help="The site's id, a level of every topic.", show_default=False)] = None,
+    device: Annotated[
+        str | None, typer.Option(help="The device's id, unique within the site.", show_default=False)
+    ] = None,
     bundle: Annotated[Path | None, typer.Option(help="The bundle to run.", show_default=False)] = None,
     store: Annotated[
         Path | None, typer.Option(help="Run what is active in this device store.", show_default=False)
@@ -48,33 +65,45 @@ def run(
     import logging
 
     from tinysight_contract.bundle import Bundle
-    from tinysight_contract.errors import ConfigError
-    from tinysight_contract.topics import check_id
+    from tinysight_edge.config_file import address_of, read_config
+    from tinysight_edge.config_words import redacted
     from tinysight_edge.console import console, finish
-    from tinysight_edge.mqtt import Address
     from tinysight_edge.runtime import Agent, Settings
     from tinysight_edge.store import Store
 
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(levelname)s %(message)s")
-    if (bundle is None) == (store is None):
-        raise ConfigError("A run needs a bundle or a store.", mend="Give either --bundle or --store.")
-    check_id(site, what="--site")
-    check_id(device, what="--device")
-    address = Address.parse(broker)
-    loaded = Bundle.open(bundle) if bundle is not None else Store(store or Path()).active()
-    folder = state or store or _state_home() / "tinysight" / site / device
-    lock = _hold(folder)
-    agent = Agent(
-        loaded,
-        Settings(
+    if config is not None:
+        _alone(context)
+        told = read_config(config, environ=os.environ)
+    else:
+        told = from_flags(
+            source=source,
+            broker=broker,
             site=site,
             device=device,
-            broker=address,
-            cameras=_cameras(source),
-            state=folder,
+            bundle=bundle,
+            store=store,
+            state=state,
             scheme=scheme,
             threads=threads,
             start_offline=start_offline,
+        )
+    address = address_of(told.broker, os.environ)
+    model = told.model
+    loaded = Bundle.open(model.bundle) if model.bundle is not None else Store(model.store or Path()).active()
+    lock = _hold(told.state)
+    agent = Agent(
+        loaded,
+        Settings(
+            site=told.site,
+            device=told.device,
+            broker=address,
+            cameras={id_: camera.source for id_, camera in told.cameras.items()},
+            state=told.state,
+            scheme=model.scheme,
+            threads=model.threads,
+            start_offline=told.broker.start_offline,
+            health_every_s=told.health.every,
         ),
     )
 
@@ -83,9 +112,10 @@ def run(
 
     def ready() -> None:
         if not quiet:
-            names = ", ".join(f"{name} ({spec})" for name, spec in agent.settings.cameras.items())
+            names = ", ".join(f"{name} ({redacted(spec)})" for name, spec in agent.settings.cameras.items())
             manifest = loaded.manifest
-            console.print(f"{site}/{device}: {names} → {manifest.name} {manifest.version} → {address}. Ctrl-C ends it.")
+            me = f"{told.site}/{told.device}"
+            console.print(f"{me}: {names} → {manifest.name} {manifest.version} → {address}. Ctrl-C ends it.")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
@@ -94,6 +124,70 @@ def run(
     finally:
         os.close(lock)
     finish(result, as_json=as_json)
+
+
+def from_flags(
+    *,
+    source: list[str] | None,
+    broker: str | None,
+    site: str | None,
+    device: str | None,
+    bundle: Path | None = None,
+    store: Path | None = None,
+    state: Path | None = None,
+    scheme: str | None = None,
+    threads: int = 1,
+    start_offline: bool = False,
+) -> "AgentConfig":
+    """The same as a file, from the command line; here an address may hold a password.
+
+    Raises:
+        ConfigError: something is missing, or two things contradict each other.
+        ContractError: the site or the device is no id.
+    """
+    from tinysight_contract.errors import ConfigError
+    from tinysight_contract.topics import check_id
+    from tinysight_edge.config import AgentConfig, BrokerConfig, CameraConfig, ModelConfig
+
+    if not source or broker is None or site is None or device is None:
+        given = {"--source": source, "--broker": broker, "--site": site, "--device": device}
+        missing = ", ".join(name for name, value in given.items() if not value)
+        raise ConfigError(f"A run needs {missing}.", mend="Give them, or a file with --config.")
+    if (bundle is None) == (store is None):
+        raise ConfigError("A run needs a bundle or a store.", mend="Give either --bundle or --store.")
+    check_id(site, what="--site")
+    check_id(device, what="--device")
+    return AgentConfig(
+        site=site,
+        device=device,
+        state=state or store or _state_home() / "tinysight" / site / device,
+        broker=BrokerConfig(url=broker, start_offline=start_offline),
+        model=ModelConfig(bundle=bundle, store=store, scheme=scheme, threads=threads),
+        cameras={id_: CameraConfig(source=spec) for id_, spec in _cameras(source).items()},
+    )
+
+
+def memory_of(config: Path) -> Path:
+    """The folder in which an agent remembers its file's last good content; it must not depend on what the file says."""
+    import hashlib
+
+    home = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd's StateDirectory=
+    name = f"{config.stem}-{hashlib.sha256(bytes(config.absolute())).hexdigest()[:8]}"
+    return (Path(home) if home else _state_home() / "tinysight") / "config" / name
+
+
+def _alone(context: typer.Context) -> None:
+    """Refuse flags beside --config; what the environment says of the broker then counts for nothing."""
+    from tinysight_contract.errors import ConfigError
+
+    others = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in {"config", "as_json", "quiet"}
+        and getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if others:
+        raise ConfigError(f"--config and {', '.join(others)} say the same twice.", mend="Write it into the file.")
 
 
 def _cameras(given: list[str]) -> dict[str, str]:

@@ -35,6 +35,16 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Point = tuple[Share, Share]
 Polygon = Annotated[tuple[Point, ...], Meta(min_length=3, max_length=64)]
 Secret = Path | None
+
+
+def _within(least: str, most: str) -> Meta:
+    """Limits of a time or a size; msgspec knows none for types of our own, `config_file` keeps them."""
+    return Meta(extra={"least": least, "most": most})
+
+
+Wait = Annotated[Seconds, _within("100ms", "1h")]
+Span = Annotated[Seconds, _within("1s", "1d")]
+Ring = Annotated[Size, _within("1MiB", "1000GB")]
 Names = Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
@@ -82,7 +92,7 @@ class MotionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         min_area: the share of the frame that must change to count as motion.
     """
 
-    heartbeat: Seconds = Seconds(5.0)
+    heartbeat: Wait = Seconds(5.0)
     min_area: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.001
 
 
@@ -165,9 +175,9 @@ class CameraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     privacy: tuple[Polygon, ...] = ()
     max_fps: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
     realtime: bool = False
-    open_timeout: Seconds = Seconds(10.0)
-    read_timeout: Seconds = Seconds(5.0)
-    frozen_after: Seconds = Seconds(10.0)
+    open_timeout: Wait = Seconds(10.0)
+    read_timeout: Wait = Seconds(5.0)
+    frozen_after: Span = Seconds(10.0)
     motion: MotionConfig | None = None
     tiles: TilesConfig | None = None
     zones: dict[Id, ZoneConfig] = {}
@@ -186,8 +196,8 @@ class ScheduleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = (
         "mon", "tue", "wed", "thu", "fri", "sat", "sun",
     )  # fmt: skip
-    start: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "00:00"
-    end: Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")] = "24:00"
+    start: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])")] = "00:00"
+    end: Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)(?![\s\S])")] = "24:00"
 
 
 class RuleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -207,7 +217,7 @@ class RuleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     labels: Names | None = None
     zones: Annotated[tuple[Id, ...], Meta(min_length=1)] | None = None
     lines: Annotated[tuple[Id, ...], Meta(min_length=1)] | None = None
-    min_dwell: Seconds = Seconds(0.0)
+    min_dwell: Annotated[Seconds, _within("0s", "1d")] = Seconds(0.0)
     min_score: Share = 0.0
     schedule: ScheduleConfig | None = None
 
@@ -220,7 +230,7 @@ class SnapshotsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         quality: of the JPEG.
     """
 
-    keep: Size = Size(512 * 2**20)
+    keep: Ring = Size(512 * 2**20)
     quality: Annotated[int, Meta(ge=1, le=100)] = 85
 
 
@@ -232,7 +242,7 @@ class ExamplesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         per_hour: no more than so many, over all cameras.
     """
 
-    keep: Size = Size(256 * 2**20)
+    keep: Ring = Size(256 * 2**20)
     per_hour: Annotated[int, Meta(ge=1, le=3600)] = 60
 
 
@@ -244,7 +254,7 @@ class GovernorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         max_temperature_c: of the processor.
     """
 
-    max_frame_age: Seconds = Seconds(0.5)
+    max_frame_age: Wait = Seconds(0.5)
     max_temperature_c: Annotated[float, Meta(ge=30.0, le=120.0)] = 80.0
 
 
@@ -256,7 +266,7 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         prometheus_port: serve metrics on 127.0.0.1.
     """
 
-    every: Seconds = Seconds(30.0)
+    every: Span = Seconds(30.0)
     prometheus_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
 
@@ -289,4 +299,4 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     examples: ExamplesConfig | None = None
     governor: GovernorConfig = GovernorConfig()
     health: HealthConfig = HealthConfig()
-    trial: Seconds = Seconds(30.0)
+    trial: Span = Seconds(30.0)
