@@ -66,7 +66,7 @@ class Hub:
         self._turn: deque[str] = deque()
         self._stopped = False
         self.frames: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
+        self.dropped: Counter[tuple[str, str]] = Counter()
 
     def join(self, camera: str) -> None:
         """Announce a camera; the loop goes on until all that joined have left."""
@@ -94,7 +94,7 @@ class Hub:
             self.frames[frame.camera] += 1
             if live:
                 gaps = [each for each in waiting if isinstance(each, Gap)]
-                self.dropped[frame.camera] += len(waiting) - len(gaps)
+                self.dropped[frame.camera, "stale"] += len(waiting) - len(gaps)
                 waiting.clear()
                 waiting.extend(gaps)
             else:

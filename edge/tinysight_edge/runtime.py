@@ -18,18 +18,21 @@ from tinysight_contract.messages import (
     CameraState,
     CameraStatus,
     FrameSize,
-    Health,
     LatencyMs,
     ModelRef,
-    OutboxHealth,
     State,
     Status,
     utc_now,
 )
 from tinysight_edge.camera import Camera, Frame, Hub
+from tinysight_edge.config import GovernorConfig
 from tinysight_edge.decode import Decoder, make_decoder
 from tinysight_edge.events import Identity, Lives, Moment, Sequence
-from tinysight_edge.health import Meter, clock_synced, describe
+from tinysight_edge.governor import Governor
+from tinysight_edge.health.caretaker import Caretaker
+from tinysight_edge.health.describe import describe
+from tinysight_edge.health.machine import Machine
+from tinysight_edge.health.meter import Meter
 from tinysight_edge.interpreter import Model
 from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
@@ -94,10 +97,9 @@ class Agent:
         self.hub = Hub()
         self.made: Counter[str] = Counter()
         self._me = settings.site, settings.device
-        self._clock_synced = clock_synced()
         self._sequence = Sequence()
         self._cameras = [Camera(id_, spec, self.hub, self._tell_camera) for id_, spec in settings.cameras.items()]
-        self._meter = Meter(self.hub, boot_id=self.boot_id, folder=settings.state)
+        self._meter = Meter(self.hub)
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
         """Go on until every source has ended or `stop` is called; then close what is open and leave cleanly.
@@ -115,7 +117,9 @@ class Agent:
         for camera in self._cameras:
             camera.open()
         model = Model.load(self.bundle, scheme=self.settings.scheme, threads=self.settings.threads)
+        self._caretaker = self._make_caretaker()
         self._publisher = self._make_publisher(model)
+        self._caretaker.start(self._publisher)
         self._publisher.start()
         drain_s = DRAIN_S
         try:
@@ -141,6 +145,7 @@ class Agent:
         finally:
             for camera in self._cameras:
                 camera.stop()
+            self._caretaker.stop()
             left = self._publisher.close(drain_s=drain_s)
         self._publisher.check()
         for camera in self._cameras:
@@ -174,7 +179,7 @@ class Agent:
             total=round((done - frame.captured_s) * 1e3, 3),
         )
         size = FrameSize(width=fit.frame_w, height=fit.frame_h)
-        view.moment = Moment(frame.captured_at, frame.at_s, size, latency, self._clock_synced)
+        view.moment = Moment(frame.captured_at, frame.at_s, size, latency, self._caretaker.clock_synced)
         self._tell(view, alive, ended, view.moment)
         self._meter.note(frame.camera, latency)
 
@@ -211,6 +216,16 @@ class Agent:
             self._publisher.state(view.counts, counts)
         return view
 
+    def _make_caretaker(self) -> Caretaker:
+        return Caretaker(
+            *self._me,
+            self.boot_id,
+            machine=Machine(self.settings.state),
+            meter=self._meter,
+            governor=Governor(GovernorConfig()),
+            every_s=self.settings.health_every_s,
+        )
+
     def _make_publisher(self, model: Model) -> Publisher:
         here = t.StatusTopic(*self._me)
         online = Status(state=State.ONLINE, boot_id=self.boot_id, reason="started", at=utc_now())
@@ -222,17 +237,15 @@ class Agent:
             online=(here, online),
             offline=(here, offline),
             every_s=self.settings.health_every_s,
-            report=self._report,
+            report=self._caretaker.report,
+            published=self._meter.published,
         )
         cameras = {camera.id: camera.source for camera in self._cameras}
         info = describe(self.bundle, model, cameras, boot_id=self.boot_id)
         publisher.state(t.InfoTopic(*self._me), info)
         return publisher
 
-    def _report(self, outbox: OutboxHealth) -> tuple[t.HealthTopic, Health]:
-        self._clock_synced = clock_synced()
-        return t.HealthTopic(*self._me), self._meter.report(outbox)
-
     def _tell_camera(self, camera: str, state: CameraState, reason: str) -> None:
         status = CameraStatus(state=state, since=utc_now(), reason=reason, boot_id=self.boot_id)
         self._publisher.state(t.CameraStatusTopic(*self._me, camera), status)
+        self._caretaker.camera(camera, state)
