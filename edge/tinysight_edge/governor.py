@@ -95,7 +95,7 @@ class Governor:
         return list(self._seen)
 
     def allow(self, camera: str, captured_s: float) -> bool:
-        """Whether this frame may be inferred. By the time of its capture: one that waited has not waited for its turn."""
+        """Whether this frame may be inferred, by the time of its capture: to have waited gives no frame a turn."""
         seen = self._seen.get(camera) or self._meet(camera)
         seen.met += 1
         gate = self._gate

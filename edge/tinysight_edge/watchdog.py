@@ -41,7 +41,7 @@ class Watchdog:
         self._turned_s = time.monotonic()
         self._until_s = math.inf
         self._limit_s = math.inf
-        self._notify_every_s = (watchdog_s() or math.inf) / 3
+        self._feed_every_s = (watchdog_s() or math.inf) / 3
         self._off = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._busy = _Busy(self)
@@ -66,7 +66,7 @@ class Watchdog:
         return self._busy
 
     def _watch(self) -> None:
-        notified_s, looked_s = -math.inf, time.monotonic()
+        fed_s, looked_s = 0.0, time.monotonic()
         try:
             while not self._off.wait(LOOK_EVERY_S):
                 faulthandler.dump_traceback_later(self._gil_s, exit=True)
@@ -79,8 +79,8 @@ class Watchdog:
                     _end(f"A call of at most {self._limit_s:.1f} s has not come back")
                 if self._until_s == math.inf and now_s - self._turned_s > self._stall_s:
                     _end(f"The inference loop has not turned for {now_s - self._turned_s:.1f} s")
-                if now_s - notified_s >= self._notify_every_s:
-                    notified_s = now_s
+                if now_s - fed_s >= self._feed_every_s:
+                    fed_s = now_s
                     notify("WATCHDOG=1")
         finally:
             faulthandler.cancel_dump_traceback_later()
