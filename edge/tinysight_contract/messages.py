@@ -124,10 +124,10 @@ class Percentiles(Struct, frozen=True, kw_only=True):
 
 
 class CameraHealth(Struct, frozen=True, kw_only=True):
-    """One camera's flow since the last report.
+    """One camera's flow since the last report: ``fps_in`` came from it, ``fps`` of them were inferred.
 
     ``dropped`` by cause: stale (a newer one came first), still (nothing moved), governed (see ``limit_fps``), rate
-    (above the configured one). ``limit_fps`` is what the governor allows, null when it allows all.
+    (above the configured one), broken (undecodable). ``limit_fps`` is what the governor allows, null when that is all.
     """
 
     fps: Annotated[float, Meta(ge=0.0)]
@@ -136,6 +136,7 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
     dropped: dict[str, Count]
     frame_age_ms: Percentiles
     limit_fps: Annotated[float, Meta(ge=0.0)] | None = None
+    fps_in: Annotated[float, Meta(ge=0.0)] = 0.0
 
 
 class OutboxHealth(Struct, frozen=True, kw_only=True):
@@ -164,7 +165,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """``health``: how the device does, every 30 s. A figure the machine does not offer is null."""
+    """``health``: how the device does, every 30 s. A figure the machine does not offer is null.
+
+    ``latency_ms`` by stage: wait, preprocess, inference, decode, track, meaning, pictures; and ``age_at_publish``, how
+    old the frame was when its event was handed to the connection (of events that did not wait for the broker).
+    """
 
     at: Time
     boot_id: Id

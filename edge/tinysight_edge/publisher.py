@@ -47,6 +47,12 @@ class Publisher:
         offline: what the broker shall say when we vanish.
         every_s: how often ``report`` is asked for a message; also 5 s after each connect, and at the end.
         report: makes the health message of what it is told of the outbox.
+        published: told how old a frame is (ms) when its event is handed to the connection; not of events that waited.
+
+    Attributes:
+        sent: events that the broker has.
+        away_since_s: since when there is no session (``time.monotonic()``); None while there is one.
+        outbox_room: how many events can wait.
     """
 
     def __init__(
@@ -59,12 +65,16 @@ class Publisher:
         offline: tuple[StatusTopic, Status],
         every_s: float,
         report: Callable[[OutboxHealth], tuple[Topic, Struct]],
+        published: Callable[[float], None] = lambda _age_ms: None,
     ) -> None:
         self.sent = 0
+        self.away_since_s: float | None = time.monotonic()
+        self.outbox_room = outbox.max_events
         self._last_seq = 0
         self._address, self._outbox, self._client_id = address, outbox, client_id
         self._online, self._offline, self._every_s, self._report = online, offline, every_s, report
-        self._given: deque[tuple[EventTopic, Event]] = deque()
+        self._published = published
+        self._given: deque[tuple[EventTopic, Event, float]] = deque()
         self._state: dict[Topic, bytes] = {}
         self._unsent: set[Topic] = set()
         self._acks: deque[tuple[int, str | None, bool]] = deque()
@@ -74,7 +84,7 @@ class Publisher:
         self._first_try = threading.Event()
         self._first_error: BrokerError | None = None
         self._broken: TinySightError | None = None
-        self._fresh: set[int] = set()
+        self._fresh: dict[int, float] = {}  # number of an event that has not waited, and when its frame was captured
         self._thread = threading.Thread(target=self._live, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -104,12 +114,12 @@ class Publisher:
     def event(self, topic: EventTopic, event: Event) -> None:
         """Give an event; never waits."""
         self._last_seq = event.seq
-        self._given.append((topic, event))
+        self._given.append((topic, event, time.monotonic() - event.latency_ms.total / 1e3))
         self._wake.set()
 
-    def state(self, topic: Topic, message: Struct) -> None:
-        """Give the newest state of a topic; never waits."""
-        payload = encode(message)
+    def state(self, topic: Topic, message: Struct | None) -> None:
+        """Give the newest state of a topic, None to clear it; never waits."""
+        payload = b"" if message is None else encode(message)
         with self._lock:
             self._state[topic] = payload
             self._unsent.add(topic)
@@ -119,6 +129,10 @@ class Publisher:
     def waiting(self) -> int:
         """Events not yet acknowledged."""
         return len(self._outbox) + len(self._given)
+
+    def outbox_health(self) -> OutboxHealth:
+        """How many events wait, how many were given up, and the last one's number."""
+        return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._last_seq)
 
     def close(self, *, drain_s: float) -> int:
         """Send what waits for up to ``drain_s``, say goodbye, end. How many events stay behind in the outbox."""
@@ -145,9 +159,11 @@ class Publisher:
                 else:
                     self._first_try.set()
                     begun_s = time.monotonic()
+                    self.away_since_s = None
                     try:
                         self._talk(connection)
                     finally:
+                        self.away_since_s = time.monotonic()
                         connection.abandon()
                     if time.monotonic() - begun_s >= STABLE_S:
                         wait_s = RETRY_S[0]
@@ -180,11 +196,11 @@ class Publisher:
     def _keep(self, *, fresh: bool = False) -> None:
         """Move given events into the outbox; what is kept while connected is fresh, the rest will be a replay."""
         while self._given:
-            topic, event = self._given[0]
+            topic, event, captured_s = self._given[0]
             number = self._outbox.put(str(topic), event)
             self._given.popleft()
             if fresh:
-                self._fresh.add(number)
+                self._fresh[number] = captured_s
         self._outbox.commit()
 
     def _connect(self) -> Connection:
@@ -238,15 +254,12 @@ class Publisher:
             sent_up_to = self._send_events(connection, in_flight, sent_up_to)
             if time.monotonic() >= next_report_s:
                 next_report_s = time.monotonic() + self._every_s
-                self.state(*self._report(self._outbox_health()))
+                self.state(*self._report(self.outbox_health()))
             if self._closing.is_set() and ((not self.waiting and not self._unsent) or self._over()):
                 self._say_goodbye(connection)
                 self._drain_until_s = 0.0
                 return
         log.warning("connection to %s lost, %d events wait", self._address, self.waiting)
-
-    def _outbox_health(self) -> OutboxHealth:
-        return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._last_seq)
 
     def _settle(self, in_flight: dict[int, int]) -> bool:
         """Forget what the broker has. False when it refuses for now, so that another session is to be tried later."""
@@ -263,7 +276,7 @@ class Publisher:
             else:
                 self.sent += 1
             self._outbox.done(number)
-            self._fresh.discard(number)
+            self._fresh.pop(number, None)
         return True
 
     def _send_state(self, connection: Connection) -> None:
@@ -281,12 +294,14 @@ class Publisher:
             told = event if number in self._fresh else replace(event, replayed=True)
             message = connection.publish(topic, encode(told), qos=EventTopic.QOS, retain=False)
             in_flight[message] = number
+            if (captured_s := self._fresh.get(number)) is not None:
+                self._published((time.monotonic() - captured_s) * 1e3)
             sent_up_to = number
         return sent_up_to
 
     def _say_goodbye(self, connection: Connection) -> None:
         """Say that we are gone. If the broker does not take it, leave without a goodbye: then it publishes the will."""
-        self.state(*self._report(self._outbox_health()))
+        self.state(*self._report(self.outbox_health()))
         self._send_state(connection)
         topic, gone = self._offline
         done = replace(gone, reason="stopped", at=utc_now())

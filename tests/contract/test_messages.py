@@ -61,7 +61,12 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         uptime_s=61.5,
         cameras={
             "cam0": m.CameraHealth(
-                fps=15.0, frames=450, inferred=449, dropped={"stale": 1}, frame_age_ms=m.Percentiles(p50=1.4, p95=2.1)
+                fps=15.0,
+                fps_in=15.03,
+                frames=450,
+                inferred=449,
+                dropped={"stale": 1},
+                frame_age_ms=m.Percentiles(p50=1.4, p95=2.1),
             )
         },
         latency_ms={"inference": m.Percentiles(p50=0.9, p95=1.1)},

@@ -1,0 +1,185 @@
+"""The one thread that looks after the device, once a second: reads the machine, lets the governor adjust, tells alerts.
+
+In: the machine, the meter, the states of the cameras and of the publisher.  Out: `Health` when the publisher asks for
+it, alerts when they change, and a `Snapshot` for Prometheus. Judges nothing itself: that is `verdict` and `governor`.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tinysight_contract.messages import CameraState, Health, OutboxHealth, utc_now
+from tinysight_contract.topics import HealthTopic, Topic
+from tinysight_edge.governor import Governor
+from tinysight_edge.health.alerts import Alerts
+from tinysight_edge.health.machine import Machine, Reading
+from tinysight_edge.health.meter import Meter
+from tinysight_edge.health.prometheus import Snapshot
+from tinysight_edge.health.verdict import Code, Facts, Problem, judge, verdict
+from tinysight_edge.notify import notify
+
+__all__ = ["Caretaker"]
+
+log = logging.getLogger(__name__)
+
+EVERY_S: Final = 1.0
+FIRST_S: Final = 5.0
+LATE: Final = 1.5  # of the time between two reports; then nobody asks, since the broker is away
+
+
+class Told(Protocol):
+    """What is needed of the publisher."""
+
+    away_since_s: float | None
+    outbox_room: int
+
+    def state(self, topic: Topic, message: Struct | None) -> None:
+        """Publish the newest of a topic; None clears it."""
+
+    def outbox_health(self) -> OutboxHealth:
+        """How many events wait and how many were given up."""
+
+
+class Caretaker:
+    """Looks after one device.
+
+    Args:
+        site: the site's id.
+        device: the device's id.
+        boot_id: of this process.
+        machine: what is read.
+        meter: what flows.
+        governor: what is adjusted.
+        every_s: between two health messages.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        device: str,
+        boot_id: str,
+        *,
+        machine: Machine,
+        meter: Meter,
+        governor: Governor,
+        every_s: float = 30.0,
+    ) -> None:
+        self._topic, self._boot_id = HealthTopic(site, device), boot_id
+        self._machine, self._meter, self._governor = machine, meter, governor
+        self._every_s = every_s
+        self._alerts = Alerts(site, device, boot_id)
+        self._reading = Reading()
+        self._begun_s = self._reported_s = time.monotonic()
+        self._cameras: dict[str, CameraState] = {}
+        self._said: dict[Code, str] = {}
+        self._discarded = 0
+        self._health: Health | None = None
+        self._problems: list[Problem] = []
+        self._lock = threading.Lock()
+        self._off = threading.Event()
+        self._status = ""
+
+    @property
+    def clock_synced(self) -> bool | None:
+        """Whether the clock was right a second ago; what events say of it."""
+        return self._reading.clock_synced
+
+    def start(self, publisher: Told) -> None:
+        """Begin to look after everything."""
+        self._publisher = publisher
+        self._reading = self._machine.read()
+        self._thread = threading.Thread(target=self._live, name="caretaker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; may be called although it was never started."""
+        self._off.set()
+        if (thread := getattr(self, "_thread", None)) is not None:
+            thread.join(2 * EVERY_S)
+
+    def camera(self, camera: str, state: CameraState | None) -> None:
+        """A camera's new state; None when there is no such camera any more."""
+        cameras = {known: of for known, of in self._cameras.items() if known != camera}
+        self._cameras = cameras if state is None else {**cameras, camera: state}
+
+    def say(self, code: Code, what: str | None) -> None:
+        """A problem that another part has found, such as a refused configuration; None when it is over."""
+        said = {known: of for known, of in self._said.items() if known is not code}
+        self._said = said if what is None else {**said, code: what}
+
+    def report(self, outbox: OutboxHealth) -> tuple[HealthTopic, Health]:
+        """All since the last report; what `Publisher` asks for."""
+        with self._lock:
+            flow, reading, limits = self._meter.take(), self._reading, self._governor.limits()
+            cameras = {id_: replace(each, limit_fps=limits.get(id_)) for id_, each in flow.cameras.items()}
+            self._problems = judge(self._facts({id_: each.frame_age_ms.p95 for id_, each in cameras.items()}, outbox))
+            self._discarded = sum(outbox.discarded.values())
+            self._reported_s = time.monotonic()
+            self._health = Health(
+                at=utc_now(),
+                boot_id=self._boot_id,
+                uptime_s=round(self._reported_s - self._begun_s, 3),
+                cameras=cameras,
+                latency_ms=flow.latency_ms,
+                cpu_percent=flow.cpu_percent,
+                memory_mib=reading.memory_mib,
+                temperature_c=reading.temperature_c,
+                disk_free_mib=reading.disk_free_mib,
+                outbox=outbox,
+                verdict=verdict(self._problems),
+                throttled=None if reading.slowed is None else bool(reading.slowed),
+            )
+            return self._topic, self._health
+
+    def snapshot(self) -> Snapshot | None:
+        """For Prometheus: the last report, and the counters as they are now."""
+        health = self._health
+        return None if health is None else Snapshot(health, self._problems, self._meter.totals())
+
+    def _live(self) -> None:
+        while True:
+            try:
+                self._look()
+            except Exception:
+                log.exception("the caretaker broke; report this as a bug")  # seeing goes on without it
+            if self._off.wait(EVERY_S):
+                return
+
+    def _look(self) -> None:
+        self._reading = self._machine.read()
+        now_s = time.monotonic()
+        self._governor.adjust(self._reading.temperature_c, self._reading.slowed, now_s)
+        outbox = self._publisher.outbox_health()
+        if now_s - self._reported_s > (FIRST_S if self._health is None else LATE * self._every_s):
+            self.report(outbox)
+        with self._lock:
+            ages = {id_: each.frame_age_ms.p95 for id_, each in self._health.cameras.items()} if self._health else {}
+            self._problems = judge(self._facts(ages, outbox))
+            told = self._alerts.changes(self._problems, now_s=now_s, now=utc_now())
+        for topic, alert in told:
+            self._publisher.state(topic, alert)
+        status = "; ".join(problem.what for problem in self._problems[:3]) or "ok"
+        if status != self._status:
+            self._status = status
+            notify(f"STATUS={status}")
+
+    def _facts(self, ages: Mapping[str, float], outbox: OutboxHealth) -> Facts:
+        config, away_since_s = self._governor.config, self._publisher.away_since_s
+        return Facts(
+            cameras=self._cameras,
+            machine=self._reading,
+            max_temperature_c=config.max_temperature_c,
+            age_p95_ms={camera: ages[camera] for camera in self._governor.cameras if camera in ages},
+            max_age_ms=config.max_frame_age * 1e3,
+            limits_fps=self._governor.limits(),
+            limit_reason=self._governor.reason,
+            outbox_share=outbox.depth / max(self._publisher.outbox_room, 1),
+            discarded=sum(outbox.discarded.values()) - self._discarded,
+            broker_away_s=None if away_since_s is None else time.monotonic() - away_since_s,
+            said=self._said,
+        )

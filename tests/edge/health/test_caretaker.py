@@ -1,0 +1,181 @@
+"""The caretaker, with real files for a machine and a publisher that only remembers."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Struct
+
+from tinysight_contract.messages import Alert, CameraState, Health, LatencyMs, OutboxHealth, Well, decode, encode
+from tinysight_contract.topics import AlertTopic, Topic
+from tinysight_edge.config import GovernorConfig
+from tinysight_edge.governor import Governor
+from tinysight_edge.health import caretaker as module
+from tinysight_edge.health.caretaker import Caretaker
+from tinysight_edge.health.machine import Machine
+from tinysight_edge.health.meter import Meter
+from tinysight_edge.health.verdict import Code
+
+Wait = Callable[[Callable[[], object]], None]
+
+
+class Remembers:
+    """What the caretaker needs of the publisher."""
+
+    def __init__(self) -> None:
+        self.away_since_s: float | None = None
+        self.outbox_room = 100
+        self.outbox = OutboxHealth(depth=0, discarded={}, last_seq=0)
+        self.alerts: dict[str, Alert | None] = {}
+
+    def state(self, topic: Topic, message: Struct | None) -> None:
+        assert isinstance(topic, AlertTopic)
+        assert message is None or isinstance(message, Alert)
+        self.alerts[topic.code] = message
+
+    def outbox_health(self) -> OutboxHealth:
+        return self.outbox
+
+    @property
+    def standing(self) -> set[str]:
+        return {code for code, alert in self.alerts.items() if alert is not None} - {"clock-unsynced", "memory-high"}
+
+
+class Hub:
+    def __init__(self) -> None:
+        self.frames: Counter[str] = Counter()
+        self.dropped: Counter[tuple[str, str]] = Counter()
+
+
+class Kit:
+    """A caretaker and all that it looks after."""
+
+    def __init__(self, root: Path) -> None:
+        self.publisher, self.hub = Remembers(), Hub()
+        self.temp = root / "sys/class/thermal/thermal_zone0/temp"
+        self.temp.parent.mkdir(parents=True)
+        (self.temp.parent / "type").write_text("cpu-thermal\n")
+        self.temp.write_text("50000\n")
+        self.meter, self.governor = Meter(self.hub), Governor(GovernorConfig())
+        machine = Machine(root, root=root)
+        self.caretaker = Caretaker(
+            "plant-1", "belt-7", "b1", machine=machine, meter=self.meter, governor=self.governor, every_s=30.0
+        )
+
+    def frame(self, camera: str = "gate", age_ms: float = 20.0) -> None:
+        self.hub.frames[camera] += 1
+        if not self.governor.allow(camera, time.monotonic()):
+            self.meter.drop(camera, "governed")
+            return
+        self.governor.note(camera, age_ms, 5.0)
+        latency = LatencyMs(wait=1.0, preprocess=1.0, inference=3.0, decode=0.0, track=0.0, total=age_ms)
+        self.meter.note(camera, latency)
+
+    def report(self) -> Health:
+        return self.caretaker.report(self.publisher.outbox)[1]
+
+
+@pytest.fixture
+def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kit]:
+    monkeypatch.setattr(module, "EVERY_S", 0.02)
+    monkeypatch.setattr("tinysight_edge.health.alerts.CLEAR_AFTER_S", 0.05)
+    monkeypatch.setenv("PATH", "")
+    made = Kit(tmp_path)
+    made.caretaker.start(made.publisher)
+    yield made
+    made.caretaker.stop()
+
+
+def test_a_report_is_a_valid_message_with_figures_of_all_parts(kit: Kit) -> None:
+    kit.caretaker.camera("gate", CameraState.ONLINE)
+    for _ in range(10):
+        kit.frame()
+    health = kit.report()
+    assert decode(encode(health), Health) == health
+    assert health.temperature_c == 50.0
+    assert health.throttled is None
+    assert (health.cameras["gate"].frames, health.cameras["gate"].inferred) == (10, 10)
+    assert health.cameras["gate"].frame_age_ms.p95 == 20.0
+    assert health.cameras["gate"].limit_fps is None
+    assert health.cpu_percent >= 0
+    assert health.disk_free_mib > 0
+
+
+def test_a_stalled_camera_is_an_alert_until_it_is_back(kit: Kit, eventually: Wait) -> None:
+    kit.caretaker.camera("gate", CameraState.STALLED)
+    kit.caretaker.camera("yard", CameraState.ONLINE)
+    eventually(lambda: kit.publisher.standing == {"camera-stalled"})
+    verdict = kit.report().verdict
+    assert (verdict.state, verdict.code) == (Well.DEGRADED, "camera.stalled")
+    kit.caretaker.camera("yard", CameraState.RECONNECTING)
+    eventually(lambda: kit.publisher.standing == {"camera-stalled", "camera-reconnecting", "cameras-none"})
+    assert kit.report().verdict.state is Well.FAILING
+    kit.caretaker.camera("gate", CameraState.ONLINE)
+    kit.caretaker.camera("yard", None)
+    eventually(lambda: not kit.publisher.standing)
+
+
+def test_heat_limits_the_rate_and_the_report_says_what_was_given_up(kit: Kit, eventually: Wait) -> None:
+    kit.temp.write_text("91000\n")
+
+    def limited() -> bool:
+        kit.frame()
+        return "governor-limiting" in kit.publisher.standing
+
+    eventually(limited)
+    eventually(lambda: "thermal-hot" in kit.publisher.standing)
+    health = kit.report()
+    assert (health.cameras["gate"].limit_fps or 0) > 0
+    assert health.temperature_c == 91.0
+    assert health.cameras["gate"].dropped.get("governed", 0) + health.cameras["gate"].inferred <= kit.hub.frames["gate"]
+
+
+def test_old_frames_and_events_that_were_given_up_are_told(kit: Kit, eventually: Wait) -> None:
+    for _ in range(5):
+        kit.frame(age_ms=900.0)
+    kit.publisher.outbox = OutboxHealth(depth=90, discarded={"update": 4}, last_seq=1)
+    eventually(lambda: {"outbox-discarding", "outbox-full"} <= kit.publisher.standing)
+    assert kit.report().verdict.code == "outbox.discarding"
+    eventually(lambda: "inference-slow" in kit.publisher.standing)
+    eventually(lambda: "outbox-discarding" not in kit.publisher.standing)
+
+
+def test_what_another_part_says_stands_until_it_takes_it_back(kit: Kit, eventually: Wait) -> None:
+    kit.caretaker.say(Code.CONFIG_REFUSED, "agent.toml: unknown key 'camras'.")
+    eventually(lambda: kit.publisher.standing == {"config-refused"})
+    alert = kit.publisher.alerts["config-refused"]
+    assert alert is not None
+    assert alert.what == "agent.toml: unknown key 'camras'."
+    kit.caretaker.say(Code.CONFIG_REFUSED, None)
+    eventually(lambda: not kit.publisher.standing)
+
+
+def test_while_the_broker_is_away_nobody_asks_and_prometheus_still_sees(
+    kit: Kit, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kit.caretaker.snapshot() is None
+    monkeypatch.setattr(module, "FIRST_S", 0.01)
+    kit.publisher.away_since_s = time.monotonic() - 60
+    kit.frame()
+    eventually(lambda: kit.caretaker.snapshot() is not None)
+    snapshot = kit.caretaker.snapshot()
+    assert snapshot is not None
+    assert "broker.absent" in {problem.code for problem in snapshot.problems}
+    assert snapshot.totals.inferred == {"gate": 1}
+    assert "broker-absent" not in kit.publisher.standing
+
+
+def test_a_failure_of_its_own_does_not_end_it(kit: Kit, eventually: Wait, caplog: pytest.LogCaptureFixture) -> None:
+    good = kit.publisher.outbox_health
+
+    def broken() -> Any:
+        raise RuntimeError("boom")
+
+    kit.publisher.outbox_health = broken  # type: ignore[method-assign] -- that is the fault
+    eventually(lambda: "boom" in caplog.text)
+    kit.publisher.outbox_health = good  # type: ignore[method-assign] -- and its mend
+    kit.caretaker.camera("gate", CameraState.FROZEN)
+    eventually(lambda: kit.publisher.standing == {"camera-frozen"})
