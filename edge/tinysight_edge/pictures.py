@@ -45,7 +45,7 @@ INDEX_EVERY_S: Final = 600.0
 INDEX_EVERY: Final = 10
 SUSPECT_S: Final = 1.0
 _NONE: Final = np.empty(0, np.intp)
-_MEND: Final = "Free some space on the disk of the state folder, or lower `keep` of snapshots and examples."
+_MEND: Final = "Free some space on the disk of the state folder and check its rights; lower `keep` if it is full again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
