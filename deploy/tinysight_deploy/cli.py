@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "edge",
         "The agent's file: check it, show what holds, begin one.",
     ),
+    "doctor": ("tinysight_edge.cli_doctor", "doctor", "edge", "Check this machine, its cameras and its broker."),
     "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
     "broker": ("tinysight_deploy.broker", "broker", "deploy", "Start a broker for development, with WebSockets."),
 }

@@ -1,0 +1,59 @@
+"""JPEG files that say themselves what they show.
+
+In: a picture and a message.  Out: a JPEG whose comment segment (COM) holds the message as JSON, and back. It is one
+file, so a power cut cannot leave a picture with the words of another; a copy, byte for byte, keeps its words.
+"""
+
+from typing import Final, TypeVar
+
+import cv2
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from tinysight_contract.messages import encode
+
+__all__ = ["MAX_COMMENT_BYTES", "read_comment", "with_comment", "write_jpeg"]
+
+MAX_COMMENT_BYTES: Final = 0xFFFF - 2
+_SOI, _APP0, _COM, _SOS = b"\xff\xd8", b"\xff\xe0", b"\xff\xfe", b"\xff\xda"
+S = TypeVar("S", bound=Struct)
+
+
+def write_jpeg(image: NDArray[np.uint8], says: Struct, *, quality: int) -> bytes:
+    """Encode a picture (H, W, 3) uint8 BGR with its message.
+
+    Raises:
+        ValueError: the picture cannot be a JPEG, or the message is longer than 64 KiB.
+    """
+    good, raw = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    if not good:
+        raise ValueError(f"a picture of {image.shape} cannot be a JPEG")
+    return with_comment(raw.tobytes(), encode(says))
+
+
+def with_comment(jpeg: bytes, comment: bytes) -> bytes:
+    """The JPEG with a comment, after the JFIF header, which must come first.
+
+    Raises:
+        ValueError: the comment is longer than 64 KiB.
+    """
+    if len(comment) > MAX_COMMENT_BYTES:
+        raise ValueError(f"a comment of {len(comment)} bytes is too long for a JPEG")
+    at = 2 + (2 + int.from_bytes(jpeg[4:6], "big") if jpeg[2:4] == _APP0 else 0)
+    return jpeg[:at] + _COM + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[at:]
+
+
+def read_comment(jpeg: bytes, kind: type[S]) -> S | None:
+    """The message of a JPEG, of which the beginning suffices; None when there is none of this kind."""
+    at = 2
+    while jpeg[:2] == _SOI and at + 4 <= len(jpeg) and jpeg[at] == 0xFF and jpeg[at : at + 2] != _SOS:
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if jpeg[at : at + 2] == _COM:
+            try:
+                return msgspec.json.decode(jpeg[at + 4 : end], type=kind)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return None
+        at = end
+    return None

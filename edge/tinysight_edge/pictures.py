@@ -1,0 +1,287 @@
+"""Pictures worth keeping: the best of each event, and those that the model finds hard.
+
+In: every inferred frame, in the inference loop.  Out: files below the agent's state folder, written by one thread.
+`offer` decides on arrays and copies the frame only when it is wanted; no more than a few copies wait, and what finds no
+room is counted, not waited for. A full or broken disk is told by `trouble` and never reaches the loop; writing goes on
+when the disk does. The pictures are the frames themselves, so what privacy polygons have blacked is black here too.
+
+::
+
+    snapshots/<camera>/<event>.jpg          with box, label, score and time
+    snapshots/<camera>/<event>.clean.jpg    without
+    examples/                               see `examples`
+"""
+
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinysight_contract.errors import StoreError
+from tinysight_contract.messages import Detection, FrameSize, ModelRef
+from tinysight_edge.camera import Frame
+from tinysight_edge.config import ExamplesConfig, SnapshotsConfig
+from tinysight_edge.decode import Detections
+from tinysight_edge.doubts import Doubts, Reason, Sampler
+from tinysight_edge.examples import INDEX_SHARE, MAX_PROPOSALS, Example, Examples
+from tinysight_edge.jpeg import write_jpeg
+from tinysight_edge.ring import Ring
+from tinysight_edge.snapshots import Best, Snapshot, draw
+from tinysight_edge.tracks import Tracks
+
+__all__ = ["About", "Pictures"]
+
+log = logging.getLogger(__name__)
+
+HELD_BYTES: Final = 12 * 2**20  # four frames of 720p, one of 4K
+INDEX_EVERY_S: Final = 600.0
+INDEX_EVERY: Final = 10
+SUSPECT_S: Final = 1.0
+_NONE: Final = np.empty(0, np.intp)
+_MEND: Final = "Free some space on the disk of the state folder and check its rights; lower `keep` if it is full again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What goes into every picture.
+
+    Attributes:
+        site: the site's id.
+        device: the device's id.
+        model: which model sees.
+        task: detect or classify.
+        labels: by class id.
+        threshold: the score from which on a detection counts.
+    """
+
+    site: str
+    device: str
+    model: ModelRef
+    task: str
+    labels: tuple[str, ...]
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """A copy of a frame, and what is to be made of it."""
+
+    image: NDArray[np.uint8]
+    snapshots: list[Snapshot]
+    example: Example | None
+
+
+@dataclass(slots=True, eq=False)
+class _Suspect:
+    """A frame in which an object may have been missed; the next frames tell."""
+
+    image: NDArray[np.uint8]
+    example: Example
+    at_s: float
+
+
+class _View:
+    """What is remembered of one camera."""
+
+    def __init__(self, threshold: float) -> None:
+        self.best, self.doubts = Best(), Doubts(threshold)
+
+
+class Pictures:
+    """Keeps pictures. `offer` is for the inference loop, all else happens in a thread of its own.
+
+    Args:
+        state: the agent's folder.
+        about: goes into every picture.
+        snapshots: None to keep none.
+        examples: None to keep none.
+
+    Attributes:
+        counts: pictures so far: ``snapshots`` and ``examples`` written, ``alike`` (near-duplicates passed over),
+            ``dropped`` (the disk was too slow) and ``failed`` (the disk said no).
+        trouble: why the last one could not be written; None when it could.
+    """
+
+    def __init__(
+        self, state: Path, about: About, *, snapshots: SnapshotsConfig | None, examples: ExamplesConfig | None
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.trouble: StoreError | None = None
+        self._about, self._snapshots = about, snapshots
+        self._sampler = None if examples is None else Sampler(examples.per_hour)
+        self._views: dict[str, _View] = {}
+        self._suspect: _Suspect | None = None
+        self._held_bytes, self._lock = 0, threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._ring = None if snapshots is None else Ring(state / "snapshots", keep_bytes=snapshots.keep)
+        keep = 0 if examples is None else int(examples.keep * (1 - INDEX_SHARE))
+        folder = state / "examples" / "images"
+        self._examples = None if examples is None else Examples(Ring(folder, keep_bytes=keep))
+        self._thread = threading.Thread(target=self._live, name="pictures", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def offer(self, frame: Frame, found: Detections, alive: Tracks, ids: Mapping[int, str]) -> None:
+        """Look whether this frame is worth keeping; never waits, and copies it only then.
+
+        Args:
+            frame: was inferred.
+            found: what the model saw in it, in its pixels.
+            alive: tracks that are believed after it.
+            ids: the event of each object that has one open, by the track's number.
+        """
+        view = self._views.get(frame.camera)
+        if view is None:
+            view = self._views[frame.camera] = _View(self._about.threshold)
+        height, width = frame.image_bgr.shape[:2]
+        size = FrameSize(width=width, height=height)
+        example = self._doubt(view, frame, found, alive, size) if self._sampler is not None else None
+        rows = _NONE if self._snapshots is None else view.best.better(alive, ids, frame.at_s, size)
+        if not len(rows) and example is None:
+            return
+        snapshots = [self._snapshot(frame, alive, int(row), ids, size) for row in rows]
+        if self._hand_over(frame.image_bgr, snapshots, example) and snapshots:
+            view.best.took(rows, frame.at_s)
+
+    def close(self, *, wait_s: float = 2.0) -> None:
+        """Write what waits, for so long, and end."""
+        self._jobs.put(None)
+        self._thread.join(wait_s)
+
+    def _doubt(self, view: _View, frame: Frame, found: Detections, alive: Tracks, size: FrameSize) -> Example | None:
+        """The example to make of this frame, if it is one. The frame before, if it was one, is handed over here."""
+        sampler, camera, now_s = self._sampler, frame.camera, frame.captured_s
+        if sampler is None or not sampler.open(now_s):
+            view.doubts.forget()
+            return None
+        reasons, flickered = view.doubts.of(found, alive, frame.at_s, size)
+        if (suspect := self._suspect) is not None and suspect.example.camera == camera:
+            self._suspect = None
+            if flickered and sampler.choose(camera, ["flicker"], now_s) is not None:
+                sampler.took(camera, "flicker", now_s)
+                self._hand_over(suspect.image, [], suspect.example)
+                return None
+        elif suspect is not None and now_s - suspect.at_s > SUSPECT_S:
+            self._suspect = None
+        if view.doubts.missing and self._suspect is None and sampler.due(camera, "flicker", now_s):
+            self._suspect = _Suspect(frame.image_bgr.copy(), self._example(frame, found, "flicker", size), now_s)
+        if not reasons or (reason := sampler.choose(camera, reasons, now_s)) is None:
+            return None
+        sampler.took(camera, reason, now_s)
+        return self._example(frame, found, reason, size)
+
+    def _hand_over(self, image: NDArray[np.uint8], snapshots: list[Snapshot], example: Example | None) -> bool:
+        """Give a copy to the thread; False when too much waits there already."""
+        with self._lock:
+            if self._held_bytes and self._held_bytes + image.nbytes > HELD_BYTES:
+                self.counts["dropped"] += 1
+                return False
+            self._held_bytes += image.nbytes
+        self._jobs.put(_Job(image.copy(), snapshots, example))
+        return True
+
+    def _snapshot(self, frame: Frame, alive: Tracks, row: int, ids: Mapping[int, str], size: FrameSize) -> Snapshot:
+        return Snapshot(
+            site=self._about.site,
+            device=self._about.device,
+            camera=frame.camera,
+            event=ids[int(alive.numbers[row])],
+            captured_at=frame.captured_at,
+            frame=size,
+            model=self._about.model,
+            detection=self._detection(alive.class_ids[row], alive.scores[row], alive.boxes_px[row], size),
+        )
+
+    def _example(self, frame: Frame, found: Detections, reason: Reason, size: FrameSize) -> Example:
+        most = min(int(np.count_nonzero(found.scores >= self._about.threshold)), MAX_PROPOSALS)
+        if self._about.task == "classify":
+            most = min(len(found), 1)
+        rows = zip(found.class_ids[:most], found.scores[:most], found.boxes_px[:most], strict=True)
+        return Example(
+            site=self._about.site,
+            device=self._about.device,
+            camera=frame.camera,
+            captured_at=frame.captured_at,
+            reason=reason,
+            frame=size,
+            model=self._about.model,
+            task=self._about.task,
+            detections=[self._detection(*row, size) for row in rows],
+        )
+
+    def _detection(
+        self, class_id: np.int32, score: np.float32, box_px: NDArray[np.float32], size: FrameSize
+    ) -> Detection:
+        full = np.array((size.width, size.height) * 2, np.float32)
+        x1, y1, x2, y2 = np.clip(box_px / full, 0.0, 1.0).astype(float).round(5).tolist()
+        return Detection(
+            label=self._about.labels[class_id],
+            class_id=int(class_id),
+            score=round(float(score), 4),
+            box=(x1, y1, x2, y2),
+            track_id=None,
+        )
+
+    # Everything below runs in the pictures' own thread.
+
+    def _live(self) -> None:
+        opened, going = False, True
+        while going:
+            try:
+                job = self._jobs.get(timeout=INDEX_EVERY_S)
+                going = job is not None
+            except queue.Empty:
+                job = None
+            try:
+                if not opened:
+                    self._open()
+                    opened = True
+                if job is not None:
+                    self._write(job)
+                self._write_index(now=job is None)
+            except Exception as error:  # noqa: BLE001 -- whatever a codec or a disk throws costs one picture, not all
+                self._failed(error)
+            if job is not None:
+                with self._lock:
+                    self._held_bytes -= job.image.nbytes
+
+    def _open(self) -> None:
+        if self._ring is not None:
+            self._ring.open()
+        if self._examples is not None:
+            self._examples.open()
+
+    def _write(self, job: _Job) -> None:
+        if self._ring is not None and self._snapshots is not None:
+            for each in job.snapshots:
+                quality = self._snapshots.quality
+                files = {
+                    ".clean.jpg": write_jpeg(job.image, each, quality=quality),
+                    ".jpg": write_jpeg(draw(job.image, each), each, quality=quality),
+                }
+                self._ring.put(f"{each.camera}/{each.event}", files)
+                self.counts["snapshots"] += 1
+        if self._examples is not None and job.example is not None:
+            self.counts["examples" if self._examples.put(job.image, job.example) else "alike"] += 1
+        self.trouble = None
+
+    def _write_index(self, *, now: bool) -> None:
+        """A picture every few, when there is a pause, and at the end: what a kill leaves out the next start adds."""
+        if self._examples is not None and self._examples.unwritten >= (1 if now else INDEX_EVERY):
+            self._examples.write_index()
+
+    def _failed(self, error: Exception) -> None:
+        self.counts["failed"] += 1
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
+        if self.trouble is None:
+            log.warning("a picture could not be written: %s", why)
+        self.trouble = StoreError(f"Pictures cannot be written: {why}.", mend=_MEND)

@@ -1,0 +1,259 @@
+"""The doctor: every check has a verdict whatever is missing, hangs or crashes, and a fix that can be typed."""
+
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tinysight_contract import topics as t
+from tinysight_contract.messages import State, Status, encode, utc_now
+from tinysight_edge.doctor import plan
+from tinysight_edge.doctor.camera import _wrong
+from tinysight_edge.doctor.child import CHECKS, check
+from tinysight_edge.doctor.machine import cpu
+from tinysight_edge.doctor.result import Verdict
+from tinysight_edge.doctor.subject import Options, Subject, subject_of
+from tinysight_edge.mqtt import Address, Connection
+
+Lines = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def doctor(tinysight: Any) -> Callable[..., tuple[int, Lines]]:
+    def run(*arguments: str | Path) -> tuple[int, Lines]:
+        done = tinysight("doctor", "--json", "--seconds", "0.5", *arguments)
+        assert done.stderr == ""
+        return done.returncode, {line["check"]: line for line in json.loads(done.stdout)}
+
+    return run
+
+
+def write_config(folder: Path, broker: str, more: str = "") -> Path:
+    path = folder / "agent.toml"
+    (folder / "password").write_text("hunter2-secret\n")
+    (folder / "password").chmod(0o600)
+    path.write_text(
+        f"""
+site = "plant-1"
+device = "belt-7"
+state = "state"
+[broker]
+url = "{broker}"
+username = "belt"
+password_file = "password"
+[model]
+bundle = "belt.bundle"
+[cameras.belt]
+source = "synthetic:belt"
+{more}"""
+    )
+    return path
+
+
+def test_without_any_word_it_checks_what_it_can_and_says_what_it_could_not(doctor: Any) -> None:
+    status, lines = doctor()
+    assert list(lines) == [*(name for name in CHECKS if name not in plan.ALONE), *plan.ALONE]
+    for name in ("config", "rights", "disk", "model", "broker", "camera"):
+        assert lines[name]["verdict"] == "skip"
+        assert "Give --" in lines[name]["mend"]
+    for name in ("python", "packages", "runtime", "cpu"):
+        assert lines[name]["verdict"] == "ok", lines[name]
+    assert status == any(line["verdict"] == "fail" for line in lines.values())
+    assert all(line["took_ms"] >= 0 and line["what"].endswith(".") for line in lines.values())
+
+
+def test_a_device_that_is_well_is_told_so_with_figures_and_a_picture_of_each_camera(
+    doctor: Any, mosquitto: Any, make_reader: Any, belt_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "belt.bundle").write_bytes(belt_bundle.read_bytes())
+    reader = make_reader(mosquitto.url)
+    config = write_config(tmp_path, mosquitto.url)
+    status, lines = doctor("--config", config, "--pictures", tmp_path / "seen")
+    bad = {name: line for name, line in lines.items() if line["verdict"] in {"fail", "skip"}}
+    assert bad == {}
+    assert status == 0
+    assert lines["camera belt"]["figures"]["width"] == 320
+    assert 5 < lines["camera belt"]["figures"]["fps"] < 30
+    picture = cv2.imread(str(tmp_path / "seen" / "belt.jpg"))
+    assert picture is not None
+    assert picture.std() > 5
+    assert lines["model"]["figures"]["scheme"] == "int8"
+    assert lines["model"]["figures"]["p50_ms"] > 0
+    assert lines["disk"]["figures"]["fsync_ms"] > 0
+    assert lines["broker"]["figures"]["connect_ms"] > 0
+    assert reader.heard == [], "a doctor publishes nothing"
+    assert not (tmp_path / "state").exists(), "and leaves nothing behind"
+
+
+def test_an_agent_that_runs_under_this_name_is_seen_and_not_thrown_out(
+    doctor: Any, mosquitto: Any, belt_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "belt.bundle").write_bytes(belt_bundle.read_bytes())
+    agent = Connection(Address.parse(mosquitto.url), client_id="tinysight_plant-1_belt-7")
+    agent.open(timeout_s=5)
+    here = t.StatusTopic("plant-1", "belt-7")
+    online = Status(state=State.ONLINE, boot_id="b", reason="started", at=utc_now())
+    agent.publish(str(here), encode(online), qos=1, retain=True)
+    _, lines = doctor("--config", write_config(tmp_path, mosquitto.url))
+    assert "online now" in lines["broker"]["what"]
+    assert agent.alive
+    agent.close()
+
+
+def test_whatever_is_wrong_is_said_with_its_fix_and_status_one(doctor: Any) -> None:
+    sources = ("gate=/dev/video77", "yard=none.mp4", "roof=rtsp://127.0.0.1:1/x")
+    status, lines = doctor(
+        *(word for source in sources for word in ("--source", source)),
+        *("--broker", "mqtt://u:hunter2@127.0.0.1:1", "--bundle", "none.bundle", "--state", "/proc/x"),
+    )
+    assert status == 1
+    for name, said, mend in (
+        ("broker", "Connection refused", "tinysight broker"),
+        ("camera gate", "cannot be opened", "cable"),
+        ("camera yard", "Unknown source", "video"),
+        ("camera roof", "nothing listens", "port"),
+        ("model", "There is no bundle", "path"),
+        ("disk", "cannot be written", "chown"),
+    ):
+        assert lines[name]["verdict"] == "fail"
+        assert said in lines[name]["what"]
+        assert mend in lines[name]["mend"]
+    assert "hunter2" not in json.dumps(lines)
+    assert len(lines) == len(CHECKS) + 2, "all other checks went on"
+
+
+def test_a_configuration_that_cannot_be_read_does_not_stop_the_checks_that_need_none(doctor: Any) -> None:
+    status, lines = doctor("--config", "none.toml", "--store", "none", "--broker", "http://x")
+    assert status == 1
+    assert lines["config"]["verdict"] == "fail"
+    assert "cannot be read" in lines["config"]["what"]
+    assert "no bundle installed" in lines["model"]["what"]
+    assert "mqtt://host:1883" in lines["broker"]["mend"]
+    assert lines["python"]["verdict"] == "ok"
+    assert len(lines) == len(CHECKS)
+
+
+def test_a_broker_that_refuses_us_is_told_without_the_password(
+    doctor: Any, make_mosquitto: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "passwords").touch()
+    broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
+    broker.start()
+    status, lines = doctor("--broker", broker.url.replace("//", "//belt:hunter2-secret@"))
+    assert status == 1
+    assert "refuses the connection" in lines["broker"]["what"]
+    assert "user name" in lines["broker"]["mend"]
+    assert "hunter2" not in json.dumps(lines)
+
+
+def test_a_camera_of_a_folder_of_dark_pictures_is_called_dark(doctor: Any, tmp_path: Path) -> None:
+    (tmp_path / "night").mkdir()
+    cv2.imwrite(str(tmp_path / "night" / "a.png"), np.full((48, 64, 3), 2, np.uint8))
+    status, lines = doctor("--source", f"gate={tmp_path / 'night'}")
+    assert lines["camera gate"]["verdict"] == "warn"
+    assert "dark" in lines["camera gate"]["what"]
+    assert status == any(line["verdict"] == "fail" for line in lines.values())
+
+
+NOISE = np.random.default_rng(1).integers(0, 255, (10, 64, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "live", "said"),
+    [
+        pytest.param(list(NOISE), True, None, id="well"),
+        pytest.param([NOISE[0][::8, ::8]] * 9 + [NOISE[0]], True, "frozen", id="frozen"),
+        pytest.param([NOISE[0][::8, ::8]] * 9 + [NOISE[0]], False, None, id="a file may show the same"),
+        pytest.param([np.full((64, 64, 3), 120, np.uint8)], True, "shows nothing", id="covered"),
+        pytest.param([np.full((64, 64, 3), 3, np.uint8)], True, "dark", id="dark"),
+    ],
+)
+def test_what_may_be_wrong_with_a_picture(pictures: list[Any], live: bool, said: str | None) -> None:
+    found = _wrong(pictures, live=live)
+    assert found is None if said is None else found is not None and said in found[0]
+
+
+PI_4 = "processor : 0\nFeatures : fp asimd evtstrm crc32 cpuid\nHardware : BCM2835\nModel : Raspberry Pi 4 Model B\n"
+PI_5 = "processor : 0\nFeatures : fp asimd evtstrm crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp\n"
+SERVER = "model\t\t: 17\nmodel name\t: Some Xeon\nflags\t\t: fpu sse2 avx2 fma avx512f avx512_vnni\n"
+ATOM = "model name\t: Atom\nflags\t\t: fpu sse2 ssse3\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "machine", "verdict", "said"),
+    [
+        pytest.param(PI_4, "aarch64", "ok", "NEON; without dotprod", id="Pi 4"),
+        pytest.param(PI_5, "aarch64", "ok", "NEON, dotprod, fp16.", id="Pi 5"),
+        pytest.param(SERVER, "x86_64", "ok", "Some Xeon", id="server"),
+        pytest.param(ATOM, "x86_64", "warn", "no vector units", id="old Atom"),
+        pytest.param("", "riscv64", "warn", "riscv64", id="says nothing"),
+    ],
+)
+def test_what_a_processor_can_do(cpuinfo: str, machine: str, verdict: str, said: str) -> None:
+    found = cpu(Subject(options=Options()), cpuinfo=cpuinfo, machine=machine)
+    assert found.verdict == verdict
+    assert said in found.what
+
+
+def program(path: Path, *lines: str) -> str:
+    path.write_text("\n".join(("#!/bin/sh", *lines)) + "\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_a_check_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "hangs", "exec sleep 30"))
+    begun_s = time.monotonic()
+    found = plan._child("camera gate", b"{}", 0.3)
+    assert time.monotonic() - begun_s < 25
+    assert found.verdict is Verdict.FAIL
+    assert "did not end" in found.what
+    assert "power" in found.mend
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "mend"),
+    [
+        pytest.param("kill -ILL $$", "SIGILL", "another processor", id="built for another processor"),
+        pytest.param("kill -SEGV $$", "SIGSEGV", "--force-reinstall", id="crashed"),
+        pytest.param("exit 7", "status 7", "--force-reinstall", id="ended"),
+    ],
+)
+def test_a_check_that_crashes_is_a_finding(
+    line: str, said: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", program(tmp_path / "dies", "cat > /dev/null", line))
+    found = plan._child("runtime", b"{}", 10)
+    assert found.verdict is Verdict.FAIL
+    assert said in found.what
+    assert mend in found.mend
+
+
+def test_what_a_check_says_never_holds_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaks(_subject: Subject) -> None:
+        raise ValueError("cannot open rtsp://user:top-secret@10.0.0.1")
+
+    monkeypatch.setattr("tinysight_edge.doctor.machine.memory", leaks)
+    subject = subject_of(Options(sources={"gate": "rtsp://user:top-secret@10.0.0.1"}))
+    found = check("memory", subject)
+    assert found.verdict is Verdict.FAIL
+    assert "rtsp://user:***@10.0.0.1" in found.what
+    assert "report" in found.mend.lower()
+
+
+def test_people_read_aligned_lines_with_the_fix_below(tinysight: Any) -> None:
+    done = tinysight("doctor", "--broker", "mqtt://127.0.0.1:1")
+    assert done.returncode == 1
+    assert os.environ.get("NO_COLOR") or "\x1b" not in done.stdout, "no colours in a pipe"
+    lines = done.stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("fail broker"))
+    assert lines[at + 1].strip().startswith("→ Check the address")
+    assert "fail" in lines[-1]
