@@ -51,8 +51,8 @@ def test_each_report_begins_anew_and_totals_go_on() -> None:
     meter = Meter(hub)
     for number in (1, 2):
         hub.frames["a"] += 5
-        hub.dropped["a", "stale"] += 2
-        hub.dropped["a", "broken"] += 1
+        hub.dropped["a"]["stale"] += 2
+        hub.dropped["a"]["broken"] += 1
         meter.drop("a", "governed")
         meter.note("a", took(float(number)))
         told = meter.take().cameras["a"]
