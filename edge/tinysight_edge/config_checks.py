@@ -171,6 +171,8 @@ def _on(a: Point, b: Point, c: Point) -> bool:
 def _meet(one: tuple[Point, Point], other: tuple[Point, Point]) -> bool:
     """Whether two edges share a point. Source: Cormen et al., Introduction to Algorithms, 33.1."""
     (a, b), (c, d) = one, other
+    if max(a[0], b[0]) < min(c[0], d[0]) or max(c[0], d[0]) < min(a[0], b[0]):
+        return False
     turns = _turn(c, d, a), _turn(c, d, b), _turn(a, b, c), _turn(a, b, d)
     signs = [math.copysign(1, turn) if turn else 0 for turn in turns]
     if signs[0] * signs[1] < 0 and signs[2] * signs[3] < 0:

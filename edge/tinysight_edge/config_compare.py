@@ -6,12 +6,13 @@ msgspec; what is walked over here is what lies around the leaves.
 
 import math
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import fields
+from msgspec.structs import FieldInfo, fields
 
 from tinysight_edge.config import AgentConfig
 from tinysight_edge.config_checks import Finding, Where, near
@@ -57,6 +58,8 @@ def compare(value: Any, kind: Kind, path: Where, found: list[Finding]) -> Any:  
             found.append(Finding(path, what, f"Write {words(kind)}."))
             return value
         if origin is tuple:
+            if _fits(value, kind):  # a polygon at once instead of each number of it
+                return value
             kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
             return [compare(each, of, (*path, n), found) for n, (each, of) in enumerate(zip(value, kinds, strict=True))]
         for key in value:
@@ -68,11 +71,16 @@ def compare(value: Any, kind: Kind, path: Where, found: list[Finding]) -> Any:  
     return value
 
 
+@cache  # msgspec resolves the annotations again each time
+def _fields(kind: type[Struct]) -> dict[str, FieldInfo]:
+    return {field.name: field for field in fields(kind)}
+
+
 def _compare_struct(value: Any, kind: type[Struct], path: Where, found: list[Finding]) -> Any:  # noqa: ANN401 -- as compare
     if not isinstance(value, dict):
         found.append(_wrong(value, kind, path))
         return value
-    known = {field.name: field for field in fields(kind)}
+    known = _fields(kind)
     found += [Finding((*path, key), UNKNOWN, _mend_unknown(key, known, path)) for key in value if key not in known]
     found += [
         Finding((*path, name), "It is missing.", f"Write {words(field.type)}.")
@@ -85,7 +93,7 @@ def _compare_struct(value: Any, kind: type[Struct], path: Where, found: list[Fin
 def _mend_unknown(key: str, known: Collection[str], path: Where) -> str:
     if key.lower() in {"password", "passwd", "pass", "pwd"} and "password_file" in known:
         return "A password does not stand in this file: use password_file or password_env."
-    if path and key in {field.name for field in fields(AgentConfig)}:
+    if path and key in _fields(AgentConfig):
         return f"If {key!r} is meant for the agent, put it above the first [table]."
     place = Finding(path, "", "").key
     close = near(key, known, what="key")

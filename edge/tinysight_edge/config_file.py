@@ -99,7 +99,6 @@ def parse_config(
     try:
         text = raw.decode()
         given = tomllib.loads(text)
-        lines = toml_lines.lines_of(text.replace("\r\n", "\n"))
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         return _refused(source, "It is not UTF-8.", "Save it as UTF-8.", line=line)
@@ -117,7 +116,7 @@ def parse_config(
         config = _absolute(msgspec.convert(kept, AgentConfig, dec_hook=read_leaf), source.absolute().parent)
         found += config_checks.contradictions(config) + _secrets(config, environ) + _missing(config)
         found += config_checks.unknown_labels(config, labels) if labels is not None else []
-    placed = [replace(each, line=_line(each.path, lines)) for each in found]
+    placed = _placed(found, text)
     placed.sort(key=lambda each: (each.line or 0, each.path != ()))
     wrong = any(each.level == "error" for each in placed)
     return Checked(source, None if wrong else config, tuple(placed))
@@ -172,9 +171,17 @@ def _refused(source: Path, what: str, mend: str, *, line: int | None = None) -> 
     return Checked(source, None, (Finding((), what, mend, line=line),))
 
 
-def _line(path: Where, lines: dict[Where, int]) -> int | None:
-    """Of the place itself, else of what it lies in."""
-    return next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+def _placed(found: list[Finding], text: str) -> list[Finding]:
+    """Each with the line of its place, else of what it lies in."""
+    try:
+        lines = toml_lines.lines_of(text.replace("\r\n", "\n")) if found else {}
+    except RecursionError:  # what is just not too deep for tomllib; the key alone must do
+        lines = {}
+
+    def line(path: Where) -> int | None:
+        return next((lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in lines), None)
+
+    return [replace(each, line=line(each.path)) for each in found]
 
 
 def _absolute(config: AgentConfig, folder: Path) -> AgentConfig:

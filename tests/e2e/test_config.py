@@ -10,7 +10,7 @@ import pytest
 
 from tinysight_contract import topics as t
 from tinysight_contract.messages import Info, decode
-from tinysight_edge.cli import from_flags
+from tinysight_edge.cli import from_flags, memory_of
 from tinysight_edge.config_file import read_config
 
 Tinysight = Callable[..., subprocess.CompletedProcess[str]]
@@ -40,7 +40,13 @@ def file(tmp_path: Path, belt_bundle: Path) -> Path:
 
 
 def test_a_file_runs_with_a_password_from_beside_it(
-    make_mosquitto: Any, make_reader: Any, file: Path, belt_bundle: Path, tinysight: Tinysight, tmp_path: Path
+    make_mosquitto: Any,
+    make_reader: Any,
+    file: Path,
+    belt_bundle: Path,
+    tinysight: Tinysight,
+    tmp_path: Path,
+    eventually: Any,
 ) -> None:
     subprocess.run(["mosquitto_passwd", "-b", "-c", tmp_path / "passwords", "belt", "p@ss"], check=True)
     broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
@@ -52,9 +58,10 @@ def test_a_file_runs_with_a_password_from_beside_it(
     file.write_text(TEXT.format(url=broker.url, bundle=belt_bundle, login=login))
     done = tinysight("run", "--config", file, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["frames"] == 10
+    assert 0 < json.loads(done.stdout)["frames"] <= 10, "a live source may drop some"
     assert "p@ss" not in done.stdout + done.stderr
     assert (tmp_path / "state" / "outbox.db").exists()
+    eventually(lambda: reader.of(t.InfoTopic))
     info = decode(reader.of(t.InfoTopic)[-1], Info)
     assert set(info.cameras) == {"left", "right"}
 
@@ -177,3 +184,15 @@ def test_flags_and_a_file_that_say_the_same_are_the_same(file: Path, belt_bundle
         state=file.parent / "state",
     )
     assert told == read_config(file, environ={})
+
+
+def test_what_an_agent_remembers_of_its_file_lies_where_no_typo_moves_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", f"{tmp_path}:/other")
+    one, two = memory_of(tmp_path / "agent.toml"), memory_of(tmp_path / "b" / "agent.toml")
+    assert one.parent == tmp_path / "config"
+    assert one != two, "one folder for each file"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
+    assert memory_of(tmp_path / "agent.toml") == Path("/home/me/state/tinysight/config") / one.name

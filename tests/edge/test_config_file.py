@@ -155,6 +155,11 @@ def test_what_is_no_toml_is_refused_with_its_line(
     assert said in finding.what
 
 
+def test_lists_of_any_depth_are_answered(check: Callable[..., Checked]) -> None:
+    for depth in range(300, 600, 3):
+        assert check("a = " + "[" * depth + "]" * depth).errors
+
+
 def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path: Path) -> None:
     (finding,) = parse_config(b"a = 1\nb = '\xff'", source=tmp_path / "a.toml", environ={}).findings
     assert (finding.line, finding.what) == (2, "It is not UTF-8.")

@@ -23,6 +23,8 @@ HEAVY = (
     [
         "tinysight_edge.runtime",
         "tinysight_edge.cli",
+        "tinysight_edge.cli_config",
+        "tinysight_edge.reloader",
         "tinysight_edge.store",
         "tinysight_deploy.flash",
         "tinysight_deploy.watch",
@@ -51,5 +53,5 @@ def test_help_imports_typer_and_nothing_of_ours_but_the_root() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr.strip() == "[]"
-    for command in ("demo", "train", "tune", "convert", "flash", "run", "watch", "broker"):
+    for command in ("demo", "train", "tune", "convert", "flash", "run", "config", "watch", "broker"):
         assert command in done.stdout
