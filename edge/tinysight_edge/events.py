@@ -29,7 +29,7 @@ __all__ = ["Identity", "Lives", "Moment", "Sequence"]
 UPDATE_EVERY_S: Final = 60.0
 UPDATE_WITHIN_S: Final = 1.0  # changes of less weight than a zone, a line or a rule are told once in so long
 BETTER_SCORE: Final = 0.1
-_LESSER: Final = 2  # columns of what is compared: class and rest, which are of less weight, crossings, zones, rules
+_LESSER: Final = 2  # columns of what is compared: class and rest, which are of less weight; crossings, zones, rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,7 @@ class Lives:
         self._fulfilled = np.zeros((0, len(self._rules.names)), np.bool_)
         self._told = np.zeros((0, _LESSER + 1 + len(self._zones.names) + len(self._rules.names)), np.int64)
         self._is_open, self._told_s, self._told_best = np.zeros(0, np.bool_), np.zeros(0), np.zeros(0, np.float32)
+        self._minute, self._in_force = -1, np.zeros(len(self._rules.names), np.bool_)
         self._counted: NDArray[np.int64] | None = None
         self._counted_lines: dict[str, dict[str, int]] = {}
 
@@ -148,9 +149,9 @@ class Lives:
         self._lines.see(alive, feet, width=width, height=height)
         if self._rules.names:
             self._fulfilled |= self._judge(alive, slice(None), moment)
-        now: NDArray[np.int64] = np.column_stack(
-            (alive.class_ids, alive.stationary, self._lines.crossings, self._zones.now, self._fulfilled)
-        )
+        now = np.empty_like(self._told)
+        now[:, 0], now[:, 1], now[:, 2] = alive.class_ids, alive.stationary, self._lines.crossings
+        now[:, 3 : 3 + len(self._zones.names)], now[:, 3 + len(self._zones.names) :] = self._zones.now, self._fulfilled
         for row in np.flatnonzero(self._due(alive, now, moment.at_s)).tolist():
             self._told[row] = now[row]
             kind = EventType.UPDATE if self._is_open[row] else EventType.START
@@ -210,20 +211,26 @@ class Lives:
 
     def _judge(self, tracks: Tracks, rows: slice, moment: Moment) -> NDArray[np.bool_]:
         """Which rules ``tracks`` fulfil, whose state is in ``rows``."""
+        if (minute := int(moment.at.timestamp() // 60)) != self._minute:
+            self._minute, self._in_force = minute, self._rules.in_force(moment.at.astimezone(self._zone))
         return self._rules.fulfilled(
             tracks,
             in_zones=self._zones.now[rows],
             dwell_s=self._zones.dwell_s[rows],
             crossed=self._lines.crossed[rows],
-            local=moment.at.astimezone(self._zone) if self._rules.scheduled else moment.at,
+            in_force=self._in_force,
         )
 
     def _due(self, alive: Tracks, now: NDArray[np.int64], at_s: float) -> NDArray[np.bool_]:
         """Which rows have something to be told."""
         changed = now != self._told
         silent_s = at_s - self._told_s
-        lesser = changed[:, :_LESSER].any(axis=1) | (alive.best_scores >= self._told_best + BETTER_SCORE)
-        due = changed[:, _LESSER:].any(axis=1) | (lesser & (silent_s >= UPDATE_WITHIN_S)) | (silent_s >= UPDATE_EVERY_S)
+        lesser = changed[:, 0] | changed[:, 1] | (alive.best_scores >= self._told_best + BETTER_SCORE)
+        due = (
+            np.logical_or.reduce(changed[:, _LESSER:], axis=1)
+            | (lesser & (silent_s >= UPDATE_WITHIN_S))
+            | (silent_s >= UPDATE_EVERY_S)
+        )
         return np.where(self._is_open, due, self._fulfilled.any(axis=1) if self._rules.any else True)
 
     def _tell(

@@ -137,15 +137,15 @@ class Lines:
             return
         passed_s = tracks.seen_s - self._seen_s
         seen = passed_s > 0
-        if not seen.any():
+        if not np.count_nonzero(seen):
             return
         right = feet @ self._beside >= 0
-        if (anew := seen & self._has_heir).any():  # another has gone on from where it was
+        if np.count_nonzero(anew := seen & self._has_heir):  # another has gone on from where it was
             self._at[anew], self._right[anew], self._speed[anew] = feet[anew], right[anew], 0.0
             self._has_heir[anew] = False
         turned = (right != self._right) & seen[:, None]
-        if turned.any():
-            if turned.sum() > 1:
+        if turns := np.count_nonzero(turned):
+            if turns > 1:
                 self._give_back(np.flatnonzero(turned.any(axis=1)), feet, right, passed_s)
                 turned = (right != self._right) & seen[:, None]
             for row, line in np.argwhere(turned):
@@ -158,7 +158,7 @@ class Lines:
         else:
             self._at, self._right = np.where(seen[:, None], feet, self._at), np.where(seen[:, None], right, self._right)
         self._seen_s = tracks.seen_s
-        if self._net.any():
+        if np.count_nonzero(self._net):
             self._settle(tracks, np.array((width, height)))
 
     def _settle(self, tracks: Tracks, size: NDArray[np.int64]) -> None:

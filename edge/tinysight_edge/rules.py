@@ -78,12 +78,11 @@ class Rules:
         self._lines = _wanted([rule.lines for rule in each], lines)
         self._anywhere = np.array([rule.zones is None for rule in each], np.bool_)
         self._lineless = np.array([rule.lines is None for rule in each], np.bool_)
-        self._schedules = [(column, rule.schedule) for column, rule in enumerate(each) if rule.schedule is not None]
+        self._schedules = [rule.schedule for rule in each]
 
-    @property
-    def scheduled(self) -> bool:
-        """Whether the time of the day matters."""
-        return bool(self._schedules)
+    def in_force(self, local: datetime) -> NDArray[np.bool_]:
+        """Which rules' schedules hold at a local time: bool (rules,). It changes with full minutes only."""
+        return np.array([each is None or in_force(each, local) for each in self._schedules], np.bool_)
 
     def fulfilled(
         self,
@@ -92,7 +91,7 @@ class Rules:
         in_zones: NDArray[np.bool_],
         dwell_s: NDArray[np.float64],
         crossed: NDArray[np.bool_],
-        local: datetime,
+        in_force: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
         """Which track fulfils which rule now: bool (n, rules); all conditions of a rule at once.
 
@@ -101,23 +100,15 @@ class Rules:
             in_zones: (n, zones).
             dwell_s: (n, zones).
             crossed: (n, lines).
-            local: the device's local time.
+            in_force: (rules,), as `in_force` says it of now.
         """
-        met = self._labels[tracks.class_ids] & (tracks.median_scores[:, None] >= self._min_score)
-        for column, schedule in self._schedules:
-            if met[:, column].any() and not in_force(schedule, local):
-                met[:, column] = False
-        if not met.any():
-            return met
-        age_s = tracks.seen_s - tracks.started_s
-        there = self._anywhere & (age_s[:, None] >= self._min_dwell_s)
-        if self._zones.any():
+        met = self._labels[tracks.class_ids] & in_force & (tracks.median_scores[:, None] >= self._min_score)
+        there = self._anywhere & ((tracks.seen_s - tracks.started_s)[:, None] >= self._min_dwell_s)
+        if in_zones.size:
             long_enough = in_zones[:, None] & (dwell_s[:, None] >= self._min_dwell_s[:, None])
-            there |= (long_enough & self._zones).any(axis=2)
-        met &= there
-        if not self._lineless.all():
-            met &= self._lineless | (crossed[:, None] & self._lines).any(axis=2)
-        return met
+            there |= np.logical_or.reduce(long_enough & self._zones, axis=2)
+        over = self._lineless | np.logical_or.reduce(crossed[:, None] & self._lines, axis=2)
+        return np.asarray(met & there & over)
 
 
 def _wanted(chosen: Sequence[tuple[str, ...] | None], names: Sequence[str]) -> NDArray[np.bool_]:

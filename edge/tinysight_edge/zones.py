@@ -45,7 +45,7 @@ class Polygons:
         above = self._y[None] <= feet[:, 1, None, None]
         begins, ends = above[:, :, :-1].view(np.int8), above[:, :, 1:].view(np.int8)
         turns = (begins - ends) * (feet @ self._edges > 0).reshape(begins.shape)
-        return np.asarray(turns.sum(axis=2, dtype=np.int64) != 0)
+        return np.asarray(np.add.reduce(turns, axis=2, dtype=np.int64) != 0)
 
 
 class Zones:
@@ -87,7 +87,7 @@ class Zones:
     def see(self, tracks: Tracks, feet: NDArray[np.float64]) -> None:
         """Take in a frame. The rows are those of the last `move`."""
         seen = (tracks.seen_s > self._seen_s)[:, None]
-        if not self.names or not seen.any():
+        if not self.names or not np.count_nonzero(seen):
             return
         self._seen_s = tracks.seen_s
         at_s = tracks.seen_s[:, None]
@@ -95,7 +95,7 @@ class Zones:
         contrary = within != self.now
         np.copyto(self._contrary, np.where(contrary, self._contrary + 1, 0), where=seen)
         np.copyto(self._last_in_s, at_s, where=within & seen)
-        if not contrary.any():
+        if not np.count_nonzero(contrary):
             return
         np.copyto(self._since_s, at_s, where=seen & (self._contrary == 1) & within)
         turned = seen & (self._contrary >= self._inertia)

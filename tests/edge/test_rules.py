@@ -125,7 +125,7 @@ def test_rules_say_what_a_slow_reading_of_them_says(
         in_zones=np.array(within, np.bool_).reshape(n, 2),
         dwell_s=np.array(dwell).reshape(n, 2),
         crossed=np.array(crossed, np.bool_).reshape(n, 2),
-        local=local,
+        in_force=judge.in_force(local),
     )
 
     def slowly(rule: RuleConfig, i: int) -> bool:
