@@ -1,108 +1,85 @@
 """START HERE: the agent, from a frame to its events.
 
-A frame's way: `camera` → `preprocess` → `interpreter` → `decode` → `track` → `events` → `publisher` (with `outbox`).
-One capture thread per camera, this one inference loop, one publisher thread.
+A frame's way: `camera` → `hub` → `view` (`inference` → `track` → `events`) → `publisher` (with `outbox`). One capture
+thread per camera, this one inference loop, one publisher; beside them one that looks after the device (`caretaker`),
+one that writes pictures, one that reads the configuration again, and one that ends a process that hangs.
 """
 
+import contextlib
+import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import BrokerError
-from tinysight_contract.messages import (
-    CameraState,
-    CameraStatus,
-    FrameSize,
-    Health,
-    LatencyMs,
-    ModelRef,
-    OutboxHealth,
-    State,
-    Status,
-    utc_now,
-)
+from tinysight_contract.errors import BrokerError, TinySightError
+from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, State, Status, utc_now
 from tinysight_edge.camera import Camera, stop_all
-from tinysight_edge.config import CameraConfig
-from tinysight_edge.decode import Decoder, make_decoder
-from tinysight_edge.events import Identity, Lives, Moment, Sequence
-from tinysight_edge.health import Meter, clock_synced, describe
+from tinysight_edge.choice import choose
+from tinysight_edge.closing import closings
+from tinysight_edge.config import AgentConfig, CameraConfig
+from tinysight_edge.config_file import secret_of
+from tinysight_edge.events import Sequence
+from tinysight_edge.governor import Governor
+from tinysight_edge.health.caretaker import Caretaker
+from tinysight_edge.health.describe import describe
+from tinysight_edge.health.machine import Machine
+from tinysight_edge.health.meter import Meter
+from tinysight_edge.health.verdict import Code
 from tinysight_edge.hub import Frame, Hub
-from tinysight_edge.interpreter import Model
 from tinysight_edge.mqtt import Address
+from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.preprocess import Preprocessor
+from tinysight_edge.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
-from tinysight_edge.track import Track, Tracker
+from tinysight_edge.reload import Change
+from tinysight_edge.reloader import Watch
+from tinysight_edge.view import Seer, View
+from tinysight_edge.watchdog import Watchdog
 
-__all__ = ["Agent", "Settings"]
+__all__ = ["Agent"]
 
-DRAIN_S = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What an agent needs to know besides its bundle.
-
-    Attributes:
-        site: the site's id.
-        device: the device's id.
-        broker: where events go.
-        cameras: camera id to source.
-        state: folder for what must survive a restart.
-        scheme: the variant to run; None takes the first that loads.
-        threads: of the interpreter.
-        start_offline: begin although the broker is away; events wait in the outbox.
-        health_every_s: seconds between health messages.
-    """
-
-    site: str
-    device: str
-    broker: Address
-    cameras: dict[str, str]
-    state: Path
-    scheme: str | None = None
-    threads: int = 1
-    start_offline: bool = False
-    health_every_s: float = 30.0
-
-
-@dataclass(slots=True)
-class _View:
-    """What the loop keeps per camera; ``moment`` is its last frame."""
-
-    tracker: Tracker
-    lives: Lives
-    events: t.EventTopic
-    counts: t.CountsTopic
-    moment: Moment | None = None
+DRAIN_S: Final = 10.0
+STOP_WITHIN_S: Final = 2.5
+LOOK_EVERY_S: Final = 0.25
 
 
 class Agent:
     """Cameras, one model, one publisher.
 
     Args:
-        bundle: what to run.
-        settings: where and for whom.
+        bundle: what sees.
+        config: what to do.
+        broker: where events go, with its login.
+        environ: where passwords may be.
+        watch: reads the configuration again; None for one that does not change.
+        watchdog: ends the process when the loop hangs; None where nobody would start it again.
     """
 
-    def __init__(self, bundle: Bundle, settings: Settings) -> None:
-        self.bundle, self.settings = bundle, settings
+    def __init__(
+        self,
+        bundle: Bundle,
+        config: AgentConfig,
+        broker: Address,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        watch: Watch | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
+        self.bundle, self.config, self.hub = bundle, config, Hub()
         self.boot_id = secrets.token_hex(8)
-        self.hub = Hub()
         self.made: Counter[str] = Counter()
-        self._me = settings.site, settings.device
-        self._clock_synced = clock_synced()
-        self._sequence = Sequence()
-        self._cameras = [
-            Camera(id_, CameraConfig(source=spec), self.hub, self._tell_camera)
-            for id_, spec in settings.cameras.items()
-        ]
-        self._meter = Meter(self.hub, boot_id=self.boot_id, folder=settings.state)
+        self.meter = Meter(self.hub)
+        self._broker, self._environ, self._watch, self._watchdog = broker, environ, watch, watchdog
+        self._me = config.site, config.device
+        self._governor = Governor(config.governor)
+        self._cameras: dict[str, Camera] = {}
+        self._views: dict[str, View] = {}
+        self._stopped = False
+        self._looked_s = 0.0
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
         """Go on until every source has ended or `stop` is called; then close what is open and leave cleanly.
@@ -114,129 +91,260 @@ class Agent:
             Frames, events by type, how many of them the broker has and how many wait in the outbox.
 
         Raises:
-            TinySightError: the model fails its self-test, a source cannot be opened or a file breaks, the broker is
-                absent or refuses. What was seen until then has been told.
+            TinySightError: the model fails its self-test or on a frame, a file cannot be opened or breaks, the broker
+                is absent or refuses. What was seen until then has been told.
         """
-        for camera in self._cameras:
+        config, cameras = self.config, [self._camera(id_, each) for id_, each in self.config.cameras.items()]
+        for camera in cameras:
             camera.open()
-        model = Model.load(self.bundle, scheme=self.settings.scheme, threads=self.settings.threads)
-        self._publisher = self._make_publisher(model)
+        model = choose(
+            self.bundle, scheme=config.model.scheme, threads=config.model.threads, engine=config.model.engine
+        )
+        self._seer = Seer(self.bundle, model, self.boot_id, Sequence())
+        self._cameras = {camera.id: camera for camera in cameras}
+        for camera in cameras:
+            self._views[camera.id] = View(self._seer, config, camera.id, still=camera.policy.still)
+        outbox = Outbox(config.state / "outbox.db")
+        self._caretaker = self._make_caretaker()
+        self._publisher = self._make_publisher(outbox)
+        left_open = closings(
+            outbox.left_open(), site=config.site, device=config.device, boot_id=self.boot_id, sequence=self._seer.sequence
+        )
+        for topic, event in left_open:
+            self._publish(topic, event)
+        self._caretaker.start(self._publisher)
         self._publisher.start()
+        self._pictures = self._make_pictures()
         drain_s = DRAIN_S
-        try:
-            if not self.settings.start_offline:
-                self._publisher.wait_first_connect()
-            views = {camera.id: self._view(camera) for camera in self._cameras}
-            prepare = Preprocessor(self.bundle.manifest.input, model.variant.input)
-            decode = make_decoder(self.bundle.manifest, model.variant)
-            for camera in self._cameras:
-                camera.start()
-            ready()
-            for item in self.hub:
-                self._publisher.check()
-                if isinstance(item, Frame):
-                    self._see(item, views[item.camera], prepare, model, decode)
-                elif item is not None:
-                    self._end(views[item.camera])
-            for view in views.values():
-                self._end(view)
-        except BrokerError:
-            drain_s = 0.0
-            raise
-        finally:
-            stop_all(self._cameras)
-            left = self._publisher.close(drain_s=drain_s)
+        with contextlib.ExitStack() as beside:
+            try:
+                if not config.broker.start_offline:
+                    self._publisher.wait_first_connect()
+                self._tell_info()
+                for view in self._views:
+                    self._end(view, "stopped")  # nothing is there yet: zeros for who waits for counts
+                for camera in cameras:
+                    camera.start()
+                self._stand_by(beside)
+                ready()
+                notify("READY=1")
+                self._loop()
+            except BrokerError:
+                drain_s = 0.0
+                raise
+            finally:
+                stopping_s = time.monotonic()
+                notify("STOPPING=1")
+                for id_ in self._views:
+                    self._end(id_, "stopped")
+                stop_all(self._cameras.values())
+                self._caretaker.stop()
+                if self._pictures is not None:
+                    self._pictures.close(wait_s=0.5)
+                if self._stopped:
+                    drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - stopping_s))
+                left = self._publisher.close(drain_s=drain_s)
         self._publisher.check()
-        for camera in self._cameras:
+        for camera in self._cameras.values():
             if camera.failure is not None:
                 raise camera.failure
         made = {f"events_{kind}": self.made[kind] for kind in ("start", "update", "end")}
         sent = {"events_sent": self._publisher.sent, "events_waiting": left}
-        return {"frames": self._meter.frames, **made, **sent, "boot_id": self.boot_id}
+        return {"frames": self.meter.frames, **made, **sent, "boot_id": self.boot_id}
 
     def stop(self) -> None:
         """End `run` soon. May be called from a signal handler."""
+        self._stopped = True
         self.hub.stop()
 
-    def _see(self, frame: Frame, view: _View, prepare: Preprocessor, model: Model, decode: Decoder) -> None:
+    # The loop.
+
+    def _loop(self) -> None:
+        busy = self._watchdog.busy if self._watchdog is not None else lambda _limit_s: contextlib.nullcontext()
+        limit_s = self._seer.model.limit_s
+        for item in self.hub:
+            if self._watchdog is not None:
+                self._watchdog.progress()
+            self._publisher.check()
+            if isinstance(item, Frame):
+                if item.camera in self._views:  # else it was taken out of the configuration a moment ago
+                    with busy(limit_s):
+                        self._see(item)
+            elif item is not None and item.camera in self._views:
+                self._end(item.camera, "camera lost")
+            del item  # its memory may be used again
+            if (now_s := time.monotonic()) >= self._looked_s + LOOK_EVERY_S:
+                self._looked_s = now_s
+                self._look_around()
+
+    def _see(self, frame: Frame) -> None:
         """One frame's way to its events."""
-        begun = time.monotonic()
-        tensor, fit = prepare(frame.image_bgr)
-        prepared = time.monotonic()
-        outputs = model.run(tensor)
-        inferred = time.monotonic()
-        found = decode(outputs).in_frame(fit)
-        decoded = time.monotonic()
-        alive, ended = view.tracker.update(found, frame.at_s)
-        done = time.monotonic()
-        latency = LatencyMs(
-            wait=round((begun - frame.captured_s) * 1e3, 3),
-            preprocess=round((prepared - begun) * 1e3, 3),
-            inference=round((inferred - prepared) * 1e3, 3),
-            decode=round((decoded - inferred) * 1e3, 3),
-            track=round((done - decoded) * 1e3, 3),
-            total=round((done - frame.captured_s) * 1e3, 3),
+        live = self._cameras[frame.camera].policy.live
+        if live and not self._governor.allow(frame.camera, frame.captured_s):
+            self.meter.drop(frame.camera, "governed")
+            return
+        view = self._views[frame.camera]
+        told = view.see(frame, clock_synced=self._caretaker.clock_synced)
+        self._tell(frame.camera, told.events, told.counts)
+        if told.found is None:
+            self.meter.drop(frame.camera, "still")
+            return
+        kept_s = time.monotonic()
+        if self._pictures is not None:
+            self._pictures.offer(frame, told.found, told.alive, view.lives.ids)
+        done_s = time.monotonic()
+        self.meter.note(
+            frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=(done_s - kept_s) * 1e3
         )
-        size = FrameSize(width=fit.frame_w, height=fit.frame_h)
-        view.moment = Moment(frame.captured_at, frame.at_s, size, latency, self._clock_synced)
-        self._tell(view, alive, ended, view.moment)
-        self._meter.note(frame.camera, latency)
+        if live:
+            busy_ms = (done_s - frame.captured_s) * 1e3 - told.latency.wait
+            self._governor.note(frame.camera, told.latency.total + told.meaning_ms, busy_ms)
 
-    def _end(self, view: _View) -> None:
+    def _end(self, camera: str, reason: str) -> None:
         """End what is followed, so that no reader waits for it."""
-        if view.moment is not None:
-            self._tell(view, [], view.tracker.end_all(), view.moment)
+        self._tell(camera, *self._views[camera].end(reason))
 
-    def _tell(self, view: _View, alive: list[Track], ended: list[Track], moment: Moment) -> None:
-        for event in view.lives.tell(alive, ended, moment):
-            self.made[event.type] += 1
-            self._publisher.event(view.events, event)
-        if (counts := view.lives.counts(alive, at=moment.at)) is not None:
-            self._publisher.state(view.counts, counts)
+    def _tell(self, camera: str, events: Iterable[Event], counts: Counts | None) -> None:
+        for event in events:
+            self._publish(t.EventTopic(*self._me, camera), event)
+        if counts is not None:
+            self._publisher.state(t.CountsTopic(*self._me, camera), counts)
 
-    def _view(self, camera: Camera) -> _View:
-        manifest = self.bundle.manifest
-        model = ModelRef(name=manifest.name, version=manifest.version, digest=self.bundle.digest)
-        still = camera.policy.still
-        view = _View(
-            Tracker(
-                min_hits=1 if still else 3,
-                max_lost_s=0.0 if still else 1.0,
-                same_class=manifest.task == "classify",
-            ),
-            Lives(
-                Identity(*self._me, camera.id, self.boot_id, model, tuple(manifest.labels)),
-                self._sequence,
-            ),
-            t.EventTopic(*self._me, camera.id),
-            t.CountsTopic(*self._me, camera.id),
+    def _publish(self, topic: t.EventTopic, event: Event) -> None:
+        self.made[event.type] += 1
+        self._publisher.event(topic, event)
+
+    # What happens beside the frames.
+
+    def _look_around(self) -> None:
+        """A few times a second: changes of the configuration, and what is to be said of it."""
+        if self._watch is not None:
+            while (change := self._watch.take()) is not None:
+                self._apply(change)
+            refused = self._watch.reloader.now.refused
+            self._caretaker.say(Code.CONFIG_REFUSED, None if refused is None else str(refused.error))
+        if self._pictures is not None:
+            trouble = self._pictures.trouble
+            self._caretaker.say(Code.PICTURES_FAILING, None if trouble is None else trouble.what)
+
+    def _apply(self, change: Change) -> None:
+        """Make what runs what is wanted. What is not named in the change goes on as it is."""
+        old, self.config = self.config, change.config
+        self._governor.config = change.config.governor
+        self._publisher.every_s = self._caretaker.every_s = change.config.health.every
+        meaning = {*change.remeant, *(self._views if "rules" in change.sections else ())}
+        with self.hub.held():
+            for id_ in (*change.removed, *change.reopened):
+                self._end(id_, "stopped")
+                self._cameras.pop(id_).stop()
+                del self._views[id_]
+            for id_ in (*change.reopened, *change.added):
+                self._begin(id_)
+            for id_ in meaning & self._views.keys():
+                self._remake(id_)
+        for id_ in change.removed:
+            self._caretaker.camera(id_, None)
+            for topic in (t.CameraStatusTopic(*self._me, id_), t.CountsTopic(*self._me, id_)):
+                self._publisher.state(topic, None)
+        if (old.snapshots, old.examples) != (change.config.snapshots, change.config.examples):
+            if self._pictures is not None:
+                self._pictures.close(wait_s=0.5)
+            self._pictures = self._make_pictures()
+        self._tell_info()
+
+    def _begin(self, id_: str) -> None:
+        """A camera that is new. One that cannot be opened is told, and taken back when its trial is over."""
+        camera = self._camera(id_, self.config.cameras[id_])
+        try:
+            camera.open()
+            self._views[id_] = View(self._seer, self.config, id_, still=camera.policy.still)
+        except TinySightError as error:
+            self._tell_camera(id_, CameraState.DISABLED, error.what)
+            return
+        self._cameras[id_] = camera
+        self._end(id_, "stopped")
+        camera.start()
+
+    def _remake(self, id_: str) -> None:
+        """The same camera with another meaning: what is followed ends and begins anew, lines go on counting."""
+        self._end(id_, "stopped")
+        crossed, still = self._views[id_].lives.crossed, self._cameras[id_].policy.still
+        self._views[id_] = View(self._seer, self.config, id_, still=still, crossed=crossed)
+        self._end(id_, "stopped")
+
+    def _tell_camera(self, camera: str, state: CameraState, reason: str) -> None:
+        """Called by capture threads."""
+        status = CameraStatus(state=state, since=utc_now(), reason=reason, boot_id=self.boot_id)
+        self._publisher.state(t.CameraStatusTopic(*self._me, camera), status)
+        self._caretaker.camera(camera, state)
+        if self._watch is not None:
+            self._watch.reloader.note_camera(camera, state)
+        if state is CameraState.ONLINE:
+            self._tell_info()  # now its size is known
+
+    def _tell_info(self) -> None:
+        cameras = {id_: camera.describe() for id_, camera in list(self._cameras.items())}
+        info = describe(self.bundle, self._seer.model, cameras, boot_id=self.boot_id)
+        self._publisher.state(t.InfoTopic(*self._me), info)
+
+    # Parts.
+
+    def _camera(self, id_: str, config: CameraConfig) -> Camera:
+        secret = secret_of(config.password_file, config.password_env, self._environ)
+        return Camera(id_, config, self.hub, self._tell_camera, secret)
+
+    def _stand_by(self, beside: contextlib.ExitStack) -> None:
+        """Start what runs beside the loop as long as it does."""
+        port = self.config.health.prometheus_port
+        if port is not None:
+            from tinysight_edge.health.prometheus import Prometheus  # noqa: PLC0415 -- an HTTP server, only on demand
+
+            beside.enter_context(Prometheus(port, self._caretaker.snapshot))
+        if self._watch is not None:
+            self._watch.reloader.labels = self.bundle.manifest.labels
+            beside.enter_context(self._watch)
+        if self._watchdog is not None:
+            beside.enter_context(self._watchdog)
+
+    def _make_caretaker(self) -> Caretaker:
+        return Caretaker(
+            *self._me,
+            self.boot_id,
+            machine=Machine(self.config.state),
+            meter=self.meter,
+            governor=self._governor,
+            every_s=self.config.health.every,
         )
-        if (counts := view.lives.counts([], at=utc_now())) is not None:
-            self._publisher.state(view.counts, counts)
-        return view
 
-    def _make_publisher(self, model: Model) -> Publisher:
+    def _make_pictures(self) -> Pictures | None:
+        if self.config.snapshots is None and self.config.examples is None:
+            return None
+        manifest = self.bundle.manifest
+        about = About(
+            site=self.config.site,
+            device=self.config.device,
+            model=self._seer.ref,
+            task=manifest.task,
+            labels=tuple(manifest.labels),
+            threshold=self._seer.threshold,
+        )
+        pictures = Pictures(
+            self.config.state, about, snapshots=self.config.snapshots, examples=self.config.examples
+        )
+        pictures.start()
+        return pictures
+
+    def _make_publisher(self, outbox: Outbox) -> Publisher:
         here = t.StatusTopic(*self._me)
         online = Status(state=State.ONLINE, boot_id=self.boot_id, reason="started", at=utc_now())
         offline = Status(state=State.OFFLINE, boot_id=self.boot_id, reason="connection lost", at=utc_now())
-        publisher = Publisher(
-            self.settings.broker,
-            Outbox(self.settings.state / "outbox.db"),
+        return Publisher(
+            self._broker,
+            outbox,
             client_id="_".join(("tinysight", *self._me)),  # ids hold no "_", so no two devices share one
             online=(here, online),
             offline=(here, offline),
-            every_s=self.settings.health_every_s,
-            report=self._report,
+            every_s=self.config.health.every,
+            report=self._caretaker.report,
+            published=self.meter.published,
         )
-        cameras = {camera.id: camera.describe() for camera in self._cameras}
-        info = describe(self.bundle, model, cameras, boot_id=self.boot_id)
-        publisher.state(t.InfoTopic(*self._me), info)
-        return publisher
-
-    def _report(self, outbox: OutboxHealth) -> tuple[t.HealthTopic, Health]:
-        self._clock_synced = clock_synced()
-        return t.HealthTopic(*self._me), self._meter.report(outbox)
-
-    def _tell_camera(self, camera: str, state: CameraState, reason: str) -> None:
-        status = CameraStatus(state=state, since=utc_now(), reason=reason, boot_id=self.boot_id)
-        self._publisher.state(t.CameraStatusTopic(*self._me, camera), status)

@@ -1,0 +1,157 @@
+"""One camera's way from a frame to its events: what the inference loop keeps of it.
+
+In: `Frame`s, and word that there are none.  Out: `Told`: events, counts when they changed, and what the frame cost.
+Knows nothing of threads, brokers or disks.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.messages import Counts, Event, FrameSize, LatencyMs, ModelRef, utc_now
+from tinysight_edge.config import AgentConfig
+from tinysight_edge.decode import Detections
+from tinysight_edge.events import Identity, Lives, Moment, Sequence
+from tinysight_edge.hub import Frame
+from tinysight_edge.inference import Inference
+from tinysight_edge.interpreter import Model
+from tinysight_edge.states import States
+from tinysight_edge.track import Tracker
+from tinysight_edge.tracks import Tracks
+
+__all__ = ["Seer", "Told", "View"]
+
+HITS, LOST_S = 3, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seer:
+    """What sees, and for whom: the same for all cameras.
+
+    Attributes:
+        bundle: what runs.
+        model: it, loaded.
+        boot_id: of this start of the agent.
+        sequence: of the device's events.
+    """
+
+    bundle: Bundle
+    model: Model
+    boot_id: str
+    sequence: Sequence
+
+    @property
+    def ref(self) -> ModelRef:
+        """Which model sees."""
+        manifest = self.bundle.manifest
+        return ModelRef(name=manifest.name, version=manifest.version, digest=self.bundle.digest)
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on a detection counts."""
+        return self.bundle.manifest.thresholds_of(self.model.variant).score
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Told:
+    """What one frame brought.
+
+    Attributes:
+        events: in the order of their ``seq``.
+        counts: what is present, if that changed.
+        alive: what is followed.
+        found: what the model saw; None when nothing moved, so that it was not asked.
+        latency: what the frame cost until its tracks were known.
+        meaning_ms: from there to its events.
+    """
+
+    events: list[Event]
+    counts: Counts | None
+    alive: Tracks
+    found: Detections | None
+    latency: LatencyMs
+    meaning_ms: float
+
+
+class View:
+    """What the loop keeps of one camera.
+
+    Args:
+        seer: what sees.
+        config: of the agent.
+        camera: which camera.
+        still: its pictures have nothing to do with each other.
+        crossed: totals of lines to go on from, when only the configuration has changed.
+
+    Raises:
+        ConfigError: the camera or a rule asks for what this model cannot give.
+    """
+
+    def __init__(
+        self,
+        seer: Seer,
+        config: AgentConfig,
+        camera: str,
+        *,
+        still: bool,
+        crossed: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
+        manifest, mine = seer.bundle.manifest, config.cameras[camera]
+        self._infer = Inference(seer.bundle, seer.model, mine)
+        classifies = manifest.task == "classify"
+        self._follow: Tracker | States
+        if classifies:
+            self._follow = States(threshold=seer.threshold, still=still)
+        else:
+            hits, lost_s = (1, 0.0) if still else (HITS, LOST_S)
+            self._follow = Tracker(high_score=seer.threshold, min_hits=hits, max_lost_s=lost_s)
+        self.lives = Lives(
+            Identity(config.site, config.device, camera, seer.boot_id, seer.ref, tuple(manifest.labels)),
+            seer.sequence,
+            camera=mine,
+            rules=config.rules,
+            gone="changed" if classifies else "left",
+            crossed=crossed,
+        )
+        self._moment: Moment | None = None
+
+    def see(self, frame: Frame, *, clock_synced: bool | None) -> Told:
+        """Take in one frame.
+
+        Raises:
+            InferenceError: the model fails on it.
+        """
+        begun_s = time.monotonic()
+        seen = self._infer(frame.image_bgr, frame.at_s)
+        inferred_s = time.monotonic()
+        if seen.found is None:
+            alive, ended = self._follow.hold(frame.at_s), Tracks.none()
+        else:
+            alive, ended = self._follow.update(seen.found, frame.at_s)
+        followed_s = time.monotonic()
+        height, width = frame.image_bgr.shape[:2]
+        latency = LatencyMs(
+            wait=_ms(begun_s - frame.captured_s),
+            preprocess=round(seen.preprocess_ms, 3),
+            inference=round(seen.inference_ms, 3),
+            decode=round(seen.decode_ms, 3),
+            track=_ms(followed_s - inferred_s),
+            total=_ms(followed_s - frame.captured_s),
+        )
+        size = FrameSize(width=width, height=height)
+        self._moment = moment = Moment(frame.captured_at, frame.at_s, size, latency, clock_synced)
+        events = self.lives.tell(alive, ended, moment)
+        counts = self.lives.counts(at=moment.at)
+        return Told(events, counts, alive, seen.found, latency, _ms(time.monotonic() - followed_s))
+
+    def end(self, reason: str) -> tuple[list[Event], Counts | None]:
+        """Nothing more is seen for now: end what is followed, so that no reader waits for it."""
+        if self._moment is None:
+            return [], self.lives.counts(at=utc_now())
+        events = self.lives.tell(Tracks.none(), self._follow.end_all(), self._moment, reason=reason)
+        return events, self.lives.counts(at=self._moment.at)
+
+
+def _ms(seconds: float) -> float:
+    return round(max(seconds, 0.0) * 1e3, 3)
