@@ -14,7 +14,6 @@ from tinysight_edge.governor import LEAST_FPS, OWN_SHARE, Governor
 from tinysight_edge.units import Seconds
 
 MAX_AGE_S = 0.5
-NO_HEAT = 40.0
 
 
 @dataclass
@@ -147,11 +146,10 @@ def test_another_program_that_takes_the_cpu_costs_rate_and_not_age_and_the_rate_
 
 
 def test_heat_is_held_near_what_is_allowed_and_all_comes_back_when_it_is_cool() -> None:
-    hot = {"heat_c": 80.0, "temperature_c": NO_HEAT}
-    alone = World({"a": 30.0, "b": 30.0}, busy_s=0.016, governed=False, **hot)  # type: ignore[arg-type] -- floats
+    alone = World({"a": 30.0, "b": 30.0}, busy_s=0.016, heat_c=80.0, governed=False)
     alone.run(600)
     assert alone.temperature_c > 95
-    world = World({"a": 30.0, "b": 30.0}, busy_s=0.016, **hot)  # type: ignore[arg-type] -- floats
+    world = World({"a": 30.0, "b": 30.0}, busy_s=0.016, heat_c=80.0)
     world.run(600)
     assert world.temperature_c < 84
     assert world.governor.reason == "heat"

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ Make = Callable[..., Publisher]
 def make_publisher(tmp_path: Path) -> Iterator[Make]:
     made: list[Publisher] = []
 
-    def make(url: str, *, every_s: float = 30.0) -> Publisher:
+    def make(url: str, *, every_s: float = 30.0, published: Callable[[float], None] = lambda _: None) -> Publisher:
         online = Status(state=State.ONLINE, boot_id="b1", reason="started", at=utc_now())
         publisher = Publisher(
             Address.parse(url),
@@ -46,6 +47,7 @@ def make_publisher(tmp_path: Path) -> Iterator[Make]:
             offline=(HERE, replace(online, state=State.OFFLINE, reason="connection lost")),
             every_s=every_s,
             report=lambda outbox: (t.HealthTopic("plant-1", "belt-7"), replace(HEALTH, outbox=outbox)),
+            published=published,
         )
         made.append(publisher)
         publisher.start()
@@ -288,3 +290,39 @@ def test_a_broker_that_takes_us_and_drops_us_is_not_stormed(fake_broker: Fake, m
     make_publisher(url)
     time.sleep(3.0)
     assert 1 <= len(heard) <= 4
+
+
+def test_what_is_cleared_is_gone_from_the_broker(
+    mosquitto: Any, make_publisher: Make, make_reader: Any, eventually: Any
+) -> None:
+    publisher = make_publisher(mosquitto.url)
+    publisher.state(COUNTS, counts(1))
+    reader = make_reader(mosquitto.url)
+    eventually(lambda: reader.of(t.CountsTopic))
+    publisher.state(COUNTS, None)
+    eventually(lambda: reader.of(t.CountsTopic)[-1] == b"")
+    late = make_reader(mosquitto.url)
+    eventually(lambda: late.of(t.StatusTopic))
+    time.sleep(0.2)
+    assert late.of(t.CountsTopic) == []
+
+
+def test_the_age_at_publish_is_told_of_events_that_did_not_wait_for_the_broker(
+    make_mosquitto: Any, make_publisher: Make, eventually: Any
+) -> None:
+    broker, ages = make_mosquitto(), list[float]()
+    publisher = make_publisher(broker.url, published=ages.append)
+    away = partial(getattr, publisher, "away_since_s")
+    assert away() is not None
+    publisher.event(EVENTS, replace(EXAMPLE, seq=1))
+    time.sleep(0.5)
+    broker.start()
+    eventually(lambda: publisher.sent == 1)
+    assert away() is None
+    assert ages == [], "it waited"
+    publisher.event(EVENTS, replace(EXAMPLE, seq=2, latency_ms=replace(EXAMPLE.latency_ms, total=250.0)))
+    eventually(lambda: publisher.sent == 2)
+    assert len(ages) == 1
+    assert ages[0] >= 250.0
+    broker.kill()
+    eventually(lambda: away() is not None)

@@ -49,7 +49,7 @@ def test_the_service_is_exposed_as_little_as_cameras_and_a_network_allow(unit: P
 
 def read() -> configparser.ConfigParser:
     parser = configparser.ConfigParser(strict=False, interpolation=None)
-    parser.optionxform = str  # type: ignore[assignment,method-assign] -- the documented way to keep the case
+    parser.optionxform = str  # type: ignore[assignment,method-assign]  # the documented way to keep the case
     parser.read(UNIT)
     return parser
 

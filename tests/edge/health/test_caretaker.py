@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec import Struct
@@ -169,13 +168,11 @@ def test_while_the_broker_is_away_nobody_asks_and_prometheus_still_sees(
 
 
 def test_a_failure_of_its_own_does_not_end_it(kit: Kit, eventually: Wait, caplog: pytest.LogCaptureFixture) -> None:
-    good = kit.publisher.outbox_health
-
-    def broken() -> Any:
+    def broken(_: Remembers) -> OutboxHealth:
         raise RuntimeError("boom")
 
-    kit.publisher.outbox_health = broken  # type: ignore[method-assign] -- that is the fault
-    eventually(lambda: "boom" in caplog.text)
-    kit.publisher.outbox_health = good  # type: ignore[method-assign] -- and its mend
+    with pytest.MonkeyPatch.context() as fault:
+        fault.setattr(Remembers, "outbox_health", broken)
+        eventually(lambda: "boom" in caplog.text)
     kit.caretaker.camera("gate", CameraState.FROZEN)
     eventually(lambda: kit.publisher.standing == {"camera-frozen"})
