@@ -9,7 +9,7 @@ groups, each solved exactly. No SciPy: 60 MB on the device for one function.
 
 from collections.abc import Sequence
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +39,11 @@ def overlapping(
     common -= np.maximum(expected[:2, :, None], there[:2, None])
     np.maximum(common, 0.0, out=common)
     shared = common[0] * common[1]
-    areas = _areas(expected)[:, None] + _areas(there)
+    sides, there_sides = expected[2:] - expected[:2], there[2:] - there[:2]
+    areas = (sides[0] * sides[1])[:, None] + there_sides[0] * there_sides[1]
     rows, cols = (shared >= areas * (min_iou / (1 + min_iou))).nonzero()
     both = shared[rows, cols]
     return rows.tolist(), cols.tolist(), (both / (areas[rows, cols] - both)).tolist()
-
-
-def _areas(boxes: NDArray[np.float64]) -> Any:
-    return (boxes[2] - boxes[0]) * (boxes[3] - boxes[1])
 
 
 def _few(

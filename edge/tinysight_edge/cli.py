@@ -63,18 +63,23 @@ def run(
 ) -> None:
     """Run camera agents: camera → model → tracks → events on MQTT."""
     import logging
+    import time
 
     from tinysight_contract.bundle import Bundle
-    from tinysight_edge.config_file import address_of, read_config
+    from tinysight_edge.config_file import address_of
     from tinysight_edge.config_words import redacted
     from tinysight_edge.console import console, finish
-    from tinysight_edge.runtime import Agent, Settings
+    from tinysight_edge.reloader import Reloader, Watch
+    from tinysight_edge.runtime import Agent
     from tinysight_edge.store import Store
+    from tinysight_edge.watchdog import Watchdog
 
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(levelname)s %(message)s")
+    watch = None
     if config is not None:
         _alone(context)
-        told = read_config(config, environ=os.environ)
+        reloader = Reloader(config, memory_of(config), environ=os.environ)
+        told, watch = reloader.start(time.monotonic()), Watch(reloader)
     else:
         told = from_flags(
             source=source,
@@ -92,27 +97,14 @@ def run(
     model = told.model
     loaded = Bundle.open(model.bundle) if model.bundle is not None else Store(model.store or Path()).active()
     lock = _hold(told.state)
-    agent = Agent(
-        loaded,
-        Settings(
-            site=told.site,
-            device=told.device,
-            broker=address,
-            cameras={id_: camera.source for id_, camera in told.cameras.items()},
-            state=told.state,
-            scheme=model.scheme,
-            threads=model.threads,
-            start_offline=told.broker.start_offline,
-            health_every_s=told.health.every,
-        ),
-    )
+    agent = Agent(loaded, told, address, watch=watch, watchdog=Watchdog())
 
     def end(_number: int, _frame: FrameType | None) -> None:
         agent.stop()
 
     def ready() -> None:
         if not quiet:
-            names = ", ".join(f"{name} ({redacted(spec)})" for name, spec in agent.settings.cameras.items())
+            names = ", ".join(f"{name} ({redacted(camera.source)})" for name, camera in told.cameras.items())
             manifest = loaded.manifest
             me = f"{told.site}/{told.device}"
             console.print(f"{me}: {names} → {manifest.name} {manifest.version} → {address}. Ctrl-C ends it.")
@@ -123,6 +115,8 @@ def run(
         result = agent.run(ready=ready)
     finally:
         os.close(lock)
+    if watch is not None:
+        watch.reloader.close()
     finish(result, as_json=as_json)
 
 

@@ -96,6 +96,9 @@ class Lives:
         crossed: totals of lines to go on from, when only the configuration has changed.
         zone: of the clock that schedules go by; None is the device's.
 
+    Attributes:
+        ids: of the lives that are open, by their tracks' numbers.
+
     Raises:
         ConfigError: a filter names a label that the model does not know, or a line has no length.
     """
@@ -117,7 +120,8 @@ class Lives:
         self._rules = Rules(
             rules or {}, camera=who.camera, zones=self._zones.names, lines=self._lines.names, labels=who.labels
         )
-        self._open: dict[int, tuple[str, datetime]] = {}  # by number: what is told, its id and its start
+        self.ids: dict[int, str] = {}
+        self._started: dict[int, datetime] = {}
         self._numbers, self._class_ids = np.zeros(0, np.int64), np.zeros(0, np.int32)
         self._fulfilled = np.zeros((0, len(self._rules.names)), np.bool_)
         self._told = np.zeros((0, _LESSER + 1 + len(self._zones.names) + len(self._rules.names)), np.int64)
@@ -241,8 +245,11 @@ class Lives:
         seen_s, started_s = float(tracks.seen_s[index]), float(tracks.started_s[index])
         if kind is EventType.START:
             started_at = moment.at - timedelta(seconds=moment.at_s - started_s)
-            self._open[number] = f"{int(started_at.timestamp() * 1000):x}-{secrets.token_hex(4)}", started_at
-        id_, started_at = self._open.pop(number) if kind is EventType.END else self._open[number]
+            self.ids[number] = f"{int(started_at.timestamp() * 1000):x}-{secrets.token_hex(4)}"
+            self._started[number] = started_at
+        id_, started_at = self.ids[number], self._started[number]
+        if kind is EventType.END:
+            del self.ids[number], self._started[number]
         self._is_open[row] = kind is not EventType.END
         self._told_s[row], self._told_best[row] = moment.at_s, tracks.best_scores[index]
         seen_at = moment.at - timedelta(seconds=moment.at_s - seen_s)

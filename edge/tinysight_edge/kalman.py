@@ -5,13 +5,14 @@ Knows nothing of scores, labels and numbers.
 
 The four edges are filtered alike: each is seen with a noise that is a share of the object's size, and its velocity
 wanders (white noise on the acceleration, so that two short steps are the same as one long one). Measured in sizes of
-the object the covariance is then the same for all four edges and all sizes: four numbers a track, not 8×8. An object is
-expected to move, not to grow: all edges go on with the velocity of the centre, and the size follows what is seen.
+the object the covariance is then the same for all four edges and all sizes: four numbers a track instead of 64. An
+object is expected to move, not to grow: all edges go on with the velocity of the centre, and the size follows what is
+seen.
 Source: R. E. Kalman, A New Approach to Linear Filtering and Prediction Problems, 1960; the noise as a share of the size
 is that of N. Wojke et al., Deep SORT, 2017.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,9 @@ __all__ = ["ROWS", "correct", "predict", "starting"]
 
 ROWS: Final = 13
 """Rows of a state: four edges x1 y1 x2 y2 in pixels, covariances (pp, pv), four velocities in pixels per second,
-covariances (pv, vv), and a row of ones that carries the process noise through the matrix product."""
+covariances (vp, vv), and a row of ones that carries the process noise through the matrix product."""
 
-SEEN_NOISE: Final = 0.03**2  # variance of a seen edge, in sizes²
+SEEN_NOISE: Final = 0.05**2  # variance of a seen edge, in sizes²
 START_SPEED: Final = 2.0**2  # variance of a velocity that nobody knows yet, in (sizes per second)²
 WANDER: Final = 1.0  # spectral density of the acceleration, in sizes² per second³
 
@@ -49,11 +50,11 @@ def correct(state: NDArray[np.float64], seen: NDArray[np.float64]) -> None:
     """
     error = state[:6] - seen  # below the edges' errors stand (pp, pv): what the covariance loses is a gain times these
     gain = state[4:6] / (state[4] + SEEN_NOISE)  # (2, n): of a position, of a velocity
-    both = state[:12].reshape(2, 6, -1)
+    both = state[:12].reshape(2, 6, state.shape[1])
     both -= gain[:, None] * error
 
 
-def _step() -> NDArray[Any]:
+def _step() -> NDArray[np.float64]:
     """The (12, 13) matrix of a step as polynomials of its seconds: (156, 4), coefficients of rising powers."""
     step = np.zeros((12, ROWS, 4))
     for row in range(12):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from tinysight_contract.errors import StoreError
 from tinysight_contract.messages import Detection, FrameSize, ModelRef
-from tinysight_edge.camera import Frame
+from tinysight_edge.hub import Frame
 from tinysight_edge.config import ExamplesConfig, SnapshotsConfig
 from tinysight_edge.decode import Detections
 from tinysight_edge.doubts import Doubts, Reason, Sampler

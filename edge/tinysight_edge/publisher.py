@@ -53,6 +53,7 @@ class Publisher:
         sent: events that the broker has.
         away_since_s: since when there is no session (``time.monotonic()``); None while there is one.
         outbox_room: how many events can wait.
+        every_s: as given; may be changed.
     """
 
     def __init__(
@@ -72,7 +73,8 @@ class Publisher:
         self.outbox_room = outbox.max_events
         self._last_seq = 0
         self._address, self._outbox, self._client_id = address, outbox, client_id
-        self._online, self._offline, self._every_s, self._report = online, offline, every_s, report
+        self.every_s = every_s
+        self._online, self._offline, self._report = online, offline, report
         self._published = published
         self._given: deque[tuple[EventTopic, Event, float]] = deque()
         self._state: dict[Topic, bytes] = {}
@@ -243,7 +245,7 @@ class Publisher:
         """Send until the session is lost or all is said."""
         self._fresh.clear()
         in_flight: dict[int, int] = {}
-        sent_up_to, next_report_s = 0, time.monotonic() + min(FIRST_REPORT_S, self._every_s)
+        sent_up_to, next_report_s = 0, time.monotonic() + min(FIRST_REPORT_S, self.every_s)
         while connection.alive:
             self._wake.wait(TICK_S)
             self._wake.clear()
@@ -253,7 +255,7 @@ class Publisher:
             self._send_state(connection)
             sent_up_to = self._send_events(connection, in_flight, sent_up_to)
             if time.monotonic() >= next_report_s:
-                next_report_s = time.monotonic() + self._every_s
+                next_report_s = time.monotonic() + self.every_s
                 self.state(*self._report(self.outbox_health()))
             if self._closing.is_set() and ((not self.waiting and not self._unsent) or self._over()):
                 self._say_goodbye(connection)

@@ -226,7 +226,7 @@ class Watch:
     """A thread that polls a `Reloader` until the ``with`` ends."""
 
     def __init__(self, reloader: Reloader) -> None:
-        self._reloader = reloader
+        self.reloader = reloader
         self._changes: SimpleQueue[Change] = SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="config", daemon=True)
@@ -248,5 +248,5 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S / 4):
-            if (change := self._reloader.poll(time.monotonic())) is not None:
+            if (change := self.reloader.poll(time.monotonic())) is not None:
                 self._changes.put(change)

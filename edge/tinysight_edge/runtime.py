@@ -108,7 +108,11 @@ class Agent:
         self._caretaker = self._make_caretaker()
         self._publisher = self._make_publisher(outbox)
         left_open = closings(
-            outbox.left_open(), site=config.site, device=config.device, boot_id=self.boot_id, sequence=self._seer.sequence
+            outbox.left_open(),
+            site=config.site,
+            device=config.device,
+            boot_id=self.boot_id,
+            sequence=self._seer.sequence,
         )
         for topic, event in left_open:
             self._publish(topic, event)
@@ -193,9 +197,7 @@ class Agent:
         if self._pictures is not None:
             self._pictures.offer(frame, told.found, told.alive, view.lives.ids)
         done_s = time.monotonic()
-        self.meter.note(
-            frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=(done_s - kept_s) * 1e3
-        )
+        self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=(done_s - kept_s) * 1e3)
         if live:
             busy_ms = (done_s - frame.captured_s) * 1e3 - told.latency.wait
             self._governor.note(frame.camera, told.latency.total + told.meaning_ms, busy_ms)
@@ -328,9 +330,7 @@ class Agent:
             labels=tuple(manifest.labels),
             threshold=self._seer.threshold,
         )
-        pictures = Pictures(
-            self.config.state, about, snapshots=self.config.snapshots, examples=self.config.examples
-        )
+        pictures = Pictures(self.config.state, about, snapshots=self.config.snapshots, examples=self.config.examples)
         pictures.start()
         return pictures
 

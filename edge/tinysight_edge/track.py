@@ -23,7 +23,7 @@ __all__ = ["LOW_BAND", "Tracker"]
 LOW_BAND: Final = 0.5
 """Detections down to this share of the model's threshold can keep a track alive, though they begin none."""
 
-MIN_IOU: Final = 0.1  # of the expected and the seen box, for them to be the same object
+MIN_IOU: Final = 0.2  # of the expected and the seen box, for them to be the same object
 SAME_OBJECT_IOU: Final = 0.5  # a left-over detection that covers a matched track this much is a second reading of it
 REST_AFTER_S: Final = 3.0
 REST_EVERY_S: Final = 0.2  # so often is looked for who has moved
@@ -37,10 +37,21 @@ SEEN: Final = slice(13, 19)  # with two rows of zeros, as the filter takes it
 SCORES: Final = slice(19, 29)  # the last ten, newest last
 OLDER, NEWER, SCORE, MEDIAN, BEST = slice(19, 28), slice(20, 29), 28, 29, 30
 LABEL, NUMBER, STARTED_S, SEEN_S, RESTS_S = 31, 32, 33, 34, 35
-BELIEVED, HITS, CLOCK_S, LEAD, REST_LIMIT, REST_BOX, ALL = 36, 37, 38, 39, 40, slice(41, 45), 45
+# Of CLOCK_S, when it was last seen, held time is taken off; LEAD is the evidence for its label.
+BELIEVED, HITS, CLOCK_S, LEAD, REST_LIMIT, REST_BOX, FIRST_BOX, ALL = (
+    36,
+    37,
+    38,
+    39,
+    40,
+    slice(41, 45),
+    slice(45, 49),
+    49,
+)
 TOLD: Final = slice(13, 36)
 
-# Below and above any score in turn, oldest first: however few scores there are, the fifth of ten is their lower median.
+# Above and below any score in turn, in the order in which they go: however few scores there are yet, the fifth of the
+# ten in order of size is their lower median.
 NO_SCORES: Final = np.array([2.0, -1.0] * 4 + [2.0])[:, None]
 
 
@@ -131,17 +142,18 @@ class Tracker:
 
     def _see(self, found: Detections, rows: list[int], cols: list[int]) -> None:
         """Take in the matched detections."""
-        every, which = len(rows) == self._table.shape[1], np.array(cols)
-        seen = self._table if every else self._table.take(rows, 1)
-        seen[BOX] = found.boxes_px.take(which, 0).T
+        which, its = np.array(rows), np.array(cols)
+        every = len(rows) == self._table.shape[1]
+        seen = self._table if every else self._table.take(which, 1)
+        seen[BOX] = found.boxes_px.take(its, 0).T
         kalman.correct(seen[STATE], seen[SEEN])
         seen[OLDER] = seen[NEWER]
-        seen[SCORE] = found.scores.take(which)
+        seen[SCORE] = found.scores.take(its)
         seen[MEDIAN] = np.partition(seen[SCORES], 4, 0)[4]
         np.maximum(seen[BEST], seen[SCORE], out=seen[BEST])
         seen[SEEN_S], seen[CLOCK_S] = self._at_s, self._at_s - self._held_s
         seen[HITS] += 1.0
-        labels = found.class_ids.take(which)
+        labels = found.class_ids.take(its)
         other = seen[LABEL] != labels
         if np.count_nonzero(other):
             seen[LEAD] += np.where(other, 0.0, seen[SCORE])
@@ -150,7 +162,7 @@ class Tracker:
         else:
             seen[LEAD] += seen[SCORE]
         if not every:
-            self._table[:, rows] = seen
+            self._table[:, which] = seen
 
     def _vote(self, track: NDArray[np.float64], label: int) -> None:
         """Evidence for another label than the track's: the most evidence wins, of two equals the lower index."""
@@ -196,7 +208,7 @@ class Tracker:
             fresh = [fresh[k] for k in first]
         boxes, scores = found.boxes_px[fresh].T.astype(np.float64), found.scores[fresh]
         new = np.zeros((ALL, len(fresh)))
-        new[STATE], new[BOX], new[REST_BOX] = kalman.starting(boxes), boxes, boxes
+        new[STATE], new[BOX], new[REST_BOX], new[FIRST_BOX] = kalman.starting(boxes), boxes, boxes, boxes
         new[OLDER] = NO_SCORES
         new[SCORE] = new[MEDIAN] = new[BEST] = new[LEAD] = scores
         new[LABEL] = found.class_ids[fresh]
@@ -212,11 +224,12 @@ class Tracker:
         table = self._table
         sure = (table[HITS] >= self.min_hits) & (table[MEDIAN] >= self.high_score)
         np.maximum(table[BELIEVED], sure, out=table[BELIEVED])
-        self._doubts = np.count_nonzero(table[BELIEVED]) < table.shape[1]
+        self._doubts = int(np.count_nonzero(table[BELIEVED])) < table.shape[1]
 
     def _tell(self, which: NDArray[np.intp] | None) -> Tracks:
         """Those tracks, or all, as arrays of their own."""
         told = self._table[TOLD] if which is None else self._table[TOLD].take(which, 1)
+        first = self._table[FIRST_BOX] if which is None else self._table[FIRST_BOX].take(which, 1)
         floats, whole, times = told[:18].astype(np.float32), told[18:20].astype(np.int64), told[20:23].copy()
         return Tracks(
             numbers=whole[1],
@@ -228,6 +241,7 @@ class Tracker:
             started_s=times[0],
             seen_s=times[1],
             stationary=times[1] - times[2] >= REST_AFTER_S,
+            first_boxes_px=first.T.astype(np.float32),
         )
 
 
@@ -239,4 +253,5 @@ def _chosen(pairs: list[int], rows: list[int], cols: list[int], overlaps: list[f
 
 def _rest_limit(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far an edge of boxes (4, n) may go while they are said to rest: (n,), pixels."""
-    return np.maximum(REST_WITHIN * (boxes[2:] - boxes[:2]).max(0), REST_WITHIN)
+    limit: NDArray[np.float64] = REST_WITHIN * np.maximum((boxes[2:] - boxes[:2]).max(0), 1.0)
+    return limit

@@ -71,7 +71,7 @@ class Caretaker:
     ) -> None:
         self._topic, self._boot_id = HealthTopic(site, device), boot_id
         self._machine, self._meter, self._governor = machine, meter, governor
-        self._every_s = every_s
+        self.every_s = every_s
         self._alerts = Alerts(site, device, boot_id)
         self._reading = Reading()
         self._begun_s = self._reported_s = time.monotonic()
@@ -155,7 +155,7 @@ class Caretaker:
         now_s = time.monotonic()
         self._governor.adjust(self._reading.temperature_c, self._reading.slowed, now_s)
         outbox = self._publisher.outbox_health()
-        if now_s - self._reported_s > (FIRST_S if self._health is None else LATE * self._every_s):
+        if now_s - self._reported_s > (FIRST_S if self._health is None else LATE * self.every_s):
             self.report(outbox)
         with self._lock:
             ages = {id_: each.frame_age_ms.p95 for id_, each in self._health.cameras.items()} if self._health else {}

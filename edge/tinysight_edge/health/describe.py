@@ -32,7 +32,13 @@ def describe(bundle: Bundle, model: Model, cameras: dict[str, CameraInfo], *, bo
         boot_id=boot_id,
         started_at=utc_now(),
         software={"tinysight": __version__, "python": platform.python_version(), "os": platform.platform()},
-        runtime={"name": model.runtime.name, "version": model.runtime.version, "file": model.variant.file},
+        runtime={
+            "name": model.runtime.name,
+            "version": model.runtime.version,
+            "file": model.variant.file,
+            "engine": model.engine.name,
+            "choice": "; ".join(model.choice),
+        },
         hardware=_hardware(),
         cameras=cameras,
         bundle=BundleRef(

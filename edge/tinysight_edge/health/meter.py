@@ -26,10 +26,13 @@ _ROW: Final = struct.Struct(f"{_COLUMNS}f")
 
 
 class Counted(Protocol):
-    """What is read of the hub: frames that came by camera, frames that were dropped by camera and cause."""
+    """What is read of the hub: frames that came by camera, those of them that were dropped."""
 
     frames: Counter[str]
-    dropped: Mapping[str, Counter[str]]
+
+    @property
+    def dropped(self) -> Mapping[str, Counter[str]]:
+        """By camera and cause."""
 
 
 @dataclass(frozen=True, slots=True)

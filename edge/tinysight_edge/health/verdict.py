@@ -30,6 +30,7 @@ class Code(StrEnum):
     BROKER_ABSENT = "broker.absent"
     OUTBOX_FULL = "outbox.full"
     DISK_LOW = "disk.low"
+    PICTURES_FAILING = "pictures.failing"
     MEMORY_HIGH = "memory.high"
     POWER_LOW = "power.low"
     THERMAL_THROTTLED = "thermal.throttled"
@@ -98,6 +99,11 @@ RULES: Final[Mapping[Code, Rule]] = {
         Well.DEGRADED,
         f"less than {DISK_LOW_MIB:.0f} MiB are free where the state lies",
         "Free some space; lower `keep` of snapshots and examples.",
+    ),
+    Code.PICTURES_FAILING: Rule(
+        Well.DEGRADED,
+        "snapshots or hard examples cannot be written; seeing and telling go on",
+        "Free some space on the disk of the state folder and check its rights.",
     ),
     Code.MEMORY_HIGH: Rule(
         Well.DEGRADED,

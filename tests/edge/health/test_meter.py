@@ -2,7 +2,7 @@
 
 import threading
 import tracemalloc
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from tinysight_edge.health.meter import AGE_AT_PUBLISH, STAGES, Meter, Totals
 @dataclass
 class Counters:
     frames: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    dropped: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
 def took(total: float, **stages: float) -> LatencyMs:
