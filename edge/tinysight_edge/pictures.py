@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from tinysight_contract.errors import StoreError
 from tinysight_contract.messages import Detection, FrameSize, ModelRef
-from tinysight_edge.hub import Frame
 from tinysight_edge.config import ExamplesConfig, SnapshotsConfig
 from tinysight_edge.decode import Detections
 from tinysight_edge.doubts import Doubts, Reason, Sampler
 from tinysight_edge.examples import INDEX_SHARE, MAX_PROPOSALS, Example, Examples
+from tinysight_edge.hub import Frame
 from tinysight_edge.jpeg import write_jpeg
 from tinysight_edge.ring import Ring
 from tinysight_edge.snapshots import Best, Snapshot, draw

@@ -16,7 +16,7 @@ from typing import Final
 from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BrokerError, TinySightError
-from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, State, Status, utc_now
+from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, utc_now
 from tinysight_edge.camera import Camera, stop_all
 from tinysight_edge.choice import choose
 from tinysight_edge.closing import closings
@@ -24,17 +24,14 @@ from tinysight_edge.config import AgentConfig, CameraConfig
 from tinysight_edge.config_file import secret_of
 from tinysight_edge.events import Sequence
 from tinysight_edge.governor import Governor
-from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.describe import describe
-from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.health.verdict import Code
 from tinysight_edge.hub import Frame, Hub
 from tinysight_edge.mqtt import Address
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.pictures import About, Pictures
-from tinysight_edge.publisher import Publisher
+from tinysight_edge.parts import make_caretaker, make_pictures, make_publisher
 from tinysight_edge.reload import Change
 from tinysight_edge.reloader import Watch
 from tinysight_edge.view import Seer, View
@@ -94,40 +91,13 @@ class Agent:
             TinySightError: the model fails its self-test or on a frame, a file cannot be opened or breaks, the broker
                 is absent or refuses. What was seen until then has been told.
         """
-        config, cameras = self.config, [self._camera(id_, each) for id_, each in self.config.cameras.items()]
-        for camera in cameras:
-            camera.open()
-        model = choose(
-            self.bundle, scheme=config.model.scheme, threads=config.model.threads, engine=config.model.engine
-        )
-        self._seer = Seer(self.bundle, model, self.boot_id, Sequence())
-        self._cameras = {camera.id: camera for camera in cameras}
-        for camera in cameras:
-            self._views[camera.id] = View(self._seer, config, camera.id, still=camera.policy.still)
-        outbox = Outbox(config.state / "outbox.db")
-        self._caretaker = self._make_caretaker()
-        self._publisher = self._make_publisher(outbox)
-        left_open = closings(
-            outbox.left_open(),
-            site=config.site,
-            device=config.device,
-            boot_id=self.boot_id,
-            sequence=self._seer.sequence,
-        )
-        for topic, event in left_open:
-            self._publish(topic, event)
-        self._caretaker.start(self._publisher)
-        self._publisher.start()
-        self._pictures = self._make_pictures()
+        self._prepare()
         drain_s = DRAIN_S
         with contextlib.ExitStack() as beside:
             try:
-                if not config.broker.start_offline:
+                if not self.config.broker.start_offline:
                     self._publisher.wait_first_connect()
-                self._tell_info()
-                for view in self._views:
-                    self._end(view, "stopped")  # nothing is there yet: zeros for who waits for counts
-                for camera in cameras:
+                for camera in self._cameras.values():
                     camera.start()
                 self._stand_by(beside)
                 ready()
@@ -137,17 +107,7 @@ class Agent:
                 drain_s = 0.0
                 raise
             finally:
-                stopping_s = time.monotonic()
-                notify("STOPPING=1")
-                for id_ in self._views:
-                    self._end(id_, "stopped")
-                stop_all(self._cameras.values())
-                self._caretaker.stop()
-                if self._pictures is not None:
-                    self._pictures.close(wait_s=0.5)
-                if self._stopped:
-                    drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - stopping_s))
-                left = self._publisher.close(drain_s=drain_s)
+                left = self._leave(drain_s)
         self._publisher.check()
         for camera in self._cameras.values():
             if camera.failure is not None:
@@ -160,6 +120,47 @@ class Agent:
         """End `run` soon. May be called from a signal handler."""
         self._stopped = True
         self.hub.stop()
+
+    def _prepare(self) -> None:
+        """Open what can be opened, load the model, and begin to tell; close what an earlier start left open."""
+        config, (site, device) = self.config, self._me
+        cameras = [self._camera(id_, each) for id_, each in config.cameras.items()]
+        for camera in cameras:
+            camera.open()
+        wanted = config.model
+        model = choose(self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine)
+        self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
+        for camera in cameras:
+            self._cameras[camera.id] = camera
+            self._views[camera.id] = View(seer, config, camera.id, still=camera.policy.still)
+        outbox = Outbox(config.state / "outbox.db")
+        self._caretaker = make_caretaker(config, self.boot_id, self.meter, self._governor)
+        self._publisher = make_publisher(
+            config, self.boot_id, self._broker, outbox=outbox, caretaker=self._caretaker, meter=self.meter
+        )
+        left_open = outbox.left_open()
+        for topic, event in closings(left_open, site=site, device=device, boot_id=self.boot_id, sequence=seer.sequence):
+            self._publish(topic, event)
+        self._take_pictures()
+        self._tell_info()
+        for id_ in self._views:
+            self._end(id_, "stopped")  # nothing is there yet: zeros, for who waits for counts
+        self._caretaker.start(self._publisher)
+        self._publisher.start()
+
+    def _leave(self, drain_s: float) -> int:
+        """End everything; how many events stay in the outbox. After `stop` within three seconds."""
+        begun_s = time.monotonic()
+        notify("STOPPING=1")
+        for id_ in self._views:
+            self._end(id_, "stopped")
+        stop_all(self._cameras.values())
+        self._caretaker.stop()
+        if self._pictures is not None:
+            self._pictures.close(wait_s=0.5)
+        if self._stopped:
+            drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - begun_s))
+        return self._publisher.close(drain_s=drain_s)
 
     # The loop.
 
@@ -251,7 +252,7 @@ class Agent:
         if (old.snapshots, old.examples) != (change.config.snapshots, change.config.examples):
             if self._pictures is not None:
                 self._pictures.close(wait_s=0.5)
-            self._pictures = self._make_pictures()
+            self._take_pictures()
         self._tell_info()
 
     def _begin(self, id_: str) -> None:
@@ -291,6 +292,11 @@ class Agent:
 
     # Parts.
 
+    def _take_pictures(self) -> None:
+        self._pictures = make_pictures(self.config, self._seer)
+        if self._pictures is not None:
+            self._pictures.start()
+
     def _camera(self, id_: str, config: CameraConfig) -> Camera:
         secret = secret_of(config.password_file, config.password_env, self._environ)
         return Camera(id_, config, self.hub, self._tell_camera, secret)
@@ -307,44 +313,3 @@ class Agent:
             beside.enter_context(self._watch)
         if self._watchdog is not None:
             beside.enter_context(self._watchdog)
-
-    def _make_caretaker(self) -> Caretaker:
-        return Caretaker(
-            *self._me,
-            self.boot_id,
-            machine=Machine(self.config.state),
-            meter=self.meter,
-            governor=self._governor,
-            every_s=self.config.health.every,
-        )
-
-    def _make_pictures(self) -> Pictures | None:
-        if self.config.snapshots is None and self.config.examples is None:
-            return None
-        manifest = self.bundle.manifest
-        about = About(
-            site=self.config.site,
-            device=self.config.device,
-            model=self._seer.ref,
-            task=manifest.task,
-            labels=tuple(manifest.labels),
-            threshold=self._seer.threshold,
-        )
-        pictures = Pictures(self.config.state, about, snapshots=self.config.snapshots, examples=self.config.examples)
-        pictures.start()
-        return pictures
-
-    def _make_publisher(self, outbox: Outbox) -> Publisher:
-        here = t.StatusTopic(*self._me)
-        online = Status(state=State.ONLINE, boot_id=self.boot_id, reason="started", at=utc_now())
-        offline = Status(state=State.OFFLINE, boot_id=self.boot_id, reason="connection lost", at=utc_now())
-        return Publisher(
-            self._broker,
-            outbox,
-            client_id="_".join(("tinysight", *self._me)),  # ids hold no "_", so no two devices share one
-            online=(here, online),
-            offline=(here, offline),
-            every_s=self.config.health.every,
-            report=self._caretaker.report,
-            published=self.meter.published,
-        )

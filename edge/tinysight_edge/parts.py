@@ -1,0 +1,64 @@
+"""What the agent is put together from, made to fit a configuration. Nothing here is started."""
+
+from tinysight_contract import topics as t
+from tinysight_contract.messages import State, Status, utc_now
+from tinysight_edge.config import AgentConfig
+from tinysight_edge.governor import Governor
+from tinysight_edge.health.caretaker import Caretaker
+from tinysight_edge.health.machine import Machine
+from tinysight_edge.health.meter import Meter
+from tinysight_edge.mqtt import Address
+from tinysight_edge.outbox import Outbox
+from tinysight_edge.pictures import About, Pictures
+from tinysight_edge.publisher import Publisher
+from tinysight_edge.view import Seer
+
+__all__ = ["make_caretaker", "make_pictures", "make_publisher"]
+
+
+def make_caretaker(config: AgentConfig, boot_id: str, meter: Meter, governor: Governor) -> Caretaker:
+    """Who looks after the device."""
+    return Caretaker(
+        config.site,
+        config.device,
+        boot_id,
+        machine=Machine(config.state),
+        meter=meter,
+        governor=governor,
+        every_s=config.health.every,
+    )
+
+
+def make_publisher(
+    config: AgentConfig, boot_id: str, broker: Address, *, outbox: Outbox, caretaker: Caretaker, meter: Meter
+) -> Publisher:
+    """Who tells the broker."""
+    here = t.StatusTopic(config.site, config.device)
+    online = Status(state=State.ONLINE, boot_id=boot_id, reason="started", at=utc_now())
+    offline = Status(state=State.OFFLINE, boot_id=boot_id, reason="connection lost", at=utc_now())
+    return Publisher(
+        broker,
+        outbox,
+        client_id=f"tinysight_{config.site}_{config.device}",  # ids hold no "_", so no two devices share one
+        online=(here, online),
+        offline=(here, offline),
+        every_s=config.health.every,
+        report=caretaker.report,
+        published=meter.published,
+    )
+
+
+def make_pictures(config: AgentConfig, seer: Seer) -> Pictures | None:
+    """Who keeps pictures; None when none are wanted."""
+    if config.snapshots is None and config.examples is None:
+        return None
+    manifest = seer.bundle.manifest
+    about = About(
+        site=config.site,
+        device=config.device,
+        model=seer.ref,
+        task=manifest.task,
+        labels=tuple(manifest.labels),
+        threshold=seer.threshold,
+    )
+    return Pictures(config.state, about, snapshots=config.snapshots, examples=config.examples)
