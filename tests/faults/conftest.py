@@ -29,8 +29,6 @@ from tinysight_edge.mqtt import Address, Connection
 TABLE = Path(__file__).parents[2] / "docs" / "faults.md"
 PATIENCE_S: Final = 60.0
 SITE, DEVICE = "plant-1", "cam-1"
-SHORT: Final = 'read_timeout = "1s"\nopen_timeout = "2s"\nfrozen_after = "2s"\n'
-"""Of a camera, so that tests are short."""
 M = TypeVar("M", bound=Struct)
 
 FAULTS: Final = {
@@ -165,7 +163,8 @@ class Ear:
         cameras: dict[str, list[str]] = {}
         for at_s, topic, payload in list(self.heard):
             if at_s >= since_s and isinstance(topic, t.CameraStatusTopic) and payload:
-                cameras.setdefault(topic.camera, []).append(decode(payload, CameraStatus).state)
+                states, state = cameras.setdefault(topic.camera, []), decode(payload, CameraStatus).state
+                states += [state] if states[-1:] != [state] else []  # else its reason alone is new
         for camera in sorted(cameras):
             words.append(f"`{camera}` " + " → ".join(cameras[camera]))
         events = [event for _, event in self.of(Event, since_s=since_s)]
