@@ -95,9 +95,9 @@ def once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     return made
 
 
-def _made_by(script: str) -> Callable[[Path], None]:
+def _made_by(script: str, *options: str) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
-        command = [sys.executable, str(Path(__file__).with_name(script)), str(folder)]
+        command = [sys.executable, str(Path(__file__).with_name(script)), str(folder), *options]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
 
@@ -114,6 +114,12 @@ def obvious() -> ModuleType:
 def graphs(once: Once) -> Path:
     """A folder of small TFLite files as other people's trainers write them; ``graphs.py`` says what they are."""
     return once("graphs", _made_by("graphs.py"))
+
+
+@pytest.fixture(scope="session")
+def troubles(once: Once) -> Path:
+    """Those two of them that are no graphs but whole bundles, made in a fraction of the time: ``fails``, ``hangs``."""
+    return once("troubles", _made_by("graphs.py", "--troubles"))
 
 
 @pytest.fixture(scope="session")
