@@ -32,7 +32,7 @@ FIRST_TRY_S: Final = 15.0
 STABLE_S: Final = 10.0  # a session that lasted so long was not refused by way of dropping us
 RETRY_S: Final = (1.0, 60.0)
 FIRST_REPORT_S: Final = 5.0
-GOODBYE_S: Final = 2.0
+GOODBYE_S: Final = (0.3, 2.0)
 TICK_S: Final = 0.1
 
 
@@ -82,7 +82,7 @@ class Publisher:
         self._acks: deque[tuple[int, str | None, bool]] = deque()
         self._wake, self._lock = threading.Event(), threading.Lock()
         self._closing = threading.Event()
-        self._drain_until_s = 0.0
+        self._drain_until_s, self._reason = 0.0, ""
         self._first_try = threading.Event()
         self._first_error: BrokerError | None = None
         self._broken: TinySightError | None = None
@@ -136,8 +136,14 @@ class Publisher:
         """How many events wait, how many were given up, and the last one's number."""
         return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._last_seq)
 
-    def close(self, *, drain_s: float) -> int:
-        """Send what waits for up to ``drain_s``, say goodbye, end. How many events stay behind in the outbox."""
+    def close(self, *, drain_s: float, reason: str = "stopped") -> int:
+        """Send what waits for up to ``drain_s``, say goodbye, end. How many events stay behind in the outbox.
+
+        Args:
+            drain_s: the goodbye takes 0.3 s more at most, whatever the broker does.
+            reason: what the last status says.
+        """
+        self._reason = reason
         self._drain_until_s = time.monotonic() + drain_s
         self._closing.set()
         self._wake.set()
@@ -228,6 +234,8 @@ class Publisher:
         opening.start()
         while opening.is_alive():
             self._tick()
+            if self._over():  # the thread is left behind: a broker that says nothing must not keep us
+                raise BrokerError(f"{self._address} does not answer.", mend="Check the network.")
         if failed:
             raise failed[0]
         log.info("connected to %s", self._address)
@@ -306,9 +314,10 @@ class Publisher:
         self.state(*self._report(self.outbox_health()))
         self._send_state(connection)
         topic, gone = self._offline
-        done = replace(gone, reason="stopped", at=utc_now())
+        done = replace(gone, reason=self._reason, at=utc_now())
         message = connection.publish(str(topic), encode(done), qos=topic.QOS, retain=True)
-        until_s = time.monotonic() + GOODBYE_S
+        now_s = time.monotonic()
+        until_s = min(max(self._drain_until_s, now_s + GOODBYE_S[0]), now_s + GOODBYE_S[1])
         while connection.alive and time.monotonic() < until_s:
             if any(acked == message for acked, _, _ in list(self._acks)):
                 connection.close()

@@ -92,7 +92,7 @@ class Agent:
                 is absent or refuses. What was seen until then has been told.
         """
         self._prepare()
-        drain_s = DRAIN_S
+        drain_s, reason = DRAIN_S, "stopped"
         with contextlib.ExitStack() as beside:
             try:
                 if not self.config.broker.start_offline:
@@ -103,11 +103,11 @@ class Agent:
                 ready()
                 notify("READY=1")
                 self._loop()
-            except BrokerError:
-                drain_s = 0.0
+            except TinySightError as error:
+                drain_s, reason = 0.0 if isinstance(error, BrokerError) else DRAIN_S, error.what
                 raise
             finally:
-                left = self._leave(drain_s)
+                left = self._leave(drain_s, reason)
         self._publisher.check()
         for camera in self._cameras.values():
             if camera.failure is not None:
@@ -148,8 +148,8 @@ class Agent:
         self._caretaker.start(self._publisher)
         self._publisher.start()
 
-    def _leave(self, drain_s: float) -> int:
-        """End everything; how many events stay in the outbox. After `stop` within three seconds."""
+    def _leave(self, drain_s: float, reason: str) -> int:
+        """End everything and say why; how many events stay in the outbox. After `stop` within three seconds."""
         begun_s = time.monotonic()
         notify("STOPPING=1")
         for id_ in self._views:
@@ -160,7 +160,7 @@ class Agent:
             self._pictures.close(wait_s=0.5)
         if self._stopped:
             drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - begun_s))
-        return self._publisher.close(drain_s=drain_s)
+        return self._publisher.close(drain_s=drain_s, reason=reason)
 
     # The loop.
 

@@ -241,6 +241,29 @@ def test_events_are_on_disk_while_a_broker_keeps_us_waiting(
         assert not publisher._first_try.is_set(), "it is still waiting for the broker"
 
 
+def test_a_broker_that_says_nothing_does_not_keep_a_publisher_from_ending(
+    fake_broker: Fake, make_publisher: Make, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    monkeypatch.setattr(publisher_module, "CONNECT_TIMEOUT_S", 100.0)
+    url, heard = fake_broker(None)
+    publisher = make_publisher(url)
+    eventually(lambda: heard)
+    publisher.event(EVENTS, replace(EXAMPLE, seq=1))
+    closing = threading.Thread(target=publisher.close, kwargs={"drain_s": 0.1})
+    closing.start()
+    eventually(lambda: not closing.is_alive())
+    assert publisher.waiting == 1
+
+
+def test_the_last_status_says_why(mosquitto: Any, make_reader: Any, make_publisher: Make, eventually: Any) -> None:
+    reader = make_reader(mosquitto.url)
+    publisher = make_publisher(mosquitto.url)
+    publisher.wait_first_connect()
+    publisher.close(drain_s=5, reason="the model fails")
+    eventually(lambda: len(reader.of(t.StatusTopic)) == 2)
+    assert decode(reader.of(t.StatusTopic)[-1], Status).reason == "the model fails"
+
+
 def test_an_event_that_cannot_be_read_is_counted_and_stops_nothing(
     mosquitto: Any, make_reader: Any, make_publisher: Make, tmp_path: Path, eventually: Any
 ) -> None:
@@ -280,7 +303,7 @@ def test_when_the_broker_takes_no_goodbye_its_will_says_it(
     reader = make_reader(mosquitto.url)
     publisher = make_publisher(mosquitto.url)
     publisher.wait_first_connect()
-    monkeypatch.setattr(publisher_module, "GOODBYE_S", 0.0)
+    monkeypatch.setattr(publisher_module, "GOODBYE_S", (0.0, 0.0))
     publisher.close(drain_s=5)
     eventually(lambda: any(decode(raw, Status).reason == "connection lost" for raw in reader.of(t.StatusTopic)))
 

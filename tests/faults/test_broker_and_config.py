@@ -56,7 +56,9 @@ def test_the_end_is_clean_and_soon_with_a_hung_camera_and_a_frozen_broker(
     assert status == 0, device.log
     assert took_s < END_WITHIN_S
     assert len(device.ends) == 1
+    before = {event.boot_id for _, event in ear.of(Event)}
     device.start()
+    ear.event(lambda event: event.boot_id not in before)
     ear.check_all_came()
     replayed = sum(event.replayed for _, event in ear.of(Event))
     said = f"nothing more; its next start sent {replayed} events `replayed`, 0 missing"
