@@ -1,8 +1,12 @@
 """Events that the broker has not acknowledged yet, kept on disk.
 
-In: events in the order of their ``seq``.  Out: the same, until each is acknowledged. A killed process loses at most
-what was put in the last quarter second before the kill and not yet sent; a commit each 0.25 s spares the SD card.
-Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted.
+In: events in the order of their ``seq``.  Out: the same, until each is acknowledged. What is new is written every
+0.25 s in one transaction, which spares the SD card: an event that is acknowledged sooner is never written. A killed
+process loses at most what was put in the last quarter second before the kill and not yet sent.
+
+Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted. A disk that is
+full or read-only stops nothing: what is new stays in memory, bounded as well, `Outbox.trouble` says so, and a write is
+tried each second.
 
 Beside the queue stands what is open: the last event of each object that has no ``end`` yet, written in the same
 transactions, so that the next start can close what this one could not. An ``end`` that is given up for lack of room
@@ -15,8 +19,9 @@ import logging
 import sqlite3
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tinysight_contract.errors import ContractError, StoreError
 from tinysight_contract.messages import Event, EventType, decode, encode
@@ -26,8 +31,13 @@ __all__ = ["Outbox"]
 log = logging.getLogger(__name__)
 
 COMMIT_EVERY_S: Final = 0.25
+AGAIN_S: Final = 1.0  # after a write that failed
+MAX_HELD: Final = 10_000  # about 20 MB in memory while nothing can be written
 MAX_OPEN: Final = 1000  # ends given up beyond that are not told later; the first ones are those whose start was sent
+ROOM: Final = 1000  # once full, a thousandth is given up at a time
+OF_THE_DISK: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _MEND: Final = "Free some space, check the disk, or name another --state folder."
+_OPEN: Final = "INSERT OR REPLACE INTO open (id, topic, payload) SELECT ?, ?, ? WHERE (SELECT count(*) FROM open) < ?"
 
 
 class Outbox:
@@ -37,6 +47,10 @@ class Outbox:
         path: of the file; its folder exists.
         max_events: more than this are not kept.
 
+    Attributes:
+        discarded: events that were given up, by cause.
+        trouble: why the last write failed; None when it did not. Meanwhile what is new is in memory alone.
+
     Raises:
         StoreError: the file cannot be opened or is damaged.
     """
@@ -44,7 +58,11 @@ class Outbox:
     def __init__(self, path: Path, *, max_events: int = 100_000) -> None:
         self.max_events = max_events
         self.discarded: Counter[str] = Counter()
+        self.trouble: StoreError | None = None
         self._path = path
+        self._new: dict[int, tuple[str, bytes, bool]] = {}  # by number: topic, payload, whether it is an update
+        self._done: set[int] = set()  # numbers of events in the file
+        self._open: dict[str, tuple[str, bytes] | None] = {}  # by object: topic and payload, None once it is closed
         self._dirty_since_s: float | None = None
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -59,6 +77,7 @@ class Outbox:
                 "CREATE TABLE IF NOT EXISTS open (id TEXT PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)"
             )
             self._depth = int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
+            self._last = int(self._db.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
         except sqlite3.Error as error:
             raise StoreError(f"The outbox {path} cannot be opened: {error}.", mend=_MEND) from error
 
@@ -69,19 +88,19 @@ class Outbox:
         """Keep an event; the number that `done` takes.
 
         Raises:
-            StoreError: the disk is full or broken.
+            StoreError: the file is damaged.
         """
         payload = encode(event)
-        row = (topic, payload, event.type is EventType.UPDATE)
-        number = self._run("INSERT INTO event (topic, payload, is_update) VALUES (?, ?, ?)", row).lastrowid
-        if event.type is EventType.END:
-            self._run("DELETE FROM open WHERE id = ?", (event.id,))
-        else:
-            self._run("INSERT OR REPLACE INTO open (id, topic, payload) VALUES (?, ?, ?)", (event.id, topic, payload))
+        self._last += 1
+        self._new[self._last] = topic, payload, event.type is EventType.UPDATE
+        self._open[event.id] = None if event.type is EventType.END else (topic, payload)
         self._depth += 1
+        self._soil()
         if self._depth > self.max_events:
-            self._discard(self._depth - self.max_events)
-        return int(number or 0)
+            self.commit(now=self.trouble is None)
+        if self.trouble is not None:
+            self._give_up_held(max(self._depth - self.max_events, len(self._new) - MAX_HELD))
+        return self._last
 
     def after(self, number: int, limit: int) -> list[tuple[int, str, Event]]:
         """Up to ``limit`` kept events with a number above ``number``, oldest first.
@@ -92,8 +111,11 @@ class Outbox:
             StoreError: the disk is broken.
         """
         query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
+        passed = sum(each > number for each in self._done)
+        rows = [row for row in self._ask(query, number, limit + passed) if row[0] not in self._done]
+        rows += [(each, topic, payload) for each, (topic, payload, _) in self._new.items() if each > number]
         kept = []
-        for row, topic, payload in self._run(query, (number, limit)).fetchall():
+        for row, topic, payload in rows[:limit]:
             if (event := self._read(payload)) is None:
                 self.done(row)
             else:
@@ -106,12 +128,14 @@ class Outbox:
         To be asked for before anything is put: then these are of an earlier start. Each stays until its ``end`` is put.
 
         Raises:
-            StoreError: the disk is full or broken.
+            StoreError: the disk is broken.
         """
+        self.commit(now=True)
         left = []
-        for id_, topic, payload in self._run("SELECT id, topic, payload FROM open ORDER BY rowid", ()).fetchall():
+        for id_, topic, payload in self._ask("SELECT id, topic, payload FROM open ORDER BY rowid"):
             if (event := self._read(payload)) is None:
-                self._run("DELETE FROM open WHERE id = ?", (id_,))
+                self._open[id_] = None
+                self._soil()
             else:
                 left.append((str(topic), event))
         return left
@@ -125,46 +149,88 @@ class Outbox:
             return None
 
     def done(self, number: int) -> None:
-        """Forget an event that the broker has.
-
-        Raises:
-            StoreError: the disk is full or broken.
-        """
-        self._depth -= self._run("DELETE FROM event WHERE id = ?", (number,)).rowcount
+        """Forget an event that the broker has."""
+        if self._new.pop(number, None) is not None:
+            self._depth -= 1
+        elif number not in self._done and self._ask("SELECT 1 FROM event WHERE id = ?", number):
+            self._done.add(number)
+            self._depth -= 1
+            self._soil()
 
     def commit(self, *, now: bool = False) -> None:
-        """Make changes durable if any is older than 0.25 s, or all of them ``now``.
+        """Write what is new if any of it is older than 0.25 s, or all of it ``now``.
 
         Raises:
-            StoreError: the disk is full or broken.
+            StoreError: the file is damaged. A disk that is full or read-only is told by `trouble`.
         """
-        if self._dirty_since_s is None or (not now and time.monotonic() - self._dirty_since_s < COMMIT_EVERY_S):
+        every_s = COMMIT_EVERY_S if self.trouble is None else AGAIN_S
+        if self._dirty_since_s is None or (not now and time.monotonic() - self._dirty_since_s < every_s):
             return
-        self._dirty_since_s = None
         try:
-            self._db.execute("COMMIT")
+            given_up = self._write()
         except sqlite3.Error as error:
-            raise StoreError(f"The outbox {self._path} cannot be written: {error}.", mend=_MEND) from error
+            with suppress(sqlite3.Error):  # it may have rolled back by itself
+                self._db.execute("ROLLBACK")
+            trouble = StoreError(f"The outbox {self._path} cannot be written: {error}.", mend=_MEND)
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_DISK:
+                raise trouble from error
+            if self.trouble is None:
+                log.warning("%s Events are kept in memory.", trouble)
+            self.trouble, self._dirty_since_s = trouble, time.monotonic()
+            return
+        if self.trouble is not None:
+            log.info("the outbox %s can be written again", self._path)
+        self.trouble = self._dirty_since_s = None
+        self._new.clear()
+        self._done.clear()
+        self._open.clear()
+        self.discarded += given_up
+        self._depth -= given_up.total()
 
     def close(self) -> None:
         """Commit and close."""
         self.commit(now=True)
+        if self._new:
+            log.error("%d events are lost: %s", len(self._new), self.trouble)
         self._db.close()
 
-    def _run(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
-        try:
-            if self._dirty_since_s is None:
-                self._db.execute("BEGIN")
-                self._dirty_since_s = time.monotonic()
-            return self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise StoreError(f"The outbox {self._path} cannot be written: {error}.", mend=_MEND) from error
+    def _soil(self) -> None:
+        if self._dirty_since_s is None:
+            self._dirty_since_s = time.monotonic()
 
-    def _discard(self, count: int) -> None:
-        query = "SELECT id, is_update, topic, payload FROM event ORDER BY is_update DESC, id LIMIT ?"
-        for number, is_update, topic, payload in self._run(query, (count,)).fetchall():
-            self.done(int(number))
+    def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"The outbox {self._path} cannot be read: {error}.", mend=_MEND) from error
+
+    def _write(self) -> Counter[str]:
+        """All that is new in one transaction; what was given up in it for lack of room."""
+        run, many = self._db.execute, self._db.executemany
+        run("BEGIN IMMEDIATE")
+        many("INSERT INTO event VALUES (?, ?, ?, ?)", [(number, *row) for number, row in self._new.items()])
+        many("DELETE FROM event WHERE id = ?", [(number,) for number in self._done])
+        many("DELETE FROM open WHERE id = ?", [(id_,) for id_ in self._open])
+        rows = [(id_, *row) for id_, row in self._open.items() if row is not None]
+        many("INSERT INTO open (id, topic, payload) VALUES (?, ?, ?)", rows)
+        given_up: Counter[str] = Counter()
+        if (excess := self._depth - self.max_events) > 0:
+            query = "SELECT id, is_update, topic, payload FROM event ORDER BY is_update DESC, id LIMIT ?"
+            for number, is_update, topic, payload in run(query, (excess + self.max_events // ROOM,)).fetchall():
+                run("DELETE FROM event WHERE id = ?", (number,))
+                given_up["update" if is_update else "start-or-end"] += 1
+                if not is_update and (event := self._read(payload)) is not None and event.type is EventType.END:
+                    run(_OPEN, (event.id, topic, payload, MAX_OPEN))
+        run("COMMIT")
+        return given_up
+
+    def _give_up_held(self, count: int) -> None:
+        """The same for what is in memory while nothing can be written."""
+        if count <= 0:
+            return
+        for number in sorted(self._new, key=lambda each: (not self._new[each][2], each))[: count + MAX_HELD // ROOM]:
+            topic, payload, is_update = self._new.pop(number)
+            self._depth -= 1
             self.discarded["update" if is_update else "start-or-end"] += 1
             if not is_update and (event := self._read(payload)) is not None and event.type is EventType.END:
-                row = (event.id, topic, payload, MAX_OPEN)
-                self._run("INSERT OR REPLACE INTO open SELECT ?, ?, ? WHERE (SELECT count(*) FROM open) < ?", row)
+                self._open[event.id] = topic, payload

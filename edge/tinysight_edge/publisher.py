@@ -132,6 +132,11 @@ class Publisher:
         """Events not yet acknowledged."""
         return len(self._outbox) + len(self._given)
 
+    @property
+    def trouble(self) -> TinySightError | None:
+        """Why events cannot be written to disk, so that they wait in memory alone; None when they can."""
+        return self._outbox.trouble
+
     def outbox_health(self) -> OutboxHealth:
         """How many events wait, how many were given up, and the last one's number."""
         return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._last_seq)

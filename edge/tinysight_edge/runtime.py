@@ -226,6 +226,8 @@ class Agent:
                 self._apply(change)
             refused = self._watch.reloader.now.refused
             self._caretaker.say(Code.CONFIG_REFUSED, None if refused is None else str(refused.error))
+        unwritten = self._publisher.trouble
+        self._caretaker.say(Code.OUTBOX_FAILING, None if unwritten is None else unwritten.what)
         if self._pictures is not None:
             trouble = self._pictures.trouble
             self._caretaker.say(Code.PICTURES_FAILING, None if trouble is None else trouble.what)

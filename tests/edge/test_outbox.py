@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import StoreError
 from tinysight_contract.messages import Event, EventType, decode
+from tinysight_edge import outbox as outbox_module
 from tinysight_edge.outbox import Outbox
 
 EXAMPLE = decode((Path(__file__).parents[1] / "golden" / "event.json").read_bytes(), Event)
@@ -155,16 +156,17 @@ def test_after_a_kill_the_open_ones_are_those_of_the_events_that_were_kept(tmp_p
         "while True:\n"
         " n += 1; o.put('t', replace(e, seq=n, id=f'o{n}'))\n"
         " if n > 3: n += 1; o.put('t', replace(e, seq=n, id=f'o{n - 4}', type=EventType.END, ended_at=e.seen_at))\n"
-        " o.commit(); print(n, flush=True)"
+        " o.commit(); print(len(o._new), flush=True)"
     )
     path, golden = tmp_path / "o.db", Path(__file__).parents[1] / "golden" / "event.json"
-    for wait_s in (0.3, 0.45, 0.6):
+    for wait_s in (0.0, 0.15, 0.3):
         path.unlink(missing_ok=True)
         with subprocess.Popen(
             [sys.executable, "-c", code, str(path), str(golden)], stdout=subprocess.PIPE, text=True
         ) as writer:
             assert writer.stdout is not None
-            writer.stdout.readline()
+            while writer.stdout.readline() != "0\n":  # it has not been written for the first time
+                pass
             time.sleep(wait_s)
             os.kill(writer.pid, signal.SIGKILL)
             writer.stdout.read()
@@ -193,6 +195,7 @@ def test_an_outbox_of_before_there_were_open_ones_is_opened_as_it_is(tmp_path: P
 def test_an_open_one_that_cannot_be_read_is_counted_and_forgotten(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "o.db")
     outbox.put("topic", of("a", 1, "start"))
+    outbox.commit(now=True)
     outbox._db.execute("UPDATE open SET payload = '{}'")
     assert left(outbox) == []
     assert outbox.discarded == {"unreadable": 1}
@@ -207,15 +210,64 @@ def test_a_file_that_is_no_database_is_said_with_a_mend(tmp_path: Path) -> None:
         Outbox(tmp_path / "o.db")
 
 
-def test_a_full_disk_is_said_with_a_mend(tmp_path: Path) -> None:
+def limit(outbox: Outbox, pages: int) -> None:
+    """To SQLite the disk is full when it has so many pages."""
+    outbox._db.execute(f"PRAGMA max_page_count={pages}")
+
+
+def test_a_full_disk_is_said_and_what_is_new_waits_in_memory_until_there_is_room(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "o.db")
-    outbox._db.execute("PRAGMA max_page_count=8")
+    outbox.put("topic", of("a", 1, "start"))
+    outbox.commit(now=True)
+    limit(outbox, 1)
+    for seq in range(2, 102):
+        outbox.put("topic", event(seq))
+    outbox.put("topic", of("a", 102, "end"))
+    outbox.commit(now=True)
+    assert "cannot be written: database or disk is full" in str(outbox.trouble)
+    assert seqs(outbox) == list(range(1, 103))
+    assert left(outbox) == [("a", 1)], "as it stands in the file"
+    for number, _, each in outbox.after(0, 60):
+        if each.seq % 2:
+            outbox.done(number)
+    outbox.commit(now=True)
+    kept = [seq for seq in range(1, 103) if seq > 60 or seq % 2 == 0]
+    assert (seqs(outbox), len(outbox)) == (kept, len(kept))
+    limit(outbox, 10_000)
+    outbox.commit(now=True)
+    assert outbox.trouble is None
+    outbox.close()
+    again = Outbox(tmp_path / "o.db")
+    assert (seqs(again), len(again)) == (kept, len(kept))
+    assert "a" not in dict(left(again))
+    again.close()
 
-    def fill() -> None:
-        for seq in range(1, 200):
-            outbox.put("topic", event(seq))
-            outbox.commit(now=True)
 
-    with pytest.raises(StoreError, match="cannot be written"):
-        fill()
-    outbox._db.close()
+def test_what_waits_in_memory_is_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_HELD", 5)
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.commit(now=True)
+    limit(outbox, 1)
+    while outbox.trouble is None:
+        outbox.put("topic", of("x", 1, "start"))
+        outbox.commit(now=True)
+    for number in [number for number, _, _ in outbox.after(0, 10_000)]:
+        outbox.done(number)
+    for seq, kind in enumerate(["start", "update", "update", "end", "start", "update", "end", "end"], start=1):
+        outbox.put("topic", of(f"o{seq}", seq, kind))
+    assert seqs(outbox) == [1, 4, 5, 7, 8]
+    outbox.put("topic", of("o9", 9, "start"))
+    outbox.put("topic", of("o10", 10, "start"))
+    assert seqs(outbox) == [5, 7, 8, 9, 10]
+    assert outbox.discarded == {"update": 3, "start-or-end": 2}
+    limit(outbox, 10_000)
+    assert ("o4", 4) in left(outbox), "an end that was given up is told at the next start"
+    outbox.close()
+
+
+def test_an_event_that_is_acknowledged_at_once_is_never_written(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.done(outbox.put("topic", event(1)))
+    outbox.commit(now=True)
+    assert outbox._db.execute("SELECT count(*) FROM sqlite_sequence").fetchone() == (0,)
+    outbox.close()

@@ -297,6 +297,29 @@ def test_a_publisher_that_breaks_says_so(mosquitto: Any, make_publisher: Make, e
     assert publisher.close(drain_s=1) == 1, "the event is still counted"
 
 
+def test_a_full_disk_keeps_no_event_from_the_broker(
+    mosquitto: Any, make_publisher: Make, make_reader: Any, eventually: Any
+) -> None:
+    reader = make_reader(mosquitto.url)
+    publisher = make_publisher(mosquitto.url)
+    publisher.wait_first_connect()
+    publisher._outbox._db.execute("PRAGMA max_page_count=1")
+    seqs = iter(range(1, 10_000))
+
+    def full() -> bool:
+        publisher.event(EVENTS, replace(EXAMPLE, seq=(seq := next(seqs)), id=f"o{seq}"))
+        publisher.check()
+        return publisher.trouble is not None
+
+    eventually(full)
+    last = next(seqs)
+    publisher.event(EVENTS, replace(EXAMPLE, seq=last))
+    eventually(lambda: publisher.sent == last)
+    eventually(lambda: [event.seq for event in reader.events()] == list(range(1, last + 1)))
+    publisher._outbox._db.execute("PRAGMA max_page_count=10000")
+    eventually(lambda: publisher.trouble is None)
+
+
 def test_when_the_broker_takes_no_goodbye_its_will_says_it(
     mosquitto: Any, make_reader: Any, make_publisher: Make, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:

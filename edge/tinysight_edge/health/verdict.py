@@ -29,6 +29,7 @@ class Code(StrEnum):
     CONFIG_REFUSED = "config.refused"
     BROKER_ABSENT = "broker.absent"
     OUTBOX_FULL = "outbox.full"
+    OUTBOX_FAILING = "outbox.failing"
     DISK_LOW = "disk.low"
     PICTURES_FAILING = "pictures.failing"
     MEMORY_HIGH = "memory.high"
@@ -94,6 +95,11 @@ RULES: Final[Mapping[Code, Rule]] = {
         Well.DEGRADED,
         f"the outbox is {OUTBOX_FULL_SHARE:.0%} full or more",
         "Bring the broker back before events are given up.",
+    ),
+    Code.OUTBOX_FAILING: Rule(
+        Well.DEGRADED,
+        "events cannot be written to disk; they are told, and wait in memory, 10,000 at most",
+        "Free some space on the disk of the state folder and check its rights.",
     ),
     Code.DISK_LOW: Rule(
         Well.DEGRADED,
