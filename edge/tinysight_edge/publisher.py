@@ -327,4 +327,5 @@ class Publisher:
             if any(acked == message for acked, _, _ in list(self._acks)):
                 connection.close()
                 return
-            time.sleep(0.01)
+            self._wake.wait(TICK_S)
+            self._wake.clear()
