@@ -60,6 +60,7 @@ def tracks(seen_s: Sequence[float] = (), classes: Sequence[int] | None = None) -
         started_s=np.zeros(n),
         seen_s=np.array(seen_s, np.float64),
         stationary=np.zeros(n, bool),
+        first_boxes_px=np.tile(np.array(INNER, np.float32), (n, 1)),
     )
 
 

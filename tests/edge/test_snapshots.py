@@ -49,6 +49,7 @@ def tracks(rows: Sequence[tuple[int, Box, float]], at_s: float) -> Tracks:
         started_s=np.zeros(n),
         seen_s=np.full(n, at_s),
         stationary=np.zeros(n, bool),
+        first_boxes_px=np.array([box for _, box, _ in rows], np.float32).reshape(n, 4),
     )
 
 
