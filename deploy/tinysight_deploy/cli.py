@@ -37,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "doctor": ("tinysight_edge.cli_doctor", "doctor", "edge", "Check this machine, its cameras and its broker."),
+    "simulate": ("tinysight_edge.cli_simulate", "simulate", "edge", "Simulate devices, for dashboards and load."),
     "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
     "broker": ("tinysight_deploy.broker", "broker", "deploy", "Start a broker for development, with WebSockets."),
 }
