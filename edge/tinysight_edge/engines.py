@@ -6,6 +6,7 @@ installed, tflite-runtime where it is not (32-bit ARM). What is the fastest here
 """
 
 import atexit
+import ctypes
 import os
 import subprocess
 import sys
@@ -268,6 +269,7 @@ def edge_tpu() -> Any:  # noqa: ANN401 -- LiteRT has no types
     except ImportError:
         from tflite_runtime.interpreter import load_delegate  # noqa: PLC0415 -- see above
     try:
+        ctypes.CDLL(EDGE_TPU_LIBRARY)  # first by ourselves: LiteRT's delegate stumbles when it cannot be made
         return load_delegate(EDGE_TPU_LIBRARY)
     except OSError as error:
         raise RuntimeLoadError(
