@@ -16,16 +16,8 @@ from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BundleError, RuntimeLoadError
 from tinysight_edge import choice
 from tinysight_edge.choice import choose, is_better
-from tinysight_edge.engines import (
-    EDGE_TPU_CODE,
-    CompiledEngine,
-    InterpreterEngine,
-    Runtime,
-    accelerators,
-    edge_tpu,
-    find_runtime,
-    rehearse,
-)
+from tinysight_edge.compiled import CompiledEngine, accelerators, rehearse
+from tinysight_edge.engines import EDGE_TPU_CODE, InterpreterEngine, Runtime, edge_tpu, find_runtime
 from tinysight_edge.interpreter import LEAST_LIMIT_S, Model
 
 
