@@ -277,6 +277,7 @@ def test_mjpeg_is_read_with_and_without_lengths_and_chunks(mjpeg: Any, *, chunke
     if chunked:  # without chunks, or with them, the camera's end is an end; a killed one is an error
         got = [source.read() for _ in range(4)]
         assert [each is not None and each[0].shape for each in got] == [(240, 320, 3)] * 4
+        source.close()
     else:
         assert drain(source)[:4] == [(240, 320, 3)] * 4
 

@@ -75,7 +75,7 @@ class MjpegSource(Source):
         self._raw = b""
         self._begun_s = self._due_s = time.monotonic()
         try:
-            self._open, connection, self._response = _ask(address, timeout_s=open_timeout_s)
+            self._open, connection, self._response, boundary = _ask(address, timeout_s=open_timeout_s)
         except ssl.SSLCertVerificationError as error:
             raise CameraError(
                 f"{self.name}: its certificate is not trusted: {error.verify_message}.",
@@ -86,8 +86,7 @@ class MjpegSource(Source):
         except http.client.HTTPException as error:
             raise CameraError(f"{self.name} does not speak HTTP.", mend="Check the port.") from error
         connection.settimeout(read_timeout_s)
-        boundary = boundary_of(self._response.headers.get("Content-Type", ""))
-        self._parts = Parts(self._more, boundary or b"")
+        self._parts = Parts(self._more, boundary)
 
     def grab(self) -> float | None:
         """The next part, not yet decoded; None when the camera ends the stream."""
@@ -119,7 +118,7 @@ class MjpegSource(Source):
         return self._response.read1(most)
 
 
-def _ask(address: Address, *, timeout_s: float) -> tuple[ExitStack, socket.socket, http.client.HTTPResponse]:
+def _ask(address: Address, *, timeout_s: float) -> tuple[ExitStack, socket.socket, http.client.HTTPResponse, bytes]:
     """Send the request, and once more with credentials when the camera wants them. The stack closes what is open.
 
     Raises:
@@ -146,8 +145,8 @@ def _ask(address: Address, *, timeout_s: float) -> tuple[ExitStack, socket.socke
             if response.status == 401 and authorization is None and address.username is not None:
                 authorization = _authorize(address, response.headers.get_all("WWW-Authenticate") or [])
                 continue
-            _check(address, response)
-            return stack.pop_all(), kept, response
+            boundary = _boundary(address, response)
+            return stack.pop_all(), kept, response, boundary
 
 
 def _authorize(address: Address, challenges: list[str]) -> str:
@@ -171,8 +170,12 @@ def _authorize(address: Address, challenges: list[str]) -> str:
     return "Basic " + base64.b64encode(f"{username}:{address.secret}".encode()).decode("ascii")
 
 
-def _check(address: Address, response: http.client.HTTPResponse) -> None:
-    """Raise when the answer is no stream of pictures."""
+def _boundary(address: Address, response: http.client.HTTPResponse) -> bytes:
+    """What stands between two pictures.
+
+    Raises:
+        CameraError: the answer is no stream of pictures.
+    """
     match response.status:
         case 200:
             pass
@@ -184,5 +187,7 @@ def _check(address: Address, response: http.client.HTTPResponse) -> None:
             raise CameraError(f"{address.shown} sends us elsewhere.", mend="Give the address that it sends us to.")
         case status:
             raise CameraError(f"{address.shown} answers with HTTP status {status}.", mend="Check its path.")
-    if boundary_of(response.headers.get("Content-Type", "")) is None:
+    boundary = boundary_of(response.headers.get("Content-Type", ""))
+    if boundary is None:
         raise CameraError(f"{address.shown} is no MJPEG stream.", mend="Look its path up in the camera's manual.")
+    return boundary
