@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_DURATION_S: Final = 10 * 365 * 86400.0  # a file's header may say anything
 MARGIN_S: Final = 2.0  # beyond a time-out, for a driver that keeps it itself
-ASK_MARGIN_S: Final = 8.0  # opening may ask the camera why it failed, and tries each of its addresses
+ASK_MARGIN_S: Final = 20.0  # opening may wait for cameras of the other transport, and ask why it failed
 STALL_SHARE: Final = 0.9  # of read_timeout: a read that failed after that long has stalled, sooner it has lost its peer
 MOST_HUNG: Final = 4
 STOP_S: Final = 2.0

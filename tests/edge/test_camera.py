@@ -244,7 +244,12 @@ def test_cameras_that_all_hang_end_together_within_two_seconds(
     eventually(lambda: len(made.hub.frames) == 5)
     waits: list[float] = []
     stop = Camera.stop
-    monkeypatch.setattr(Camera, "stop", lambda self, *, wait_s: waits.append(wait_s) or stop(self, wait_s=wait_s))
+
+    def noted(camera: Camera, *, wait_s: float) -> None:
+        waits.append(wait_s)
+        stop(camera, wait_s=wait_s)
+
+    monkeypatch.setattr(Camera, "stop", noted)
     stop_all([made.camera, *more])
     assert waits[:5] == [0.0] * 5, "all are told before one is waited for"
     assert 0 < waits[5] <= 2.0

@@ -22,11 +22,10 @@ from urllib.request import (
 import numpy as np
 
 from tinysight_contract.errors import CameraError
-from tinysight_edge.sources.address import Address
+from tinysight_edge.sources.address import Address, unreachable
 from tinysight_edge.sources.base import Image, Source
 from tinysight_edge.sources.images import decode_image
 from tinysight_edge.sources.multipart import Parts, boundary_of
-from tinysight_edge.sources.rtsp import unreachable
 
 __all__ = ["MjpegSource", "whole_jpeg"]
 
