@@ -47,9 +47,7 @@ FRAMES, FPS = 600, 30.0
 WIDTH, HEIGHT = 1920.0, 1080.0
 MIN_SCORE, HIGH_SCORE = 0.3, 0.6
 COUNTED_FROM = 0.25  # of an object that can be seen
-PEER = (
-    "certifi==2026.10.19.post1",
-)
+PEER = ("certifi==2026.10.19.post1",)
 Array = NDArray[Any]
 
 
@@ -86,7 +84,10 @@ class World:
         height = dice.uniform(60, 200) * self.scale
         self.size[k] = height * dice.uniform(0.4, 1.2), height
         from_left = dice.random() < 0.5
-        self.x[k] = (-self.size[k, 0] / 2 if from_left else WIDTH + self.size[k, 0] / 2), dice.uniform(100, HEIGHT - 100)
+        self.x[k] = (
+            (-self.size[k, 0] / 2 if from_left else WIDTH + self.size[k, 0] / 2),
+            dice.uniform(100, HEIGHT - 100),
+        )
         if anywhere:
             self.x[k, 0] = dice.uniform(0, WIDTH)
         speed = dice.uniform(0.5, 2.5) * height

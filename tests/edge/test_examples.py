@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.messages import FrameSize, ModelRef
-from tinysight_edge.hub import Frame
 from tinysight_edge.config import ExamplesConfig
 from tinysight_edge.decode import Detections
 from tinysight_edge.doubts import Doubts, Reason, Sampler
 from tinysight_edge.examples import Example
+from tinysight_edge.hub import Frame
 from tinysight_edge.jpeg import read_comment
 from tinysight_edge.pictures import About, Pictures
 from tinysight_edge.tracks import Tracks

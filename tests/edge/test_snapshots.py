@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from tinysight_contract.messages import FrameSize, ModelRef
-from tinysight_edge.hub import Frame
 from tinysight_edge.config import SnapshotsConfig
 from tinysight_edge.decode import Detections
+from tinysight_edge.hub import Frame
 from tinysight_edge.jpeg import read_comment, with_comment
 from tinysight_edge.pictures import HELD_BYTES, About, Pictures
 from tinysight_edge.snapshots import Best, Snapshot, draw, quality

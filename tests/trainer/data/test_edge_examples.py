@@ -9,10 +9,10 @@ import numpy as np
 
 from tinysight_contract.messages import ModelRef
 from tinysight_edge.belt import LABELS, Belt
-from tinysight_edge.hub import Frame
 from tinysight_edge.config import ExamplesConfig
 from tinysight_edge.decode import Detections
 from tinysight_edge.examples import Example
+from tinysight_edge.hub import Frame
 from tinysight_edge.jpeg import read_comment
 from tinysight_edge.pictures import About, Pictures
 from tinysight_edge.tracks import Tracks
