@@ -373,6 +373,7 @@ def test_rtsp_is_found_when_it_comes_late_and_after_a_stall_and_a_kill(
     eventually(lambda: made.states[-1] in {LOST, STALLED})
     rtsp.start()
     eventually(lambda: made.states[-1] is ONLINE)
+    made.end()
     assert made.hub.frames["a"] == sum(isinstance(i, Frame) for i in made.items) + sum(made.hub.dropped["a"].values())
 
 
