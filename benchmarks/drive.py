@@ -1,0 +1,195 @@
+"""Drive the agent and the shortest honest loop over the same pictures, and read three clocks around both.
+
+`run_agent` is the only place of the benchmarks that calls the agent.
+"""
+
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.messages import Health, decode
+from tinysight_contract.topics import HealthTopic
+from tinysight_edge.camera import Frame, Hub
+from tinysight_edge.interpreter import find_runtime
+from tinysight_edge.mqtt import Address, Connection
+from tinysight_edge.runtime import Agent, Settings
+
+__all__ = ["Pass", "Run", "invoke_ms", "run_agent", "run_bare"]
+
+BACKLOG: Final = 2  # as the agent has between a file's capture thread and the loop
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What had been spent at one moment: time on the wall, of all threads on a processor, and of this one."""
+
+    wall_s: float
+    process_s: float
+    thread_s: float
+
+    @classmethod
+    def now(cls) -> "Clock":
+        """Read all three."""
+        return cls(time.perf_counter(), time.process_time(), time.thread_time())
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over a source, from the first frame taken to the last frame done.
+
+    Attributes:
+        frames: how many went through the model.
+        fps: of them a second.
+        process_ms: processor time of all threads, a frame.
+        loop_ms: of the thread with the model, a frame.
+    """
+
+    frames: int
+    fps: float
+    process_ms: float
+    loop_ms: float
+
+    @classmethod
+    def of(cls, frames: int, begun: Clock, ended: Clock) -> "Pass":
+        """What passed between two moments."""
+        return cls(
+            frames,
+            frames / (ended.wall_s - begun.wall_s),
+            (ended.process_s - begun.process_s) / frames * 1e3,
+            (ended.thread_s - begun.thread_s) / frames * 1e3,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the agent.
+
+    Attributes:
+        passed: what it took.
+        result: what the agent says at its end.
+        health: its last health message.
+    """
+
+    passed: Pass
+    result: dict[str, Any]
+    health: Health
+
+
+class TimedHub(Hub):
+    """The agent's own hub, which also reads the clocks as its loop takes frames."""
+
+    taken = 0
+    begun: Clock
+    ended: Clock
+
+    def __iter__(self) -> Iterator[Any]:
+        """What the hub gives."""
+        for item in super().__iter__():
+            if isinstance(item, Frame):
+                if not self.taken:
+                    self.begun = Clock.now()
+                self.taken += 1
+                yield item
+                self.ended = Clock.now()
+            else:
+                yield item
+
+
+def run_agent(
+    bundle: Path, sources: dict[str, str], url: str, *, seconds: float = 0.0, watch: Callable[[Any], None] | None = None
+) -> Run:
+    """The whole agent with a broker, in this thread.
+
+    Args:
+        bundle: what sees.
+        sources: camera id to source.
+        url: of the broker.
+        seconds: end then; 0 is at the end of the sources.
+        watch: is given the agent when frames begin to flow.
+    """
+    address = Address.parse(url)
+    with tempfile.TemporaryDirectory() as state:
+        settings = Settings(
+            site="bench", device="edge", broker=address, cameras=sources, state=Path(state), health_every_s=3600.0
+        )
+        agent = Agent(Bundle.open(bundle), settings)
+        agent.hub.__class__ = TimedHub
+
+        def ready() -> None:
+            if seconds:
+                timer = threading.Timer(seconds, agent.stop)
+                timer.daemon = True
+                timer.start()
+            if watch is not None:
+                watch(agent)
+
+        result = agent.run(ready=ready)
+    hub: Any = agent.hub
+    return Run(Pass.of(hub.taken, hub.begun, hub.ended), result, last_health(address))
+
+
+def last_health(address: Address) -> Health:
+    """The retained health message: what has been since the report before it."""
+    heard: queue.Queue[bytes] = queue.Queue()
+    connection = Connection(address, client_id="", on_message=lambda _topic, payload, _kept: heard.put(payload))
+    connection.open(timeout_s=5.0)
+    connection.subscribe(str(HealthTopic("bench", "edge")))
+    try:
+        return decode(heard.get(timeout=10.0), Health)
+    finally:
+        connection.close()
+
+
+def interpreter(bundle: Path) -> tuple[Any, int, tuple[int, int]]:
+    """The bare interpreter on one thread, the index of its input, and width and height."""
+    whole = Bundle.open(bundle)
+    variant = whole.manifest.variants[0]
+    bare = find_runtime().interpreter(model_content=whole.read(variant.file), num_threads=1)
+    bare.allocate_tensors()
+    return bare, bare.get_input_details()[0]["index"], (whole.manifest.input.width, whole.manifest.input.height)
+
+
+def run_bare(bundle: Path, video: Path) -> Pass:
+    """A reader thread, `cv2.resize`, invoke; nothing else."""
+    model, index, size = interpreter(bundle)
+    waiting: queue.Queue[Any] = queue.Queue(BACKLOG)
+
+    def read() -> None:
+        capture = cv2.VideoCapture(str(video))
+        while True:
+            good, image = capture.read()
+            waiting.put(image if good else None)
+            if not good:
+                return
+
+    threading.Thread(target=read, daemon=True).start()
+    frames, begun = 0, Clock.now()
+    while (image := waiting.get()) is not None:
+        if not frames:
+            begun = Clock.now()
+        model.set_tensor(index, cv2.resize(image, size)[None])
+        model.invoke()
+        frames += 1
+    return Pass.of(frames, begun, Clock.now())
+
+
+def invoke_ms(bundle: Path, *, seconds: float = 1.5) -> float:
+    """The median of bare invokes on a picture of noise."""
+    model, index, (width, height) = interpreter(bundle)
+    model.set_tensor(index, np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8))
+    took: list[float] = []
+    until_s = time.perf_counter() + seconds
+    while time.perf_counter() < until_s:
+        begun_s = time.perf_counter()
+        model.invoke()
+        took.append(time.perf_counter() - begun_s)
+    return float(np.median(took)) * 1e3
