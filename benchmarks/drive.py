@@ -1,9 +1,13 @@
 """Drive the agent and the shortest honest loop over the same pictures, and read three clocks around both.
 
-`run_agent` is the only place of the benchmarks that calls the agent.
+`run_agent` is the only place of the benchmarks that calls the agent. As a program, this file runs it in a process of
+its own, for `run_child`: one JSON line for each mark of frames.
 """
 
+import os
 import queue
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -13,18 +17,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import cv2
+import msgspec
 import numpy as np
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.messages import Health, decode
 from tinysight_contract.topics import HealthTopic
 from tinysight_edge.camera import Frame, Hub
+from tinysight_edge.config import CameraConfig
 from tinysight_edge.interpreter import find_runtime
 from tinysight_edge.mqtt import Address, Connection
 from tinysight_edge.runtime import Agent, Settings
 
-__all__ = ["Pass", "Run", "invoke_ms", "run_agent", "run_bare"]
+__all__ = ["Held", "Pass", "Run", "invoke_ms", "run_agent", "run_bare", "run_child"]
 
+SITE, DEVICE = "bench", "edge"
 BACKLOG: Final = 2  # as the agent has between a file's capture thread and the loop
 
 
@@ -102,24 +109,37 @@ class TimedHub(Hub):
                 self.ended = Clock.now()
             else:
                 yield item
+            del item  # its memory may be used again while the hub waits
 
 
 def run_agent(
-    bundle: Path, sources: dict[str, str], url: str, *, seconds: float = 0.0, watch: Callable[[Any], None] | None = None
+    bundle: Path,
+    cameras: dict[str, CameraConfig],
+    url: str,
+    *,
+    seconds: float = 0.0,
+    health_s: float = 3600.0,
+    watch: Callable[[Any], None] | None = None,
 ) -> Run:
     """The whole agent with a broker, in this thread.
 
     Args:
         bundle: what sees.
-        sources: camera id to source.
+        cameras: by id.
         url: of the broker.
         seconds: end then; 0 is at the end of the sources.
-        watch: is given the agent when frames begin to flow.
+        health_s: between two health messages; the first comes after 5 s or less, the last at the end.
+        watch: is given the hub when frames begin to flow; its ``taken`` counts them.
     """
     address = Address.parse(url)
     with tempfile.TemporaryDirectory() as state:
         settings = Settings(
-            site="bench", device="edge", broker=address, cameras=sources, state=Path(state), health_every_s=3600.0
+            site=SITE,
+            device=DEVICE,
+            broker=address,
+            cameras={name: camera.source for name, camera in cameras.items()},
+            state=Path(state),
+            health_every_s=health_s,
         )
         agent = Agent(Bundle.open(bundle), settings)
         agent.hub.__class__ = TimedHub
@@ -130,7 +150,7 @@ def run_agent(
                 timer.daemon = True
                 timer.start()
             if watch is not None:
-                watch(agent)
+                watch(agent.hub)
 
         result = agent.run(ready=ready)
     hub: Any = agent.hub
@@ -142,7 +162,7 @@ def last_health(address: Address) -> Health:
     heard: queue.Queue[bytes] = queue.Queue()
     connection = Connection(address, client_id="", on_message=lambda _topic, payload, _kept: heard.put(payload))
     connection.open(timeout_s=5.0)
-    connection.subscribe(str(HealthTopic("bench", "edge")))
+    connection.subscribe(str(HealthTopic(SITE, DEVICE)))
     try:
         return decode(heard.get(timeout=10.0), Health)
     finally:
@@ -193,3 +213,49 @@ def invoke_ms(bundle: Path, *, seconds: float = 1.5) -> float:
         model.invoke()
         took.append(time.perf_counter() - begun_s)
     return float(np.median(took)) * 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process held in RAM, in 10^6 bytes, when so many frames were done."""
+
+    frames: int
+    rss_mb: float
+
+
+def run_child(
+    bundle: Path, cameras: dict[str, CameraConfig], url: str, *, every: int, health_s: float = 3600.0
+) -> list[Held]:
+    """The agent in a process of its own, to the end of its sources; what it held at each multiple of ``every`` frames.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    spec = {"bundle": str(bundle), "url": url, "every": every, "health_s": health_s, "cameras": cameras}
+    command = [sys.executable, __file__, msgspec.json.encode(spec).decode()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return [msgspec.json.decode(line, type=Held) for line in done.stdout.splitlines()]
+
+
+def child(spec: dict[str, Any]) -> None:
+    """What `run_child` starts."""
+
+    def watch(hub: Any) -> None:  # noqa: ANN401 -- the agent's hub, made a `TimedHub`
+        def look() -> None:
+            mark = spec["every"]
+            while True:
+                while hub.taken < mark:
+                    time.sleep(0.005)
+                pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+                held = Held(mark, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+                print(msgspec.json.encode(held).decode(), flush=True)
+                mark += spec["every"]
+
+        threading.Thread(target=look, daemon=True).start()
+
+    cameras = msgspec.convert(spec["cameras"], dict[str, CameraConfig])
+    run_agent(Path(spec["bundle"]), cameras, spec["url"], health_s=spec["health_s"], watch=watch)
+
+
+if __name__ == "__main__":
+    child(msgspec.json.decode(sys.argv[1]))

@@ -26,6 +26,7 @@ from rig import MODELS, broker, detector, say, yard_video
 from steps import where
 
 from tinysight_contract.bundle import Bundle
+from tinysight_edge.config import CameraConfig
 from tinysight_edge.decode import make_decoder
 from tinysight_edge.interpreter import Model
 from tinysight_edge.preprocess import Preprocessor
@@ -54,7 +55,7 @@ def compare(bundle: Path, video: Path, url: str, *, turns: int) -> dict[str, Any
     run_bare(bundle, video)  # so that the first turn finds warm caches
     for _ in range(turns):
         bare.append(run_bare(bundle, video))
-        runs.append(run_agent(bundle, {"yard": str(video)}, url))
+        runs.append(run_agent(bundle, {"yard": CameraConfig(source=str(video))}, url))
         this = bare[-1], runs[-1].passed
         if any(each.frames != FRAMES for each in this):
             raise SystemExit(f"of {FRAMES} frames {this[0].frames} and {this[1].frames} were seen")
@@ -78,7 +79,7 @@ def compare(bundle: Path, video: Path, url: str, *, turns: int) -> dict[str, Any
     }
 
 
-def frame_age(bundle: Path, url: str, cameras: dict[str, str], *, seconds: float) -> dict[str, float]:
+def frame_age(bundle: Path, url: str, cameras: dict[str, CameraConfig], *, seconds: float) -> dict[str, float]:
     """Of live cameras: the age of a frame when its events are ready, and what was dropped, by the agent's own word."""
     told = run_agent(bundle, cameras, url, seconds=seconds).health.cameras.values()
     return {
@@ -102,9 +103,9 @@ def main() -> None:
         for name, bundle in bundles.items():
             say(f"{name}:")
             models[name] = compare(bundle, video, url, turns=given.turns)
-        live = "synthetic:belt?fps=30&width=1280&height=720"
-        keeps_up = {name: frame_age(each, url, {"belt": live}, seconds=given.live_s) for name, each in bundles.items()}
-        crowd = {f"belt{seed}": f"synthetic:belt?fps=100&seed={seed}" for seed in range(4)}
+        live = {"belt": CameraConfig(source="synthetic:belt?fps=30&width=1280&height=720")}
+        keeps_up = {name: frame_age(each, url, live, seconds=given.live_s) for name, each in bundles.items()}
+        crowd = {f"belt{n}": CameraConfig(source=f"synthetic:belt?fps=100&seed={n}") for n in range(4)}
         falls_behind = frame_age(bundles["large"], url, crowd, seconds=given.live_s)
     worst = min(models, key=lambda name: float(models[name]["ratio"]))
     figures = {name: models[worst][name] for name in ("ratio", "fps", "bare_fps", "invoke_fps")}
