@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from drive import DEVICE, SITE, run_agent, run_child
+from drive import run_agent, run_child
 from numpy.typing import NDArray
 from rig import belt_detector, broker, kept, say, write_h264
 from steps import where
 
 from tinysight_contract.messages import Counts, Event, EventType, Health, decode
-from tinysight_contract.topics import CountsTopic, EventTopic, HealthTopic, parse
+from tinysight_contract.topics import ROOT, CountsTopic, EventTopic, HealthTopic, parse
 from tinysight_edge.belt import Belt
 from tinysight_edge.config import CameraConfig, LineConfig
 from tinysight_edge.mqtt import Address, Connection
@@ -93,16 +93,15 @@ class Ear:
         self.outbox: dict[str, int] = {}
         self._connection = Connection(Address.parse(url), client_id="", on_message=self._hear)
         self._connection.open(timeout_s=5.0)
-        topics = [str(kind(SITE, DEVICE, "+")) for kind in (EventTopic, CountsTopic)]
-        self._connection.subscribe(*topics, str(HealthTopic(SITE, DEVICE)))
+        self._connection.subscribe(f"{ROOT}/#")
 
     def close(self) -> None:
         """Hear what is on its way, and end."""
         time.sleep(1.0)
         self._connection.close()
 
-    def _hear(self, name: str, payload: bytes, _retained: bool) -> None:
-        topic = parse(name)
+    def _hear(self, name: str, payload: bytes, retained: bool) -> None:
+        topic = None if retained else parse(name)  # what is retained was said of an earlier run
         if isinstance(topic, EventTopic):
             event = decode(payload, Event)
             self.types[event.type] += 1
