@@ -302,7 +302,7 @@ class Agent:
 
     def _camera(self, id_: str, config: CameraConfig) -> Camera:
         secret = secret_of(config.password_file, config.password_env, self._environ)
-        return Camera(id_, config, self.hub, self._tell_camera, secret)
+        return Camera(id_, config, self.hub, self._tell_camera, secret=secret)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""
