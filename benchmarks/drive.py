@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import cv2
 import msgspec
@@ -23,12 +23,14 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.messages import Health, decode
+from tinysight_contract.messages import Health, LatencyMs, decode
 from tinysight_contract.topics import HealthTopic
-from tinysight_edge.camera import Frame, Hub
-from tinysight_edge.config import CameraConfig
+from tinysight_edge.config import AgentConfig, BrokerConfig, CameraConfig, HealthConfig, ModelConfig
+from tinysight_edge.health.meter import Meter
+from tinysight_edge.hub import Frame, Hub
 from tinysight_edge.mqtt import Address, Connection
-from tinysight_edge.runtime import Agent, Settings
+from tinysight_edge.runtime import Agent
+from tinysight_edge.units import Seconds
 
 __all__ = ["Held", "Pass", "Run", "invoke_ms", "run_agent", "run_bare", "run_child"]
 
@@ -58,7 +60,7 @@ class Pass:
         frames: how many went through the model.
         fps: of them a second.
         process_ms: processor time of all threads, a frame.
-        loop_ms: of the thread with the model, a frame.
+        loop_ms: of the thread with the model, a frame; the agent reads its answers in another one.
     """
 
     frames: int
@@ -93,7 +95,7 @@ class Run:
 
 
 class TimedHub(Hub):
-    """The agent's own hub, which also reads the clocks as its loop takes frames."""
+    """The agent's own hub, which also reads the clocks as the inference thread takes frames."""
 
     taken = 0
     begun: Clock
@@ -111,6 +113,17 @@ class TimedHub(Hub):
             else:
                 yield item
             del item  # its memory may be used again while the hub waits
+
+
+class TimedMeter(Meter):
+    """The agent's own meter, which also reads the clocks when a frame's events have been told."""
+
+    told: Clock
+
+    def note(self, camera: str, latency: LatencyMs, *, meaning_ms: float = 0.0, pictures_ms: float = 0.0) -> None:
+        """What the meter does."""
+        super().note(camera, latency, meaning_ms=meaning_ms, pictures_ms=pictures_ms)
+        self.told = Clock.now()
 
 
 def run_agent(
@@ -134,16 +147,17 @@ def run_agent(
     """
     address = Address.parse(url)
     with tempfile.TemporaryDirectory() as state:
-        settings = Settings(
+        config = AgentConfig(
             site=SITE,
             device=DEVICE,
-            broker=address,
-            cameras={name: camera.source for name, camera in cameras.items()},
             state=Path(state),
-            health_every_s=health_s,
+            broker=BrokerConfig(url=url, start_offline=False),
+            model=ModelConfig(bundle=bundle),
+            cameras=cameras,
+            health=HealthConfig(every=Seconds(health_s)),
         )
-        agent = Agent(Bundle.open(bundle), settings)
-        agent.hub.__class__ = TimedHub
+        agent = Agent(Bundle.open(bundle), config, address)
+        agent.hub.__class__, agent.meter.__class__ = TimedHub, TimedMeter
 
         def ready() -> None:
             if seconds:
@@ -154,8 +168,9 @@ def run_agent(
                 watch(agent.hub)
 
         result = agent.run(ready=ready)
-    hub: Any = agent.hub
-    return Run(Pass.of(hub.taken, hub.begun, hub.ended), result, last_health(address))
+    hub, meter = cast("TimedHub", agent.hub), cast("TimedMeter", agent.meter)
+    ended = Clock(meter.told.wall_s, meter.told.process_s, hub.ended.thread_s)
+    return Run(Pass.of(hub.taken, hub.begun, ended), result, last_health(address))
 
 
 def last_health(address: Address) -> Health:
