@@ -35,6 +35,7 @@ from tinysight_edge.units import Seconds
 __all__ = ["Held", "Pass", "Run", "invoke_ms", "run_agent", "run_bare", "run_child"]
 
 SITE, DEVICE = "bench", "edge"
+DECODERS: Final = 1  # threads, as the agent takes for a camera
 BACKLOG: Final = 2  # as the agent has between a file's capture thread and the loop
 
 
@@ -212,7 +213,7 @@ def run_bare(bundle: Path, video: Path) -> Pass:
     waiting: queue.Queue[Any] = queue.Queue(BACKLOG)
 
     def read() -> None:
-        capture = cv2.VideoCapture(str(video))
+        capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, DECODERS])
         while True:
             good, image = capture.read()
             waiting.put(image if good else None)
