@@ -39,7 +39,16 @@ OLDER, NEWER, SCORE, MEDIAN, BEST = slice(19, 28), slice(20, 29), 28, 29, 30
 LABEL, NUMBER, STARTED_S, SEEN_S, RESTS_S = 31, 32, 33, 34, 35
 # ENDS_S: it has ended when it is unseen after that, held time taken off; always for one that is not believed.
 # HITS are counted while some track is not believed. LEAD: the evidence for its label.
-BELIEVED, HITS, ENDS_S, LEAD, REST_LIMIT, REST_BOX, FIRST_BOX, ALL = 36, 37, 38, 39, 40, slice(41, 45), slice(45, 49), 49
+BELIEVED, HITS, ENDS_S, LEAD, REST_LIMIT, REST_BOX, FIRST_BOX, ALL = (
+    36,
+    37,
+    38,
+    39,
+    40,
+    slice(41, 45),
+    slice(45, 49),
+    49,
+)
 TOLD: Final = slice(13, 36)
 
 # Above and below any score in turn, in the order in which they go: however few scores there are yet, the fifth of the

@@ -1,7 +1,7 @@
 """The caretaker, with real files for a machine and a publisher that only remembers."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
