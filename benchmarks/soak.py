@@ -188,6 +188,7 @@ def main() -> None:
         name for name in ("missing_frames", "unexplained", "dropped", "events_missing", "never_ended") if figures[name]
     ]
     wrong += ["crossing_error"] if figures["crossing_error"] > 0.01 else []
+    wrong += ["rss_growth_mb"] if figures["rss_growth_mb"] > 2.0 else []
     wrong += ["live"] if dropped["unexplained"] else []
     print(json.dumps({**figures, "live": dropped, "wrong": wrong, "where": where()}))
     sys.exit(1 if wrong else 0)
