@@ -25,14 +25,16 @@ from numpy.typing import NDArray
 from steps import tinysight
 from yard import FPS, LABELS, Yard
 
+from tinysight_edge.belt import LABELS as DIGITS
 from tinysight_edge.belt import Belt
 
-__all__ = ["MODELS", "belt_detector", "broker", "detector", "kept", "long_video", "say", "write_h264", "yard_video"]
+__all__ = ["MODELS", "broker", "detector", "kept", "long_video", "parcel_detector", "say", "write_h264", "yard_video"]
 
 CACHE: Final = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinysight" / "benchmarks"
 CLEAR_SHARE: Final = 0.7  # of which less is in view is not to be named
 VIDEO_SEED: Final = 20
 BELT_SEED: Final = 7
+PARCEL_PICTURES: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +103,24 @@ def detector(name: str) -> Path:
     return kept(f"{name}.bundle", [recipe.pictures, recipe.flags, LOOKS], make)
 
 
-def belt_detector() -> Path:
-    """The demo's detector, trained on the belt by default settings; four minutes at the first time."""
+def parcel_detector() -> Path:
+    """The demo's detector, trained on the belt to find parcels whatever their digit; four minutes at the first time.
+
+    One that reads the digits doubts one parcel in a hundred so much that it is rightly never believed.
+    """
 
     def make(out: Path) -> None:
-        seed = ("--seed", str(BELT_SEED))
-        tinysight("data", "synth", "belt", "--out", "data", *seed, cwd=out.parent)
-        tinysight("train", "data", "--out", "run", *seed, cwd=out.parent)
-        proof = tinysight("convert", "run", "--out", out.name, cwd=out.parent)
-        say(f"belt: AP50 in int8 {proof['int8_ap50']:.3f}")
+        folder, seed = out.parent, ("--seed", str(BELT_SEED))
+        tinysight("data", "synth", "belt", "--out", "digits", "--images", str(PARCEL_PICTURES), *seed, cwd=folder)
+        merged = [word for digit in DIGITS for word in ("--rename", f"{digit}=parcel")]
+        tinysight("data", "export", "digits", "--format", "yolo", "--out", "yolo", cwd=folder)
+        tinysight("data", "import", "yolo", "--out", "data", *merged, cwd=folder)
+        tinysight("train", "data", "--out", "run", "--epochs", "10", *seed, cwd=folder)
+        proof = tinysight("convert", "run", "--out", out.name, cwd=folder)
+        say(f"parcel: AP50 in int8 {proof['int8_ap50']:.3f}")
 
-    return kept("belt.bundle", [BELT_SEED, Belt(BELT_SEED).frame(0)[0].tobytes().hex()[:4096]], make)
+    drawn = hashlib.sha256(Belt(BELT_SEED).frame(0)[0].tobytes()).hexdigest()
+    return kept("parcel.bundle", [BELT_SEED, PARCEL_PICTURES, drawn], make)
 
 
 def _draw_pictures(folder: Path, count: int) -> None:

@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 from drive import run_agent, run_child
 from numpy.typing import NDArray
-from rig import belt_detector, broker, kept, say, write_h264
+from rig import broker, kept, parcel_detector, say, write_h264
 from steps import where
 
 from tinysight_contract.messages import Counts, Event, EventType, Health, decode
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=2.0, help="of belt, for each of four cameras")
     parser.add_argument("--fps", type=float, default=5.0)
     given = parser.parse_args()
-    bundle = belt_detector()
+    bundle = parcel_detector()
     with broker() as url:
         figures = whole(bundle, url, given.hours, given.fps)
         say(json.dumps(figures))
@@ -188,6 +188,7 @@ def main() -> None:
         name for name in ("missing_frames", "unexplained", "dropped", "events_missing", "never_ended") if figures[name]
     ]
     wrong += ["crossing_error"] if figures["crossing_error"] > 0.01 else []
+    wrong += ["rss_growth_mb"] if figures["rss_growth_mb"] > 2.0 else []
     wrong += ["live"] if dropped["unexplained"] else []
     print(json.dumps({**figures, "live": dropped, "wrong": wrong, "where": where()}))
     sys.exit(1 if wrong else 0)
