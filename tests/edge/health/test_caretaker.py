@@ -46,7 +46,7 @@ class Remembers:
 class Hub:
     def __init__(self) -> None:
         self.frames: Counter[str] = Counter()
-        self.dropped: Counter[tuple[str, str]] = Counter()
+        self.dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
 
 class Kit:
