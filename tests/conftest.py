@@ -63,7 +63,7 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
 
 def _module(name: str) -> ModuleType:
     """A file beside this one."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(Path(name).name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

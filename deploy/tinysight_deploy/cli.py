@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "The agent's file: check it, show what holds, begin one.",
     ),
     "doctor": ("tinysight_edge.cli_doctor", "doctor", "edge", "Check this machine, its cameras and its broker."),
+    "simulate": ("tinysight_edge.cli_simulate", "simulate", "edge", "Simulate devices, for dashboards and load."),
     "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
     "broker": ("tinysight_deploy.broker", "broker", "deploy", "Start a broker for development, with WebSockets."),
 }

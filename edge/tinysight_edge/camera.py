@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_DURATION_S: Final = 10 * 365 * 86400.0  # a file's header may say anything
 MARGIN_S: Final = 2.0  # beyond a time-out, for a driver that keeps it itself
-ASK_MARGIN_S: Final = 8.0  # opening may ask the camera why it failed, and tries each of its addresses
+ASK_MARGIN_S: Final = 20.0  # opening may wait for cameras of the other transport, and ask why it failed
 STALL_SHARE: Final = 0.9  # of read_timeout: a read that failed after that long has stalled, sooner it has lost its peer
 MOST_HUNG: Final = 4
 STOP_S: Final = 2.0
@@ -65,15 +64,15 @@ class _Attempt(threading.Thread):
             self.ended.set()
 
 
-@dataclass
 class Camera:
     """A source with its threads.
 
     Args:
-        id: the camera's id, a level of its topics.
+        id_: the camera's id, a level of its topics.
         config: what it is and how it is treated.
         hub: where frames go.
-        tell: called with the new state and its reason whenever either changes; by any thread, never two at a time.
+        tell: called with the id, the new state and its reason whenever either changes; by any thread, never two at
+            a time.
         secret: the camera's password.
 
     Attributes:
@@ -81,13 +80,29 @@ class Camera:
         failure: why a file ended before its end; or None.
     """
 
-    id: str
-    config: CameraConfig
-    hub: Hub
-    tell: Callable[[str, CameraState, str], None]
-    secret: str | None = field(default=None, repr=False)
-    policy: Policy = field(init=False)
-    failure: CameraError | None = field(default=None, init=False)
+    policy: Policy
+    _seat: Seat
+
+    def __init__(
+        self,
+        id_: str,
+        config: CameraConfig,
+        hub: Hub,
+        tell: Callable[[str, CameraState, str], None],
+        *,
+        secret: str | None = None,
+    ) -> None:
+        self.id, self.config = id_, config
+        self.failure: CameraError | None = None
+        self._hub, self._tell, self._secret = hub, tell, secret
+        self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self._current: _Attempt | None = None
+        self._hung: list[threading.Thread] = []
+        self._told: tuple[CameraState, str] | None = None
+        self._sight = Sight(config.frozen_after)
+        self._limit = RateLimit(config.max_fps)
+        self._thread: threading.Thread | None = None
 
     def open(self) -> None:
         """Join the hub. Opens what is no device: a device may be absent, and is opened by its thread after `start`.
@@ -98,28 +113,21 @@ class Camera:
         """
         self.policy = policy_of(self.config)
         self._orient = Orient(self.config)
-        self._sight = Sight(self.config.frozen_after)
-        self._limit = RateLimit(self.config.max_fps)
-        self._source: Source | None = None if self.policy.lasting else open_source(self.config, secret=self.secret)
+        self._source: Source | None = None if self.policy.lasting else open_source(self.config, secret=self._secret)
         self._info = self._describe(self._source)
-        self._seat: Seat = self.hub.join(self.id)
-        self._stop = threading.Event()
-        self._lock = threading.RLock()
-        self._current: _Attempt | None = None
-        self._hung: list[threading.Thread] = []
-        self._told: tuple[CameraState, str] | None = None
-        work = self._keep if self.policy.lasting else self._play
-        self._thread = threading.Thread(target=work, name=f"camera-{self.id}", daemon=True)
+        self._seat = self._hub.join(self.id)
 
     def start(self) -> None:
         """Begin to capture."""
         self._begun_s = time.monotonic()
         if self.policy.lasting:
             self._say(CameraState.RECONNECTING, "the source is being opened")
+        work = self._keep if self.policy.lasting else self._play
+        self._thread = threading.Thread(target=work, name=f"camera-{self.id}", daemon=True)
         self._thread.start()
 
     def stop(self, *, wait_s: float = STOP_S) -> None:
-        """End this camera alone; what waits at the hub is dropped. May be called again.
+        """End this camera alone, after `open`; what waits at the hub is dropped. May be called again.
 
         Args:
             wait_s: at most, for its thread to end; a source that hangs is left behind.
@@ -128,7 +136,7 @@ class Camera:
             self._stop.set()
             self._current = None
         self._seat.leave(now=True)
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(wait_s)
 
     def describe(self) -> CameraInfo:
@@ -147,7 +155,7 @@ class Camera:
             if (state, reason) == self._told or (attempt is not None and attempt is not self._current):
                 return False
             self._told = state, reason
-            self.tell(self.id, state, reason)
+            self._tell(self.id, state, reason)
             return True
 
     # What is no device.
@@ -218,7 +226,7 @@ class Camera:
 
     def _read(self, attempt: _Attempt) -> None:
         """The way of a picture, in the attempt's thread."""
-        source = self._source if self._source is not None else open_source(self.config, secret=self.secret)
+        source = self._source if self._source is not None else open_source(self.config, secret=self._secret)
         try:
             attempt.progress_s, attempt.opened = time.monotonic(), True
             known = 0 < source.duration_s < MAX_DURATION_S

@@ -13,18 +13,8 @@ from typing import Final, Literal
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import RuntimeLoadError
 from tinysight_contract.manifest import Variant
-from tinysight_edge.engines import (
-    Accelerator,
-    CompiledEngine,
-    Engine,
-    InterpreterEngine,
-    Runtime,
-    accelerators,
-    edge_tpu,
-    find_runtime,
-    has_edge_tpu_code,
-    rehearse,
-)
+from tinysight_edge.compiled import Accelerator, CompiledEngine, accelerators, rehearse
+from tinysight_edge.engines import Engine, InterpreterEngine, Runtime, edge_tpu, find_runtime, has_edge_tpu_code
 from tinysight_edge.interpreter import Model, prove
 
 __all__ = ["EngineName", "choose", "is_better"]

@@ -1,20 +1,14 @@
-"""What runs a .tflite file on this machine: the only file that imports LiteRT or tflite-runtime.
+"""What runs a .tflite file on this machine. Only this file and `compiled` import LiteRT or tflite-runtime.
 
 In: a file's bytes, its entry in the manifest, the bytes of a picture.  Out: raw arrays, in the order of the manifest.
 An engine lends its input and its answers and copies neither where the runtime allows it. LiteRT is taken where it is
 installed, tflite-runtime where it is not (32-bit ARM). What is the fastest here is decided in `choice`.
 """
 
-import atexit
-import os
-import subprocess
-import sys
-import weakref
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,22 +18,19 @@ from tinysight_contract.manifest import Tensor, Variant
 from tinysight_edge.quiet import without_lines
 
 __all__ = [
-    "Accelerator",
-    "CompiledEngine",
     "Engine",
     "InterpreterEngine",
     "Runtime",
-    "accelerators",
+    "cannot_load",
     "edge_tpu",
     "find_runtime",
     "has_edge_tpu_code",
-    "rehearse",
+    "known",
+    "only_one",
 ]
 
 EDGE_TPU_LIBRARY: Final = "libedgetpu.so.1"
 EDGE_TPU_CODE: Final = b"edgetpu-custom-op"  # the name of the one operator that the Edge TPU's compiler leaves
-REHEARSAL_S: Final = 30.0
-Accelerator = Literal["cpu", "gpu", "npu"]
 
 
 class Engine(Protocol):
@@ -130,8 +121,8 @@ class InterpreterEngine:
                 self._interpreter.allocate_tensors()
             inputs, outputs = self._details(variant)
         except (ValueError, RuntimeError, TypeError) as error:
-            raise _cannot_load(runtime, variant, error) from error
-        index = _index_of(_only_one(inputs, variant), inputs, variant.file)
+            raise cannot_load(runtime, variant, error) from error
+        index = _index_of(only_one(inputs, variant), inputs, variant.file)
         # Functions that make a view: a view that is kept would forbid the next run.
         self._input = self._interpreter.tensor(index)
         self._outputs = [
@@ -168,90 +159,6 @@ class InterpreterEngine:
         return told is None or any(each["op_name"] == "DELEGATE" for each in told())
 
 
-class CompiledEngine:
-    """LiteRT's newer API, which also reaches GPUs and NPUs. It knows nothing of quantization: check with the other.
-
-    Args:
-        content: the .tflite file's bytes.
-        variant: its entry in the manifest.
-        threads: for the operators.
-        runtime: for the message of an error.
-        accelerator: what shall run it; the processor takes what an accelerator leaves.
-
-    Raises:
-        RuntimeLoadError: it is not installed, cannot load the file, or the accelerator takes nothing of it.
-    """
-
-    def __init__(
-        self, content: bytes, variant: Variant, *, threads: int, runtime: Runtime, accelerator: Accelerator = "cpu"
-    ) -> None:
-        self.name = "compiled-model" if accelerator == "cpu" else f"compiled-model on {accelerator}"
-        self.note = ""
-        try:
-            from ai_edge_litert import compiled_model as lite  # noqa: PLC0415 -- optional, and not in older versions
-        except ImportError as error:
-            raise _cannot_load(runtime, variant, "it has no CompiledModel") from error
-        kinds = lite.HardwareAccelerator
-        wanted = kinds.CPU | {"cpu": kinds.CPU, "gpu": kinds.GPU, "npu": kinds.NPU}[accelerator]
-        try:
-            with without_lines(b""):  # all of them: it narrates, and what fails is in the error
-                model = lite.CompiledModel.from_buffer(
-                    content,
-                    options=lite.Options(
-                        hardware_accelerators=wanted, cpu_options=lite.CpuOptions(num_threads=threads)
-                    ),
-                )
-                weakref.finalize(self, _close, model)
-                if accelerator != "cpu" and not model.is_fully_accelerated():
-                    raise _cannot_load(runtime, variant, f"the {accelerator} does not run all of it")
-                (key,) = model.get_signature_list()
-                inputs, outputs = model.get_input_tensor_details(key), model.get_output_tensor_details(key)
-                names = list(outputs)
-                self._given = model.create_input_buffers(0)
-                self._told = model.create_output_buffers(0)
-                self._model = model
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise _cannot_load(runtime, variant, error) from error
-        tensor = _only_one(inputs, variant)
-        _same_form(tensor, inputs, variant.file)
-        self._input: NDArray[Any] = np.zeros(tensor.shape, tensor.dtype)
-        self._places = []
-        for output in variant.outputs:
-            _same_form(output, outputs, variant.file)
-            self._places.append((names.index(output.name), output.shape, np.dtype(output.dtype)))
-        with without_lines(b""):
-            self.invoke()  # the first run makes an environment for the whole process, and says so
-        _say_no_more()
-
-    def lend_input(self) -> NDArray[Any]:
-        """An array of ours, which is copied at the run: the API lends none of its own."""
-        return self._input
-
-    def invoke(self) -> None:
-        """Run what the input holds."""
-        self._given[0].write(self._input)
-        self._model.run_by_index(0, self._given, self._told)
-
-    def lend_outputs(self) -> list[NDArray[Any]]:
-        """Copies: the API lends nothing."""
-        return [
-            self._told[place].read(int(np.prod(shape)), dtype).reshape(shape) for place, shape, dtype in self._places
-        ]
-
-
-def _close(model: Any) -> None:  # noqa: ANN401 -- LiteRT has no types
-    """It narrates its end, too."""
-    with without_lines(b"INFO: "):
-        model.close()
-        model.environment.close()
-
-
-@cache
-def _say_no_more() -> None:
-    """That environment says at the end of the process that it ends: the last function of ours closes stderr before."""
-    atexit.register(lambda: os.dup2(os.open(os.devnull, os.O_WRONLY), 2))
-
-
 def has_edge_tpu_code(content: bytes) -> bool:
     """Whether the file was compiled for the Edge TPU, so that nothing else can run it."""
     return EDGE_TPU_CODE in content
@@ -268,6 +175,7 @@ def edge_tpu() -> Any:  # noqa: ANN401 -- LiteRT has no types
     except ImportError:
         from tflite_runtime.interpreter import load_delegate  # noqa: PLC0415 -- see above
     try:
+        ctypes.CDLL(EDGE_TPU_LIBRARY)  # first by ourselves: LiteRT's delegate stumbles when it cannot be made
         return load_delegate(EDGE_TPU_LIBRARY)
     except OSError as error:
         raise RuntimeLoadError(
@@ -279,47 +187,8 @@ def edge_tpu() -> Any:  # noqa: ANN401 -- LiteRT has no types
         ) from error
 
 
-def accelerators(dev: Path = Path("/dev")) -> dict[Accelerator, str]:
-    """GPU and NPU, each with why it need not be tried here, or nothing."""
-    ways: dict[Accelerator, tuple[str, ...]] = {
-        "gpu": ("dri/renderD*", "mali*", "kgsl-3d*", "nvidiactl"),
-        "npu": ("accel/accel*",),
-    }
-    return {
-        kind: "" if any(any(dev.glob(way)) for way in each) else f"there is no {' or '.join(each)} in {dev}"
-        for kind, each in ways.items()
-    }
-
-
-def rehearse(content: bytes, accelerator: Accelerator) -> str | None:
-    """Why a GPU or an NPU must not be used: in a child process, since a driver may crash or hang. None if it may."""
-    code = f"from tinysight_edge.engines import _rehearse; _rehearse({accelerator!r})"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], input=content, capture_output=True, timeout=REHEARSAL_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"the {accelerator} hung for {REHEARSAL_S:.0f} s when it was tried"
-    if done.returncode < 0:
-        return f"the {accelerator} ended the process that tried it by signal {-done.returncode}"
-    return None if done.returncode == 0 else f"the {accelerator} failed when it was tried: {done.stdout.decode()}"
-
-
-def _rehearse(accelerator: Accelerator) -> None:
-    """In the child: load what comes on stdin and run it once."""
-    from ai_edge_litert import compiled_model as lite  # noqa: PLC0415 -- each runtime is optional
-
-    kinds = lite.HardwareAccelerator
-    wanted = kinds.CPU | {"gpu": kinds.GPU, "npu": kinds.NPU}[accelerator]
-    try:
-        model = lite.CompiledModel.from_buffer(sys.stdin.buffer.read(), hardware_accel=wanted)
-        model.run_by_index(0, model.create_input_buffers(0), model.create_output_buffers(0))
-    except (RuntimeError, ValueError) as error:
-        sys.stdout.write(" ".join(str(error).split()))
-        sys.exit(1)
-
-
-def _cannot_load(runtime: Runtime, variant: Variant, why: object) -> RuntimeLoadError:
+def cannot_load(runtime: Runtime, variant: Variant, why: object) -> RuntimeLoadError:
+    """What to raise when a runtime says ``why`` it does not load a variant's file."""
     if isinstance(why, RuntimeLoadError):
         return why
     return RuntimeLoadError(
@@ -328,7 +197,12 @@ def _cannot_load(runtime: Runtime, variant: Variant, why: object) -> RuntimeLoad
     )
 
 
-def _only_one(inputs: Mapping[str, Any], variant: Variant) -> Tensor:
+def only_one(inputs: Mapping[str, Any], variant: Variant) -> Tensor:
+    """The variant's input, after checking that the file has no other.
+
+    Raises:
+        BundleError: it has.
+    """
     if len(inputs) != 1:
         raise BundleError(
             f"{variant.file} takes {len(inputs)} inputs, {sorted(inputs)}.",
@@ -337,24 +211,20 @@ def _only_one(inputs: Mapping[str, Any], variant: Variant) -> Tensor:
     return variant.input
 
 
-def _known(want: Tensor, details: Mapping[str, Any], file: str) -> str:
+def known(want: Tensor, details: Mapping[str, Any], file: str) -> str:
+    """The tensor's name, after checking that the file has it.
+
+    Raises:
+        BundleError: it has not.
+    """
     if want.name not in details:
         raise BundleError(f"{file} has no tensor {want.name!r} but {sorted(details)}.", mend="Convert the model again.")
     return want.name
 
 
-def _same_form(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str) -> None:
-    got = details[_known(want, details, file)]
-    if [int(side) for side in got["shape"]] != want.shape or str(got["dtype"]) != want.dtype:
-        raise BundleError(
-            f"{file}: {want.name} is {got['dtype']}{got['shape']}, the manifest says {want.dtype}{want.shape}.",
-            mend="Convert the model again.",
-        )
-
-
 def _index_of(want: Tensor, details: Mapping[str, Mapping[str, Any]], file: str) -> int:
     """The runtime's index of a tensor, after checking that it is what the manifest says."""
-    got = details[_known(want, details, file)]
+    got = details[known(want, details, file)]
     scale, zero_point = got["quantization"]
     shape, dtype = [int(side) for side in got["shape"]], np.dtype(got["dtype"]).name
     if dtype in {"uint8", "int8"} and scale == 0:  # integers that are not quantized stand for themselves

@@ -1,13 +1,16 @@
 """From a frame of one camera to its detections: motion gate, tiles, preparing, the model, decoding.
 
-In: `Frame.image_bgr` and its source time.  Out: `Seen`. Cameras share one `Model`, which runs one frame at a time; each
-has an `Inference` of its own, for what it remembers of its last frames. Knows no tracks, no cameras and no MQTT.
+In: `Frame.image_bgr` and its source time.  Out: `Seen`. In two steps, so that the model can see the next frame while
+another thread reads what it said of this one: `look` ends with the model's raw answers, `read` makes boxes of them.
+Cameras share one `Model`, which runs one frame at a time; each has an `Inference` of its own, for what it remembers of
+its last frames. Knows no tracks, no cameras and no MQTT.
 """
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +21,32 @@ from tinysight_edge.config import CameraConfig
 from tinysight_edge.decode import Detections, make_decoder
 from tinysight_edge.interpreter import Model
 from tinysight_edge.motion import MotionGate
-from tinysight_edge.preprocess import Preprocessor
+from tinysight_edge.preprocess import Fit, Preprocessor
 from tinysight_edge.tiles import Tile, join, lay_out
 
-__all__ = ["LOW_BAND", "Inference", "Seen"]
+__all__ = ["LOW_BAND", "Inference", "Looked", "Seen"]
 
 log = logging.getLogger(__name__)
 
 LOW_BAND: Final = 0.5  # of the threshold: weaker detections may go on with a track, and never begin one
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Looked:
+    """What the model answered to one frame, not yet read.
+
+    Attributes:
+        answers: tile number (0 for the whole frame), the way back, and raw outputs by name; None when nothing moves, so
+            that nothing was inferred.
+        laid: the tiles, when there are any.
+        preprocess_ms: to look for motion, to resize and to place.
+        inference_ms: in the model.
+    """
+
+    answers: list[tuple[int, Fit, dict[str, NDArray[Any]]]] | None
+    laid: list[Tile]
+    preprocess_ms: float
+    inference_ms: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,57 +98,76 @@ class Inference:
         self._decode = make_decoder(manifest, model.variant, min_score=0.0 if classifies else low * thresholds.score)
         self._size = (0, 0)
         self._laid: list[Tile] = []
-        self._last: list[Detections | None] = []
-        self._spent = [0.0, 0.0, 0.0]  # seconds of this frame: prepare, infer, decode
+        self._inferred: set[int] = set()  # tiles that were, since the size is what it is
+        self._read: tuple[list[Tile], list[Detections | None]] = [], []
         self._begun = False
 
     def __call__(self, image_bgr: NDArray[np.uint8], at_s: float) -> Seen:
-        """Look at a frame, uint8 (H, W, 3), of source time ``at_s``.
+        """Look at a frame, uint8 (H, W, 3), of source time ``at_s``, and read the answer; as `look` and `read`."""
+        return self.read(self.look(image_bgr, at_s))
+
+    def look(self, image_bgr: NDArray[np.uint8], at_s: float) -> Looked:
+        """Let the model see a frame, uint8 (H, W, 3), of source time ``at_s``. Belongs to one thread for all cameras.
 
         Raises:
             ShapeError: the frame is not (H, W, 3) uint8.
             InferenceError: the model fails on it.
         """
-        self._spent[:] = 0.0, 0.0, 0.0
-        moving, begun_s = None, time.perf_counter()
+        moving, begun_s, prepare_s = None, time.perf_counter(), 0.0
         if self._gate is not None:
-            look = self._gate(image_bgr, at_s)
-            self._spent[0] = time.perf_counter() - begun_s
-            if not look.infer:
-                return Seen(None, self._spent[0] * 1e3, 0.0, 0.0)
-            moving = look.moving
-        found = self._look(image_bgr) if self._tiles is None else self._look_at_tiles(image_bgr, moving)
-        prepare_s, infer_s, decode_s = self._spent
+            gate = self._gate(image_bgr, at_s)
+            prepare_s = time.perf_counter() - begun_s
+            if not gate.infer:
+                return Looked(None, [], prepare_s * 1e3, 0.0)
+            moving = gate.moving
+        answers, infer_s = [], 0.0
+        for number, view in self._views(image_bgr, moving):
+            begun_s = time.perf_counter()
+            fit = self._prepare(view, self._model.lend_input())[1]
+            prepared_s = time.perf_counter()
+            outputs = {name: lent.copy() for name, lent in self._model.run_lent().items()}
+            infer_s += time.perf_counter() - prepared_s
+            prepare_s += prepared_s - begun_s
+            answers.append((number, fit, outputs))
         if not self._begun:
             self._begun = True
             log.info("first inference: %.1f ms by %s", infer_s * 1e3, self._model.engine.name)
-        return Seen(found, prepare_s * 1e3, infer_s * 1e3, decode_s * 1e3)
+        return Looked(answers, self._laid, prepare_s * 1e3, infer_s * 1e3)
 
-    def _look(self, image_bgr: NDArray[np.uint8]) -> Detections:
-        """One run of the model. Nothing that it lends outlives this function."""
+    def read(self, looked: Looked) -> Seen:
+        """Make detections of the model's answers. Belongs to one thread, which may be another one."""
         begun_s = time.perf_counter()
-        fit = self._prepare(image_bgr, self._model.lend_input())[1]
-        prepared_s = time.perf_counter()
-        outputs = self._model.run_lent()
-        inferred_s = time.perf_counter()
-        found = self._decode(outputs).in_frame(fit)
-        self._spent[0] += prepared_s - begun_s
-        self._spent[1] += inferred_s - prepared_s
-        self._spent[2] += time.perf_counter() - inferred_s
-        return found
+        if looked.answers is None:
+            return Seen(None, looked.preprocess_ms, looked.inference_ms, 0.0)
+        if looked.laid:
+            found = self._join(looked.laid, looked.answers)
+        else:
+            _, fit, outputs = looked.answers[0]
+            found = self._decode(outputs).in_frame(fit)
+        return Seen(found, looked.preprocess_ms, looked.inference_ms, (time.perf_counter() - begun_s) * 1e3)
 
-    def _look_at_tiles(self, image_bgr: NDArray[np.uint8], moving: NDArray[np.bool_] | None) -> Detections:
-        """Tiles in which something moves are inferred; the others show what they showed the last time."""
-        assert self._tiles is not None  # noqa: S101 -- the only caller has looked
+    def _views(
+        self, image_bgr: NDArray[np.uint8], moving: NDArray[np.bool_] | None
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The parts of the frame to be inferred: of tiles those in which something moves, and all at first."""
+        if self._tiles is None:
+            yield 0, image_bgr
+            return
         height, width = image_bgr.shape[:2]
         if self._size != (width, height):
             self._size, self._laid = (width, height), lay_out(width, height, self._tiles)
-            self._last = [None] * len(self._laid)
+            self._inferred = set()
         for number, tile in enumerate(self._laid):
-            if moving is None or self._last[number] is None or tile.moves(moving, width, height):
-                self._last[number] = tile.in_frame(self._look(tile.view(image_bgr)))
-        begun_s = time.perf_counter()
-        parts = [(tile, found) for tile, found in zip(self._laid, self._last, strict=True) if found is not None]
-        joined = join(parts, iou=self._iou)
-        self._spent[2] += time.perf_counter() - begun_s
-        return joined
+            if moving is None or number not in self._inferred or tile.moves(moving, width, height):
+                self._inferred.add(number)
+                yield number, tile.view(image_bgr)
+
+    def _join(self, laid: list[Tile], answers: list[tuple[int, Fit, dict[str, NDArray[Any]]]]) -> Detections:
+        """Tiles that were not inferred show what they showed the last time."""
+        if self._read[0] is not laid:
+            self._read = laid, [None] * len(laid)
+        last = self._read[1]
+        for number, fit, outputs in answers:
+            last[number] = laid[number].in_frame(self._decode(outputs).in_frame(fit))
+        parts = [(tile, found) for tile, found in zip(laid, last, strict=True) if found is not None]
+        return join(parts, iou=self._iou)

@@ -25,7 +25,7 @@ covariances (vp, vv), and a row of ones that carries the process noise through t
 
 SEEN_NOISE: Final = 0.05**2  # variance of a seen edge, in sizes²
 START_SPEED: Final = 2.0**2  # variance of a velocity that nobody knows yet, in (sizes per second)²
-WANDER: Final = 1.0  # spectral density of the acceleration, in sizes² per second³
+WANDER: Final = 0.3  # spectral density of the acceleration, in sizes² per second³
 
 
 def starting(boxes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -60,6 +60,10 @@ class MotionGate:
     def __init__(self, config: MotionConfig) -> None:
         self._heartbeat_s, self._min_area = float(config.heartbeat), config.min_area
         self._shape: tuple[int, ...] = ()
+        self._size = (0, 0)
+        self._background: NDArray[np.float32] = np.empty((0, 0), np.float32)
+        self._moved_s: NDArray[np.float64] = np.empty((0, 0))
+        self._seen_s = self._inferred_s = 0.0
 
     def __call__(self, image_bgr: NDArray[np.uint8], at_s: float) -> Look:
         """What this frame, uint8 (H, W, 3), says at its source time."""
@@ -67,7 +71,7 @@ class MotionGate:
             return self._begin(image_bgr, at_s)
         small = self._shrink(image_bgr)
         level = np.minimum(self._background * _gain(small, self._background), np.float32(255))
-        change = cv2.absdiff(small, level)
+        change = np.abs(small - level)
         changed = change > _least_step(change)
         share = _share(changed)
         if _share(change > LEAST_STEP) > NEW_SCENE:

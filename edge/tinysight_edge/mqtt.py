@@ -146,6 +146,22 @@ class Connection:
         Raises:
             BrokerError: nobody is there, the certificate is not to be trusted, or the broker refuses us.
         """
+        self.dial(timeout_s=timeout_s)
+        self._client.loop_start()
+        answered = self._answered.wait(timeout_s)
+        if not answered or self._refused is not None or self._lost.is_set():
+            self.close()
+            raise self.refusal or BrokerError(
+                f"{self.address} accepts the connection and does not speak MQTT {self.address.version}.",
+                mend="Check the port, or add ?version=3 for a broker that knows MQTT 3.1.1 only.",
+            )
+
+    def dial(self, *, timeout_s: float) -> None:
+        """Connect and do not wait for the broker's answer; without `open`, it comes by `serve`.
+
+        Raises:
+            BrokerError: nobody is there, or the certificate is not to be trusted.
+        """
         self._client.connect_timeout = timeout_s
         try:
             self._client.connect(self.address.host, self.address.port, keepalive=KEEP_ALIVE_S)
@@ -159,16 +175,37 @@ class Connection:
                 f"No broker answers at {self.address}: {getattr(error, 'strerror', None) or error}.",
                 mend="Check the address and that the broker runs; `tinysight broker` starts one.",
             ) from error
-        self._client.loop_start()
-        answered = self._answered.wait(timeout_s)
-        if not answered or self._refused is not None or self._lost.is_set():
-            self.close()
-            if self._refused is not None:
-                raise BrokerError(f"{self.address} refuses the connection: {self._refused}.", mend=FIX_LOGIN)
-            raise BrokerError(
-                f"{self.address} accepts the connection and does not speak MQTT {self.address.version}.",
-                mend="Check the port, or add ?version=3 for a broker that knows MQTT 3.1.1 only.",
-            )
+
+    def serve(self, *, readable: bool) -> None:
+        """Do what the network thread would do. Only for connections that were dialled: then many share one thread.
+
+        Args:
+            readable: something has come in; else there is room to write, or it is time to see that all is well.
+        """
+        if readable:
+            self._client.loop_read()
+            while isinstance(held := self._client.socket(), ssl.SSLSocket) and held.pending():
+                self._client.loop_read()  # what TLS has decrypted already wakes nobody
+        if self._client.want_write():
+            self._client.loop_write()
+        self._client.loop_misc()
+
+    def fileno(self) -> int:
+        """Of the socket, for a selector; -1 when there is none."""
+        waiting = self._client.socket()
+        return -1 if waiting is None else waiting.fileno()
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether something waits for room in the socket."""
+        return self._client.want_write()
+
+    @property
+    def refusal(self) -> BrokerError | None:
+        """Why the broker refuses us, if it has said so."""
+        if self._refused is None:
+            return None
+        return BrokerError(f"{self.address} refuses the connection: {self._refused}.", mend=FIX_LOGIN)
 
     @property
     def alive(self) -> bool:

@@ -4,9 +4,9 @@ In: events in the order of their ``seq``.  Out: the same, until each is acknowle
 0.25 s in one transaction, which spares the SD card: an event that is acknowledged sooner is never written. A killed
 process loses at most what was put in the last quarter second before the kill and not yet sent.
 
-Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted. A disk that is
-full or read-only stops nothing: what is new stays in memory, bounded as well, `Outbox.trouble` says so, and a write is
-tried each second.
+Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted. A disk that
+is full or read-only stops nothing: what is new stays in memory, bounded as well, `Outbox.trouble` says so, and a write
+is tried each second.
 
 Beside the queue stands what is open: the last event of each object that has no ``end`` yet, written in the same
 transactions, so that the next start can close what this one could not. An ``end`` that is given up for lack of room

@@ -25,7 +25,8 @@ class RateLimit:
         """Whether the picture of this time is wanted."""
         if at_s < self._due_s - ROUNDING_S:
             return False
-        self._due_s = max(self._due_s, at_s - self._period_s) + self._period_s
+        late = at_s - self._due_s >= self._period_s
+        self._due_s = (at_s if late else self._due_s) + self._period_s
         return True
 
 

@@ -280,8 +280,8 @@ class Pictures:
             self._examples.write_index()
 
     def _failed(self, error: Exception) -> None:
-        self.counts["failed"] += 1
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
         if self.trouble is None:
             log.warning("a picture could not be written: %s", why)
         self.trouble = StoreError(f"Pictures cannot be written: {why}.", mend=_MEND)
+        self.counts["failed"] += 1

@@ -1,8 +1,9 @@
 """START HERE: the agent, from a frame to its events.
 
-A frame's way: `camera` → `hub` → `view` (`inference` → `track` → `events`) → `publisher` (with `outbox`). One capture
-thread per camera, this one inference loop, one publisher; beside them one that looks after the device (`caretaker`),
-one that writes pictures, one that reads the configuration again, and one that ends a process that hangs.
+A frame's way: `camera` → `hub` → `looking` (`inference`) → `view` (`track` → `events`) → `publisher` (with `outbox`).
+One capture thread per camera, one that runs the model, this loop that tells what it saw, one publisher; beside them one
+that looks after the device (`caretaker`), one that writes pictures, one that reads the configuration again, and one
+that ends a process that hangs.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.health.verdict import Code
 from tinysight_edge.hub import Frame, Hub
+from tinysight_edge.looking import Look, Looking
 from tinysight_edge.mqtt import Address
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
@@ -165,31 +167,32 @@ class Agent:
     # The loop.
 
     def _loop(self) -> None:
-        busy = self._watchdog.busy if self._watchdog is not None else lambda _limit_s: contextlib.nullcontext()
-        limit_s = self._seer.model.limit_s
-        for item in self.hub:
-            if self._watchdog is not None:
-                self._watchdog.progress()
+        limit_s, watchdog = self._seer.model.limit_s, self._watchdog
+        guard = contextlib.nullcontext if watchdog is None else lambda: watchdog.busy(limit_s)
+        for item in Looking(self.hub, self._views, allow=self._allow, guard=guard):
+            if watchdog is not None:
+                watchdog.progress()
             self._publisher.check()
-            if isinstance(item, Frame):
-                if item.camera in self._views:  # else it was taken out of the configuration a moment ago
-                    with busy(limit_s):
-                        self._see(item)
+            if isinstance(item, Look):
+                if item.view is self._views.get(item.frame.camera):  # else it was replaced a moment ago
+                    self._see(item)
             elif item is not None and item.camera in self._views:
                 self._end(item.camera, "camera lost")
-            del item  # its memory may be used again
             if (now_s := time.monotonic()) >= self._looked_s + LOOK_EVERY_S:
                 self._looked_s = now_s
                 self._look_around()
 
-    def _see(self, frame: Frame) -> None:
-        """One frame's way to its events."""
-        live = self._cameras[frame.camera].policy.live
-        if live and not self._governor.allow(frame.camera, frame.captured_s):
-            self.meter.drop(frame.camera, "governed")
-            return
-        view = self._views[frame.camera]
-        told = view.see(frame, clock_synced=self._caretaker.clock_synced)
+    def _allow(self, frame: Frame) -> bool:
+        """Whether a frame is to be inferred; asked by the inference thread."""
+        if not self._cameras[frame.camera].policy.live or self._governor.allow(frame.camera, frame.captured_s):
+            return True
+        self.meter.drop(frame.camera, "governed")
+        return False
+
+    def _see(self, look: Look) -> None:
+        """From the model's answer to events."""
+        frame, view = look.frame, look.view
+        told = view.tell(frame, look.looked, clock_synced=self._caretaker.clock_synced)
         self._tell(frame.camera, told.events, told.counts)
         if told.found is None:
             self.meter.drop(frame.camera, "still")
@@ -197,11 +200,11 @@ class Agent:
         kept_s = time.monotonic()
         if self._pictures is not None:
             self._pictures.offer(frame, told.found, told.alive, view.lives.ids)
-        done_s = time.monotonic()
-        self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=(done_s - kept_s) * 1e3)
-        if live:
-            busy_ms = (done_s - frame.captured_s) * 1e3 - told.latency.wait
-            self._governor.note(frame.camera, told.latency.total + told.meaning_ms, busy_ms)
+        pictures_ms = (time.monotonic() - kept_s) * 1e3
+        self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=pictures_ms)
+        if self._cameras[frame.camera].policy.live:
+            age_ms = told.latency.total + told.meaning_ms
+            self._governor.note(frame.camera, age_ms, age_ms - told.latency.wait)
 
     def _end(self, camera: str, reason: str) -> None:
         """End what is followed, so that no reader waits for it."""
@@ -301,7 +304,7 @@ class Agent:
 
     def _camera(self, id_: str, config: CameraConfig) -> Camera:
         secret = secret_of(config.password_file, config.password_env, self._environ)
-        return Camera(id_, config, self.hub, self._tell_camera, secret)
+        return Camera(id_, config, self.hub, self._tell_camera, secret=secret)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""

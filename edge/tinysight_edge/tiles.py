@@ -95,12 +95,13 @@ def join(parts: Sequence[tuple[Tile, Detections]], *, iou: float) -> Detections:
     class_ids = np.concatenate([found.class_ids for _, found in parts])
     cuts = np.concatenate([tile.cuts(found.boxes_px) for tile, found in parts])
     boxes, scores, cuts = _mend(boxes, scores, class_ids, cuts)
-    cut = cuts.any(1)
+    cut: NDArray[np.bool_] = np.asarray(cuts.any(1))
     order = np.lexsort((-scores, cut))  # whole ones first, of each kind the strongest
     boxes, scores, class_ids, cut = boxes[order], scores[order], class_ids[order], cut[order]
     common, area, _ = intersections(boxes, boxes)
     union = np.maximum(area[:, None] + area - common, np.float32(1e-9))
-    same = (common > iou * union) | (cut & (common > SAME_PART * area))  # [winner, loser]
+    same = np.asarray(common > iou * union)  # [winner, loser]
+    same |= cut & (common > SAME_PART * area)
     same &= class_ids[:, None] == class_ids
     stays = np.ones(len(boxes), bool)
     for number in np.flatnonzero(np.triu(same, 1).any(1)):

@@ -26,7 +26,7 @@ LOW_BAND: Final = 0.5
 MIN_IOU: Final = 0.2  # of the expected and the seen box, for them to be the same object
 SAME_OBJECT_IOU: Final = 0.5  # a left-over detection that covers a matched track this much is a second reading of it
 REST_AFTER_S: Final = 3.0
-REST_EVERY_S: Final = 0.2  # so often is looked for who has moved
+REST_EVERY_S: Final = 0.25  # so often is looked for who has moved
 REST_WITHIN: Final = 0.15  # of the box's larger side
 GAP: Final = 5.0  # after so many times ``max_lost_s`` without a frame nobody can say that an object is the same
 
@@ -37,8 +37,9 @@ SEEN: Final = slice(13, 19)  # with two rows of zeros, as the filter takes it
 SCORES: Final = slice(19, 29)  # the last ten, newest last
 OLDER, NEWER, SCORE, MEDIAN, BEST = slice(19, 28), slice(20, 29), 28, 29, 30
 LABEL, NUMBER, STARTED_S, SEEN_S, RESTS_S = 31, 32, 33, 34, 35
-# Of CLOCK_S, when it was last seen, held time is taken off; LEAD is the evidence for its label.
-BELIEVED, HITS, CLOCK_S, LEAD, REST_LIMIT, REST_BOX, FIRST_BOX, ALL = (
+# ENDS_S: it has ended when it is unseen after that, held time taken off; always for one that is not believed.
+# HITS are counted while some track is not believed. LEAD: the evidence for its label.
+BELIEVED, HITS, ENDS_S, LEAD, REST_LIMIT, REST_BOX, FIRST_BOX, ALL = (
     36,
     37,
     38,
@@ -88,14 +89,15 @@ class Tracker:
         passed_s, self._at_s = at_s - self._at_s, at_s
         still = not self.max_lost_s or passed_s > GAP * self.max_lost_s
         ended = self.end_all() if still else Tracks.none()
-        fresh = list(range(len(found)))
         if self._table.shape[1]:
             kalman.predict(self._table[STATE], passed_s)
             rows, cols, fresh = self._match(found)
-            if rows:
+            if cols:
                 self._see(found, rows, cols)
             if len(rows) < self._table.shape[1]:
-                ended = self._lose(rows)
+                ended = self._lose()
+        else:
+            fresh = (found.scores >= self.high_score).nonzero()[0].tolist()
         if fresh:
             self._begin(found, fresh)
         if at_s >= self._rest_s:
@@ -142,27 +144,30 @@ class Tracker:
 
     def _see(self, found: Detections, rows: list[int], cols: list[int]) -> None:
         """Take in the matched detections."""
-        which, its = np.array(rows), np.array(cols)
+        its = np.array(cols)
         every = len(rows) == self._table.shape[1]
-        seen = self._table if every else self._table.take(which, 1)
+        seen = self._table if every else self._table.take(rows, 1)
         seen[BOX] = found.boxes_px.take(its, 0).T
         kalman.correct(seen[STATE], seen[SEEN])
         seen[OLDER] = seen[NEWER]
         seen[SCORE] = found.scores.take(its)
-        seen[MEDIAN] = np.partition(seen[SCORES], 4, 0)[4]
-        np.maximum(seen[BEST], seen[SCORE], out=seen[BEST])
-        seen[SEEN_S], seen[CLOCK_S] = self._at_s, self._at_s - self._held_s
-        seen[HITS] += 1.0
+        scores, best, lead = seen[SCORES].copy(), seen[BEST], seen[LEAD]
+        scores.partition(4, 0)
+        seen[MEDIAN] = scores[4]
+        np.maximum(best, seen[SCORE], out=best)
+        seen[SEEN_S], seen[ENDS_S] = self._at_s, self._at_s - self._held_s + self.max_lost_s
+        if self._doubts:
+            seen[HITS] += 1.0
         labels = found.class_ids.take(its)
         other = seen[LABEL] != labels
         if np.count_nonzero(other):
-            seen[LEAD] += np.where(other, 0.0, seen[SCORE])
+            lead += np.where(other, 0.0, seen[SCORE])
             for k in other.nonzero()[0].tolist():
                 self._vote(seen[:, k], int(labels[k]))
         else:
-            seen[LEAD] += seen[SCORE]
+            lead += seen[SCORE]
         if not every:
-            self._table[:, which] = seen
+            self._table[:, rows] = seen
 
     def _vote(self, track: NDArray[np.float64], label: int) -> None:
         """Evidence for another label than the track's: the most evidence wins, of two equals the lower index."""
@@ -181,12 +186,10 @@ class Tracker:
             box = table[BOX].take(which, 1)
             table[REST_BOX, which], table[REST_LIMIT, which], table[RESTS_S, which] = box, _rest_limit(box), self._at_s
 
-    def _lose(self, seen: list[int]) -> Tracks:
+    def _lose(self) -> Tracks:
         """Forget those that are unseen for too long, or unseen before they were believed; the believed ones of them."""
         table = self._table
-        gone = self._at_s - self._held_s - table[CLOCK_S] > self.max_lost_s
-        gone |= table[BELIEVED] == 0.0
-        gone[seen] = False
+        gone = table[ENDS_S] < self._at_s - self._held_s
         if not np.count_nonzero(gone):
             return Tracks.none()
         if self._others:
@@ -214,7 +217,7 @@ class Tracker:
         new[LABEL] = found.class_ids[fresh]
         new[NUMBER] = np.arange(self._made + 1, self._made + 1 + len(fresh))
         new[STARTED_S] = new[SEEN_S] = new[RESTS_S] = self._at_s
-        new[CLOCK_S], new[HITS], new[REST_LIMIT] = self._at_s - self._held_s, 1.0, _rest_limit(boxes)
+        new[HITS], new[REST_LIMIT] = 1.0, _rest_limit(boxes)
         self._made += len(fresh)
         self._doubts = True
         self._table = np.concatenate((self._table, new), 1)
@@ -224,13 +227,14 @@ class Tracker:
         table = self._table
         sure = (table[HITS] >= self.min_hits) & (table[MEDIAN] >= self.high_score)
         np.maximum(table[BELIEVED], sure, out=table[BELIEVED])
+        table[ENDS_S, table[BELIEVED] == 0.0] = -np.inf
         self._doubts = int(np.count_nonzero(table[BELIEVED])) < table.shape[1]
 
     def _tell(self, which: NDArray[np.intp] | None) -> Tracks:
         """Those tracks, or all, as arrays of their own."""
         told = self._table[TOLD] if which is None else self._table[TOLD].take(which, 1)
         first = self._table[FIRST_BOX] if which is None else self._table[FIRST_BOX].take(which, 1)
-        floats, whole, times = told[:18].astype(np.float32), told[18:20].astype(np.int64), told[20:23].copy()
+        floats, whole, times = told[:18].astype(np.float32), told[18:20].astype(np.int64), told[20:].copy()
         return Tracks(
             numbers=whole[1],
             boxes_px=floats[:4].T,

@@ -1,4 +1,4 @@
-"""One camera's way from a frame to its events: what the inference loop keeps of it.
+"""One camera's way from a frame to its events: what is kept of it.
 
 In: `Frame`s, and word that there are none.  Out: `Told`: events, counts when they changed, and what the frame cost.
 Knows nothing of threads, brokers or disks.
@@ -14,7 +14,7 @@ from tinysight_edge.config import AgentConfig
 from tinysight_edge.decode import Detections
 from tinysight_edge.events import Identity, Lives, Moment, Sequence
 from tinysight_edge.hub import Frame
-from tinysight_edge.inference import Inference
+from tinysight_edge.inference import Inference, Looked
 from tinysight_edge.interpreter import Model
 from tinysight_edge.states import States
 from tinysight_edge.track import Tracker
@@ -75,7 +75,7 @@ class Told:
 
 
 class View:
-    """What the loop keeps of one camera.
+    """What the loop keeps of one camera. `infer` belongs to the inference thread, all else to the telling one.
 
     Args:
         seer: what sees.
@@ -98,7 +98,7 @@ class View:
         crossed: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         manifest, mine = seer.bundle.manifest, config.cameras[camera]
-        self._infer = Inference(seer.bundle, seer.model, mine)
+        self.infer = Inference(seer.bundle, seer.model, mine)
         classifies = manifest.task == "classify"
         self._follow: Tracker | States
         if classifies:
@@ -116,28 +116,25 @@ class View:
         )
         self._moment: Moment | None = None
 
-    def see(self, frame: Frame, *, clock_synced: bool | None) -> Told:
-        """Take in one frame.
-
-        Raises:
-            InferenceError: the model fails on it.
-        """
-        begun_s = time.monotonic()
-        seen = self._infer(frame.image_bgr, frame.at_s)
-        inferred_s = time.monotonic()
+    def tell(self, frame: Frame, looked: Looked, *, clock_synced: bool | None) -> Told:
+        """What a frame means to which the model has answered."""
+        seen = self.infer.read(looked)
+        read_s = time.monotonic()
         if seen.found is None:
             alive, ended = self._follow.hold(frame.at_s), Tracks.none()
         else:
             alive, ended = self._follow.update(seen.found, frame.at_s)
         followed_s = time.monotonic()
+        age_ms = (followed_s - frame.captured_s) * 1e3
+        busy_ms = seen.preprocess_ms + seen.inference_ms + seen.decode_ms + (followed_s - read_s) * 1e3
         height, width = frame.image_bgr.shape[:2]
         latency = LatencyMs(
-            wait=_ms(begun_s - frame.captured_s),
+            wait=round(max(age_ms - busy_ms, 0.0), 3),
             preprocess=round(seen.preprocess_ms, 3),
             inference=round(seen.inference_ms, 3),
             decode=round(seen.decode_ms, 3),
-            track=_ms(followed_s - inferred_s),
-            total=_ms(followed_s - frame.captured_s),
+            track=_ms(followed_s - read_s),
+            total=round(age_ms, 3),
         )
         size = FrameSize(width=width, height=height)
         self._moment = moment = Moment(frame.captured_at, frame.at_s, size, latency, clock_synced)

@@ -1,158 +1,395 @@
-"""Capture threads and the hub: live frames are fresh, files are whole, cameras take turns."""
+"""Cameras: lost ones are found again, hung ones are left behind, and what a camera does is told."""
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import CameraError
-from tinysight_contract.messages import CameraState, utc_now
+from tinysight_contract.messages import CameraInfo, CameraState
 from tinysight_edge import camera as camera_module
-from tinysight_edge.camera import Camera, Frame, Gap, Hub
+from tinysight_edge import pace
+from tinysight_edge.camera import Camera, stop_all
+from tinysight_edge.config import CameraConfig
+from tinysight_edge.hub import Frame, Gap, Hub
+from tinysight_edge.orient import Orient
+from tinysight_edge.sources import Policy, Source
+from tinysight_edge.units import Seconds
+
+Step = int | None | Exception | Callable[[], object]
+DEVICE = Policy(live=True, lasting=True)
+ONLINE, LOST, STALLED, DISABLED = (
+    CameraState.ONLINE, CameraState.RECONNECTING, CameraState.STALLED, CameraState.DISABLED,
+)  # fmt: skip
 
 
-def frame(camera: str, number: int) -> Frame:
-    return Frame(camera, np.full((2, 2, 3), number, np.uint8), float(number), utc_now(), time.monotonic())
+class Script(Source):
+    """A source that does what it is told: a picture of that number, a damaged one, an error, or anything else first."""
 
+    name, width, height = "script", 8, 8
 
-def test_a_gap_comes_after_the_frames_before_it_and_is_never_dropped() -> None:
-    hub = Hub()
-    hub.join("a")
-    hub.put(frame("a", 0), live=True)
-    hub.lose("a")
-    hub.put(frame("a", 1), live=True)
-    hub.put(frame("a", 2), live=True)
-    hub.leave("a")
-    seen = [each if isinstance(each, Gap) else each and each.at_s for each in hub]
-    assert seen == [Gap("a"), 2.0], "what waited before the gap is stale, the gap is not"
-    assert hub.dropped["a"] == 2
+    def __init__(self, *steps: Step) -> None:
+        self.steps = list(steps)
+        self.closed = False
 
-
-def numbers(hub: Hub) -> list[tuple[str, int]]:
-    return [(each.camera, int(each.image_bgr[0, 0, 0])) for each in hub if isinstance(each, Frame)]
-
-
-def test_on_a_live_source_the_newest_frame_wins_and_the_others_are_counted() -> None:
-    hub = Hub()
-    hub.join("a")
-    for i in range(5):
-        hub.put(frame("a", i), live=True)
-    hub.leave("a")
-    assert numbers(hub) == [("a", 4)]
-    assert (hub.frames["a"], hub.dropped["a"]) == (5, 4)
-
-
-def test_a_file_waits_for_the_reader_and_loses_nothing() -> None:
-    hub = Hub()
-    hub.join("a")
-
-    def read_file() -> None:
-        for i in range(50):
-            hub.put(frame("a", i), live=False)
-        hub.leave("a")
-
-    thread = threading.Thread(target=read_file)
-    thread.start()
-    assert numbers(hub) == [("a", i) for i in range(50)]
-    thread.join()
-    assert hub.dropped["a"] == 0
-
-
-def test_cameras_take_turns() -> None:
-    hub = Hub()
-    for camera in "ab":
-        hub.join(camera)
-        for i in range(2):
-            hub.put(frame(camera, i), live=False)
-        hub.leave(camera)
-    assert numbers(hub) == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
-
-
-def test_stopping_ends_the_loop_and_frees_a_thread_that_waits() -> None:
-    hub = Hub()
-    hub.join("a")
-
-    def read_file() -> None:
-        for i in range(10):
-            hub.put(frame("a", i), live=False)
-
-    thread = threading.Thread(target=read_file)
-    thread.start()
-    hub.stop()
-    thread.join(5)
-    assert not thread.is_alive()
-    assert numbers(hub) == []
-
-
-class Script:
-    """A live source that delivers what it is told: a picture number, or an error."""
-
-    name, width, height, fps, live, still, duration_s = "script", 2, 2, 0.0, True, False, 0.0
-
-    def __init__(self, steps: list[int | None]) -> None:
-        self.steps = steps
-
-    def read(self) -> tuple[NDArray[np.uint8], float] | None:
+    def grab(self) -> float | None:
+        while self.steps and callable(self.steps[0]):
+            self.steps.pop(0)()  # type: ignore[operator, misc] # checked one line above
         if not self.steps:
             return None
-        if (step := self.steps.pop(0)) is None:
-            raise CameraError("The cable is loose.", mend="Push it in.")
-        return np.full((2, 2, 3), step, np.uint8), float(step)
+        if isinstance(self.steps[0], Exception):
+            raise self.steps.pop(0)  # type: ignore[misc] # checked one line above
+        return 0.0
 
-    def close(self) -> None: ...
+    def retrieve(self) -> NDArray[np.uint8] | None:
+        number = self.steps.pop(0)
+        return None if number is None else np.full((8, 8, 3), number, np.uint8)
+
+    def close(self) -> None:
+        self.closed = True
 
 
-def test_a_live_camera_that_breaks_is_opened_again_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts: list[Script | None] = [Script([0, None]), None, Script([9, 1])]
+class Rig:
+    """A camera, its hub, a loop that takes everything, and what was told."""
 
-    def open_script(_spec: str) -> Script:
-        if (script := scripts.pop(0)) is None:
-            raise CameraError("It is still away.", mend="Wait.")
-        return script
+    def __init__(self, **config: Any) -> None:
+        given = {"source": "0", "open_timeout": Seconds(2), "read_timeout": Seconds(0.5), **config}
+        self.hub = Hub()
+        self.told: list[tuple[CameraState, str]] = []
+        self.items: list[Frame | Gap] = []
+        secret = given.pop("secret", None)
+        self.camera = Camera(
+            "a", CameraConfig(**given), self.hub, lambda _, *told: self.told.append(told), secret=secret
+        )
+        self._loop = threading.Thread(target=self._take, daemon=True)
 
-    monkeypatch.setattr(camera_module, "open_source", open_script)
-    monkeypatch.setattr(camera_module, "RETRY_S", (0.01, 0.02))
-    told: list[CameraState] = []
-    hub = Hub()
-    camera = Camera("a", "x", hub, lambda _camera, state, _reason: told.append(state))
-    camera.open()
-    camera.start()
-    items = [each for each in hub if each is not None]
-    camera.stop()
-    assert [type(each) for each in items if isinstance(each, Gap)] == [Gap, Gap], "one for the break, one at the end"
-    times = [each.at_s for each in items if isinstance(each, Frame)]
+    def start(self) -> "Rig":
+        self.camera.open()
+        self._loop.start()
+        self.camera.start()
+        return self
+
+    def _take(self) -> None:
+        self.items.extend(item for item in self.hub if item is not None)
+
+    def end(self) -> None:
+        if self._loop.ident is None:  # never begun
+            return
+        self.camera.stop()
+        self._loop.join(5)
+        assert not self._loop.is_alive()
+
+    @property
+    def states(self) -> list[CameraState]:
+        return [state for state, _ in self.told]
+
+    @property
+    def numbers(self) -> list[int | str]:
+        return [int(i.image_bgr[0, 0, 0]) if isinstance(i, Frame) else "gap" for i in self.items]
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
+    """Make rigs; given scripts, these are what opening gives, one after the other. Waits are short."""
+    monkeypatch.setattr(pace, "WAITS_S", (0.1, 0.2))
+    monkeypatch.setattr(camera_module, "MARGIN_S", 0.2)
+    monkeypatch.setattr(camera_module, "ASK_MARGIN_S", 0.5)
+    made: list[Rig] = []
+
+    def make(*scripts: Script | Exception, policy: Policy = DEVICE, **config: Any) -> Rig:
+        if scripts:
+            left = list(scripts)
+
+            def open_script(_config: CameraConfig, **_: Any) -> Source:
+                script = left.pop(0) if left else CameraError("It is away.", mend="Wait.")
+                if isinstance(script, Exception):
+                    raise script
+                return script
+
+            monkeypatch.setattr(camera_module, "open_source", open_script)
+            monkeypatch.setattr(camera_module, "policy_of", lambda _: policy)
+        made.append(Rig(**config))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()
+
+
+def loose() -> CameraError:
+    return CameraError("The cable is loose.", mend="Push it in.")
+
+
+def test_a_camera_that_breaks_ends_or_throws_is_opened_again_until_it_works(rig: Any, eventually: Any) -> None:
+    forever = threading.Event()
+    scripts = [Script(1, loose()), loose(), Script(2), Script(3, ZeroDivisionError()), Script(4, forever.wait)]
+    made = rig(*scripts).start()
+    eventually(lambda: made.numbers[-1:] == [4])
+    forever.set()
+    made.end()
+    assert made.numbers == [1, "gap", 2, "gap", 3, "gap", 4, "gap"], "one gap for each loss, none for failed attempts"
+    times = [item.at_s for item in made.items if isinstance(item, Frame)]
     assert times == sorted(times), "time goes on when the source begins anew"
-    assert int(next(each for each in reversed(items) if isinstance(each, Frame)).image_bgr[0, 0, 0]) == 1
-    assert told == [CameraState.ONLINE, CameraState.RECONNECTING, CameraState.ONLINE, CameraState.DISABLED]
+    assert made.told[:5] == [
+        (LOST, "the source is being opened"),
+        (ONLINE, "the source delivers"),
+        (LOST, "The cable is loose."),
+        (ONLINE, "the source delivers"),
+        (LOST, "the stream has ended"),
+    ]
+    assert "ZeroDivisionError" in made.told[6][1]
+    assert all(script.closed for script in scripts if isinstance(script, Script))
+    assert made.camera.failure is None
 
 
-def test_a_file_that_breaks_is_given_up_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = Script([0, None, 1])
-    script.live = False
-    monkeypatch.setattr(camera_module, "open_source", lambda _spec: script)
-    told: list[tuple[CameraState, str]] = []
-    hub = Hub()
-    camera = Camera("a", "x", hub, lambda _camera, state, reason: told.append((state, reason)))
-    camera.open()
-    camera.start()
-    assert numbers(hub) == [("a", 0)]
-    camera.stop()
-    assert told[-1] == (CameraState.DISABLED, "The cable is loose.")
+def test_a_camera_that_is_absent_does_not_keep_others_from_starting(rig: Any, eventually: Any) -> None:
+    absent = rig(loose()).start()
+    assert absent.camera.describe() == CameraInfo(source="camera 0", width=0, height=0, fps=0.0)
+    eventually(lambda: len(absent.told) == 3)
+    time.sleep(0.3)
+    assert absent.told == [
+        (LOST, "the source is being opened"), (LOST, "The cable is loose."), (LOST, "It is away."),
+    ], "the same state for the same reason is told once"  # fmt: skip
 
 
-def test_whatever_a_driver_throws_is_a_failure_and_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken(Script):
-        def read(self) -> tuple[NDArray[np.uint8], float] | None:
-            raise ZeroDivisionError
+def test_a_read_that_hangs_is_left_behind_and_what_it_brings_later_is_ignored(rig: Any, eventually: Any) -> None:
+    release = threading.Event()
+    hangs, works = Script(1, release.wait, 2, 3), Script(8, release.wait, 9)
+    made = rig(hangs, works).start()
+    eventually(lambda: 8 in made.numbers)
+    assert made.told[2] == (STALLED, "the driver does not return from reading")
+    release.set()
+    eventually(lambda: hangs.closed and 9 in made.numbers)
+    assert 2 not in made.numbers
+    assert made.numbers[:4] == [1, "gap", 8, 9]
 
-    monkeypatch.setattr(camera_module, "open_source", lambda _spec: Broken([]))
-    hub = Hub()
-    camera = Camera("a", "x", hub, lambda *_told: None)
-    camera.open()
-    camera.start()
-    assert numbers(hub) == []
-    camera.stop()
-    assert camera.failure is not None
-    assert "ZeroDivisionError" in str(camera.failure)
+
+def test_no_more_than_four_calls_are_left_hanging_and_one_that_returns_makes_room(rig: Any, eventually: Any) -> None:
+    released = [threading.Event() for _ in range(4)]
+    scripts = [Script(number, event.wait) for number, event in enumerate(released)]
+    made = rig(*scripts, Script(50, threading.Event().wait), read_timeout=Seconds(0.1)).start()
+    eventually(lambda: "4 calls of the driver hang" in made.told[-1][1])
+    assert made.told[-1][0] is STALLED
+    released[2].set()
+    eventually(lambda: 50 in made.numbers)
+
+
+def test_a_hung_opening_is_left_behind(rig: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rig(open_timeout=Seconds(0.1))
+    hang, asked = threading.Event(), list[int]()
+
+    def open_or_hang(_config: CameraConfig, **_: Any) -> Source:
+        asked.append(1)
+        if len(asked) == 1:
+            hang.wait(30)
+        return Script(7, threading.Event().wait)
+
+    monkeypatch.setattr(camera_module, "open_source", open_or_hang)
+    made.start()
+    eventually(lambda: 7 in made.numbers)
+    assert made.told[1] == (LOST, "opening does not come to an end")
+    hang.set()
+
+
+def test_a_read_that_fails_after_its_time_out_has_stalled(rig: Any, eventually: Any) -> None:
+    made = rig(Script(1, lambda: time.sleep(0.48), loose()), Script(2, threading.Event().wait)).start()
+    eventually(lambda: 2 in made.numbers)
+    assert made.told[2] == (STALLED, "no picture came within the read time-out")
+
+
+def test_damaged_pictures_are_counted_and_too_many_are_a_loss(rig: Any, eventually: Any) -> None:
+    pause: Step = lambda: time.sleep(0.15)  # noqa: E731 -- a step of a script
+    taken: Step = lambda: eventually(lambda: made.numbers == [1])  # noqa: E731 -- another
+    made: Rig = rig(Script(1, None, taken, 2, *[pause, None] * 8), Script(3, threading.Event().wait))
+    made.start()
+    eventually(lambda: 3 in made.numbers)
+    assert made.numbers == [1, 2, "gap", 3]
+    assert made.hub.dropped["a"]["damaged"] >= 4
+    assert made.hub.frames["a"] == 3 + made.hub.dropped["a"]["damaged"]
+    assert (LOST, "All pictures are damaged.") in made.told
+
+
+def test_stopping_one_camera_leaves_the_hub_to_the_others(rig: Any, eventually: Any) -> None:
+    made = rig(source="synthetic:belt?fps=50").start()
+    other = Camera("b", CameraConfig(source="synthetic:belt?fps=50"), made.hub, lambda *_: None)
+    other.open()
+    other.start()
+    eventually(lambda: {i.camera for i in made.items} == {"a", "b"})
+    other.stop()
+    assert "camera-b" not in {thread.name for thread in threading.enumerate()}
+    eventually(lambda: Gap("b") in made.items)
+    count = len(made.items)
+    eventually(lambda: len(made.items) > count + 5)
+    assert not made.hub.stopped
+
+
+def test_cameras_that_all_hang_end_together_within_two_seconds(
+    rig: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    made = rig(*[Script(i, never.wait) for i in range(8)], read_timeout=Seconds(60))
+    slow = CameraConfig(source="0", read_timeout=Seconds(60))
+    more = [Camera(f"c{i}", slow, made.hub, lambda *_: None) for i in range(4)]
+    made.start()
+    for each in more:
+        each.open()
+        each.start()
+    eventually(lambda: len(made.hub.frames) == 5)
+    waits: list[float] = []
+    stop = Camera.stop
+
+    def noted(camera: Camera, *, wait_s: float) -> None:
+        waits.append(wait_s)
+        stop(camera, wait_s=wait_s)
+
+    monkeypatch.setattr(Camera, "stop", noted)
+    stop_all([made.camera, *more])
+    assert waits[:5] == [0.0] * 5, "all are told before one is waited for"
+    assert 0 < waits[5] <= 2.0
+    assert waits[6:] == [0.0] * 4, "the first that hangs has used up the time of all"
+    monkeypatch.undo()
+    never.set()
+
+
+def test_whatever_masking_does_wrong_no_frame_comes_out(
+    rig: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = rig(Script(1, 2, 3), Script(4, 5), Script(6))
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Orient, "__call__", fail)
+    made.start()
+    eventually(lambda: made.told[-1] == (LOST, "It is away."))
+    assert made.items == []
+    assert "MemoryError" in made.told[1][1]
+
+
+def test_frames_come_masked_turned_and_limited(rig: Any, tmp_path: Path, eventually: Any) -> None:
+    for i in range(6):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((40, 80, 3), 100 + i, np.uint8))
+    left = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))
+    made = rig(source=str(tmp_path), rotate=90, privacy=(left,), max_fps=0.5).start()
+    eventually(lambda: DISABLED in made.states)
+    made.end()
+    images = [item.image_bgr for item in made.items if isinstance(item, Frame)]
+    assert [int(image[0, -1, 0]) for image in images] == [100, 102, 104]
+    assert all(image.shape == (80, 40, 3) and not image[:, :20].any() for image in images)
+    assert made.hub.dropped["a"] == {"rate": 3}
+    assert made.camera.describe() == CameraInfo(source=tmp_path.name, width=40, height=80, fps=1.0)
+    assert made.camera.policy.still
+
+
+def test_a_file_that_breaks_is_given_up_with_its_reason(rig: Any, eventually: Any) -> None:
+    made = rig(Script(0, loose(), 1), policy=Policy()).start()
+    eventually(lambda: made.told[-1] == (DISABLED, "The cable is loose."))
+    made.end()
+    assert made.numbers == [0, "gap"]
+    assert str(made.camera.failure).startswith("The cable is loose.")
+
+
+def test_a_file_that_throws_is_a_failure_and_not_an_end(rig: Any, eventually: Any) -> None:
+    made = rig(Script(ZeroDivisionError()), policy=Policy()).start()
+    eventually(lambda: made.camera.failure is not None)
+    assert "ZeroDivisionError" in str(made.camera.failure)
+
+
+def test_what_is_no_device_and_cannot_be_opened_is_an_error_at_once(rig: Any, tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"no video")
+    for source in ("nowhere.mp4", str(tmp_path / "v.mp4"), "synthetic:moon"):
+        with pytest.raises(CameraError):
+            rig(source=source).camera.open()
+
+
+def test_a_clock_that_jumps_changes_no_frames_order(rig: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    clock = iter([now, now, now + timedelta(hours=1), datetime(1970, 1, 1, tzinfo=UTC), now])
+    monkeypatch.setattr(camera_module, "utc_now", lambda: next(clock, now))
+    made = rig(source="synthetic:belt?fps=50&frames=6").start()
+    eventually(lambda: DISABLED in made.states)
+    made.end()
+    frames = [item for item in made.items if isinstance(item, Frame)]
+    times = [item.at_s for item in frames]
+    assert times == sorted(times)
+    assert times[-1] < 60
+    assert {frame.captured_at.year for frame in frames} <= {1970, 2026}
+
+
+def test_a_live_picture_that_says_nothing_is_told(rig: Any, mjpeg: Any, cameras: Any, eventually: Any) -> None:
+    mjpeg.start()
+    made = rig(source=mjpeg.url, frozen_after=Seconds(2), read_timeout=Seconds(5)).start()
+    eventually(lambda: made.states[-1] is ONLINE)
+    for kind, state in (("frozen", CameraState.FROZEN), ("lively", ONLINE), ("dark", CameraState.DARK)):
+        mjpeg.picture = lambda number, kind=kind: cameras.scene(kind, number)
+        eventually(lambda state=state: made.states[-1] is state)
+    assert made.states == [LOST, ONLINE, CameraState.FROZEN, ONLINE, CameraState.DARK]
+
+
+def test_mjpeg_is_found_when_it_comes_late_and_after_a_stall_a_kill_and_a_new_size(
+    rig: Any, mjpeg: Any, eventually: Any
+) -> None:
+    mjpeg.picture = lambda number: np.full((48, 64, 3), number % 200, np.uint8)
+    made = rig(source=mjpeg.url).start()
+    eventually(lambda: "nothing listens" in made.told[-1][1])
+    mjpeg.start()
+    eventually(lambda: made.states[-1] is ONLINE)
+    assert (made.camera.describe().width, made.camera.describe().height) == (64, 48)
+    mjpeg.picture = lambda number: np.full((96, 80, 3), number % 200, np.uint8)
+    eventually(lambda: isinstance(made.items[-1], Frame) and made.items[-1].image_bgr.shape == (96, 80, 3))
+    assert LOST not in made.states[2:], "another size is no loss"
+    mjpeg.stall()
+    eventually(lambda: made.states[-1] is STALLED)
+    mjpeg.go_on()
+    eventually(lambda: made.states[-1] is ONLINE)
+    mjpeg.kill()
+    eventually(lambda: made.states[-1] is LOST)
+    mjpeg.start()
+    eventually(lambda: made.states[-1] is ONLINE)
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp_is_found_when_it_comes_late_and_after_a_stall_and_a_kill(
+    rig: Any, rtsp: Any, eventually: Any, transport: str
+) -> None:
+    made = rig(source=rtsp.url, transport=transport, read_timeout=Seconds(1), open_timeout=Seconds(5)).start()
+    eventually(lambda: "nothing listens" in made.told[-1][1])
+    rtsp.start()
+    eventually(lambda: made.states[-1] is ONLINE)
+    info = made.camera.describe()
+    assert (info.source, info.width, info.height, info.fps) == (rtsp.url, 320, 240, 15.0)
+    rtsp.stall()
+    eventually(lambda: made.states[-1] is STALLED)
+    rtsp.go_on()
+    eventually(lambda: made.states[-1] is ONLINE)
+    rtsp.kill()
+    eventually(lambda: made.states[-1] in {LOST, STALLED})
+    rtsp.start()
+    eventually(lambda: made.states[-1] is ONLINE)
+    made.end()
+    assert made.hub.frames["a"] == sum(isinstance(i, Frame) for i in made.items) + sum(made.hub.dropped["a"].values())
+
+
+def test_a_dead_camera_takes_nothing_from_a_living_one(rig: Any, eventually: Any) -> None:
+    made = rig(source="rtsp://127.0.0.1:1/none").start()
+    belt = Camera("b", CameraConfig(source="synthetic:belt?fps=100&frames=150"), made.hub, lambda *_: None)
+    belt.open()
+    belt.start()
+    eventually(lambda: Gap("b") in made.items)
+    assert sum(isinstance(i, Frame) for i in made.items) + made.hub.dropped["b"]["stale"] == 150
+
+
+def test_the_password_is_in_nothing_that_is_told(rig: Any, rtsp: Any, eventually: Any, caplog: Any) -> None:
+    rtsp.user, rtsp.password = "viewer", "hush-hush"
+    rtsp.start()
+    made = rig(source=rtsp.url, username="viewer", secret=rtsp.password + "-wrong").start()
+    eventually(lambda: "refuses the user name" in made.told[-1][1])
+    said = f"{made.told} {made.camera} {made.camera.describe()} {caplog.text}"
+    assert "hush" not in said

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import BundleError, RuntimeLoadError
+from tinysight_contract.errors import BundleError, RuntimeLoadError, ShapeError
 from tinysight_edge.belt import Belt
 from tinysight_edge.decode import make_decoder
 from tinysight_edge.interpreter import Model, find_runtime, self_test
@@ -44,6 +44,24 @@ def test_outputs_stay_valid_after_the_next_run(belt_bundle: Path) -> None:
     kept = {name: value.copy() for name, value in first.items()}
     model.run(np.full(model.variant.input.shape, 255, np.uint8))
     assert all(np.array_equal(first[name], kept[name]) for name in kept)
+
+
+def test_a_picture_put_into_the_lent_input_gives_the_same_as_a_tensor(belt_bundle: Path) -> None:
+    model = Model.load(Bundle.open(belt_bundle))
+    for seed in range(3):
+        picture = np.random.default_rng(seed).integers(0, 256, model.variant.input.shape).astype(np.uint8)
+        want = model.run(picture)
+        model.lend_input()[:] = picture
+        lent = model.run_lent()
+        assert all(np.array_equal(lent[name], want[name]) for name in want)
+        assert not any(array.flags.owndata for array in lent.values()), "no copy was made"
+        del lent
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((1, 96, 128, 3), "float32"), ((96, 128, 3), "uint8"), ((1,), "uint8")])
+def test_a_tensor_of_another_form_is_refused(shape: tuple[int, ...], dtype: str, belt_bundle: Path) -> None:
+    with pytest.raises(ShapeError, match="uint8"):
+        Model.load(Bundle.open(belt_bundle)).run(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\0" * 1000])

@@ -28,6 +28,9 @@ HEAVY = (
         "tinysight_edge.store",
         "tinysight_deploy.flash",
         "tinysight_deploy.watch",
+        "tinysight_edge.cli_doctor",
+        "tinysight_edge.crowd",
+        "tinysight_edge.pictures",
     ],
 )
 def test_the_device_side_starts_without_the_workstations_stack(module: str) -> None:

@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 from PIL import Image
 
 from tinysight_contract.messages import FrameSize, ModelRef
-from tinysight_edge.camera import Frame
 from tinysight_edge.config import SnapshotsConfig
 from tinysight_edge.decode import Detections
+from tinysight_edge.hub import Frame
 from tinysight_edge.jpeg import read_comment, with_comment
 from tinysight_edge.pictures import HELD_BYTES, About, Pictures
 from tinysight_edge.snapshots import Best, Snapshot, draw, quality
@@ -39,17 +40,14 @@ Box = tuple[float, float, float, float]
 def tracks(rows: Sequence[tuple[int, Box, float]], at_s: float) -> Tracks:
     n = len(rows)
     scores = np.array([score for _, _, score in rows], np.float32)
-    return Tracks(
-        numbers=np.array([number for number, _, _ in rows], np.int64),
-        boxes_px=np.array([box for _, box, _ in rows], np.float32).reshape(n, 4),
-        scores=scores,
-        median_scores=scores,
-        best_scores=scores,
-        class_ids=np.ones(n, np.int32),
-        started_s=np.zeros(n),
-        seen_s=np.full(n, at_s),
-        stationary=np.zeros(n, bool),
-    )
+    boxes = np.array([box for _, box, _ in rows], np.float32).reshape(n, 4)
+    matters: dict[str, Any] = {
+        "numbers": np.array([number for number, _, _ in rows], np.int64),
+        "scores": scores,
+        "class_ids": np.ones(n, np.int32),
+        "seen_s": np.full(n, at_s),
+    }
+    return Tracks(**{each.name: matters.get(each.name, boxes) for each in fields(Tracks)})  # nobody asks for the rest
 
 
 def frame(at_s: float, image: Any = None, camera: str = "gate") -> Frame:
@@ -228,9 +226,10 @@ def test_a_disk_that_says_no_is_told_and_never_reaches_the_loop_and_then_it_goes
         eventually(lambda: pictures.counts["failed"] == 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert pictures.trouble is not None
-    assert "File too large" in pictures.trouble.what
-    assert pictures.trouble.mend.startswith("Free some space")
+    trouble = pictures.trouble
+    assert trouble is not None
+    assert "File too large" in trouble.what
+    assert trouble.mend.startswith("Free some space")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing half is left"
     pictures.offer(frame(1.0), NOTHING, tracks([(2, (100, 100, 150, 150), 0.8)], 1.0), {2: "kept"})
     pictures.close()

@@ -1,6 +1,7 @@
 """Sources deliver pictures, or say in one line why not."""
 
 import itertools
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -71,6 +72,23 @@ def test_a_video_that_was_cut_off_is_an_error_and_not_an_end(tmp_path: Path) -> 
     (tmp_path / "v.avi").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(CameraError, match=r"v\.avi ends after \d+ of 40 frames"):
         drain(opened(str(tmp_path / "v.avi")))
+
+
+def test_a_video_that_changes_its_resolution_is_read_whole_in_its_first_size(tmp_path: Path) -> None:
+    raw = b""
+    for name, size in (("a.ts", (64, 48)), ("b.ts", (128, 96))):
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter.fourcc(*"mpg2"), 25.0, size)
+        for _ in range(20):
+            writer.write(np.full((size[1], size[0], 3), size[0], np.uint8))
+        writer.release()
+        raw += (tmp_path / name).read_bytes()
+    (tmp_path / "both.ts").write_bytes(raw)
+    source = opened(str(tmp_path / "both.ts"))
+    levels = [round(got[0].mean(), -1) for got in iter(source.read, None) if got is not None]
+    source.close()
+    assert len(levels) >= 39, "the decoder holds one back where the sequence changes"
+    assert (levels[0], levels[-1]) == (60.0, 130.0)
+    assert (source.width, source.height) == (64, 48)
 
 
 def test_pictures_that_somebody_holds_are_left_alone_and_the_memory_of_others_is_used_again(tmp_path: Path) -> None:
@@ -223,6 +241,13 @@ def test_what_is_shown_of_a_source_holds_no_credentials(source: str, shown: str)
 # RTSP: GStreamer's server in a process of its own.
 
 
+def udp_sockets() -> int:
+    """How many this process has open."""
+    mine = {str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.is_symlink()}
+    every = Path("/proc/self/net/udp").read_text(encoding="ascii").splitlines()[1:]
+    return sum(f"socket:[{line.split()[9]}]" in mine for line in every)
+
+
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_rtsp_delivers_breaks_when_killed_and_times_out_when_stalled(rtsp: Any, transport: Any) -> None:
     rtsp.start()
@@ -231,6 +256,7 @@ def test_rtsp_delivers_breaks_when_killed_and_times_out_when_stalled(rtsp: Any, 
         assert (source.name, source.width, source.height, source.fps) == (rtsp.url, 320, 240, 15.0)
         means = [got[0].mean() for got in itertools.islice(iter(source.read, None), 10) if got is not None]
         assert len(means) == 10
+        assert (udp_sockets() > 0) == (transport == "udp")
         assert min(means) > 0
         hurt()
         with pytest.raises(CameraError, match="delivers no picture"):
@@ -264,6 +290,12 @@ def test_rtsp_says_why_it_cannot_be_opened(rtsp: Any, mjpeg: Any) -> None:
         opened(rtsp.url + "x")
 
 
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_camera_that_takes_the_connection_and_says_nothing_is_given_up(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(CameraError, match="does not answer"):
+        opened(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/stream", open_timeout=Seconds(0.5))
+
+
 # MJPEG.
 
 
@@ -277,6 +309,7 @@ def test_mjpeg_is_read_with_and_without_lengths_and_chunks(mjpeg: Any, *, chunke
     if chunked:  # without chunks, or with them, the camera's end is an end; a killed one is an error
         got = [source.read() for _ in range(4)]
         assert [each is not None and each[0].shape for each in got] == [(240, 320, 3)] * 4
+        source.close()
     else:
         assert drain(source)[:4] == [(240, 320, 3)] * 4
 

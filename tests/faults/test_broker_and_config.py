@@ -38,8 +38,9 @@ def test_a_broker_that_was_gone_gets_every_event_marked_as_replayed(
 
 
 def test_the_end_is_clean_and_soon_with_a_hung_camera_and_a_frozen_broker(
-    mosquitto: Any, mjpeg: Any, world: Any, ear: Any, make_device: Any, tell: Any
+    mosquitto: Any, world: Any, ear: Any, make_device: Any, tell: Any
 ) -> None:
+    mjpeg = world.server
     mjpeg.start()
     device = make_device(gate='source = "synthetic:belt"', far=f'source = "{mjpeg.url}"\nread_timeout = "30s"')
     ear.event()
@@ -66,8 +67,9 @@ def test_the_end_is_clean_and_soon_with_a_hung_camera_and_a_frozen_broker(
 
 
 def test_a_wrong_file_is_refused_and_one_that_blinds_a_camera_is_taken_back(
-    mjpeg: Any, world: Any, ear: Any, make_device: Any, tell: Any
+    world: Any, ear: Any, make_device: Any, tell: Any
 ) -> None:
+    mjpeg = world.server
     mjpeg.start()
     device = make_device(gate=f'source = "{mjpeg.url}"\n{SHORT}')
     ear.event()

@@ -63,9 +63,8 @@ def test_an_rtsp_camera_may_be_absent_and_killed_and_stall(
         by_udp.kill()
 
 
-def test_a_camera_that_hangs_is_told_and_slows_no_other(
-    mjpeg: Any, world: Any, ear: Any, make_device: Any, tell: Any
-) -> None:
+def test_a_camera_that_hangs_is_told_and_slows_no_other(world: Any, ear: Any, make_device: Any, tell: Any) -> None:
+    mjpeg = world.server
     mjpeg.start()
     device = make_device(gate='source = "synthetic:belt"', far=f'source = "{mjpeg.url}"\n{SHORT}')
     ear.state(CameraState.ONLINE, camera="far")

@@ -11,8 +11,9 @@ SHORT = 'read_timeout = "1s"\nopen_timeout = "2s"\nfrozen_after = "2s"\n'
 
 
 @pytest.fixture
-def device(mjpeg: Any, world: Any, ear: Any, make_device: Any) -> Any:
+def device(world: Any, ear: Any, make_device: Any) -> Any:
     """An agent with one MJPEG camera that shows the belt."""
+    mjpeg = world.server
     mjpeg.start()
     device = make_device(gate=f'source = "{mjpeg.url}"\n{SHORT}')
     ear.event()
@@ -43,7 +44,7 @@ def test_a_picture_that_is_frozen_black_or_covered_is_told_and_so_is_its_end(
 
 
 def test_pictures_of_another_size_and_corrupt_ones_disturb_nothing_else(
-    device: Any, mjpeg: Any, world: Any, ear: Any, tell: Any
+    device: Any, world: Any, ear: Any, tell: Any
 ) -> None:
     changed_s = time.monotonic()
     world.scale = 2
@@ -55,6 +56,7 @@ def test_pictures_of_another_size_and_corrupt_ones_disturb_nothing_else(
     said = f"events with `frame` {event.frame.width} x {event.frame.height}; the camera stays online"
     tell("resolution changes", well_s=well_s - changed_s, published=said)
 
+    mjpeg = world.server
     whole = mjpeg.encode
     changed_s = time.monotonic()
     mjpeg.encode = lambda image, number: whole(image, number) if number % 2 else whole(image, number)[:2000]

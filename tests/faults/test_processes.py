@@ -18,7 +18,7 @@ def test_a_process_that_is_killed_or_crashes_closes_what_was_open_when_it_is_bac
     for number, (fault, cause) in enumerate(
         (("SIGKILL while objects are in view", signal.SIGKILL), ("crash in C (SIGSEGV)", signal.SIGSEGV)), start=1
     ):
-        _, first = ear.event(since_s=since_s)
+        old = ear.event(since_s=since_s)[1].boot_id
         time.sleep(3.0)
         since_s = time.monotonic()
         os.kill(device.pid, cause)
@@ -27,12 +27,12 @@ def test_a_process_that_is_killed_or_crashes_closes_what_was_open_when_it_is_bac
         found_s, _ = ear.wait(Status, lambda each: each.state is State.OFFLINE, since_s=since_s)
         open_ = {}
         for _, event in ear.of(Event):
-            if event.boot_id == first.boot_id:
+            if event.boot_id == old:
                 open_[event.id] = event.type
         left = {id_ for id_, kind in open_.items() if kind is not EventType.END}
         assert left, "objects were in view"
         well_s, again = ear.event(
-            lambda event: event.type is EventType.START and event.boot_id != first.boot_id, since_s=since_s
+            lambda event, old=old: event.type is EventType.START and event.boot_id != old, since_s=since_s
         )
         ends = [event for _, event in ear.of(Event, since_s=since_s) if event.reason == "restarted"]
         assert {event.id for event in ends} == left
@@ -45,8 +45,9 @@ def test_a_process_that_is_killed_or_crashes_closes_what_was_open_when_it_is_bac
 
 
 def test_a_model_that_hangs_or_fails_ends_the_process_which_begins_anew(
-    mjpeg: Any, world: Any, ear: Any, make_device: Any, tell: Any, troubles: Path
+    world: Any, ear: Any, make_device: Any, tell: Any, troubles: Path
 ) -> None:
+    mjpeg = world.server
     mjpeg.start()
     world.shows = "dark"
     for fault, name, status, words in (

@@ -13,10 +13,11 @@ from tinysight_contract.errors import CameraError
 from tinysight_edge.config import CameraConfig
 from tinysight_edge.sources.address import Address
 from tinysight_edge.sources.base import LASTING, Policy, Source
-from tinysight_edge.sources.capture import DeviceSource, FileSource, RtspSource
+from tinysight_edge.sources.capture import DeviceSource, FileSource
 from tinysight_edge.sources.images import IMAGE_SUFFIXES, MAX_PIXELS, FolderSource, decode_image
 from tinysight_edge.sources.paced import PacedSource
 from tinysight_edge.sources.picamera import PicameraSource
+from tinysight_edge.sources.rtsp import RtspSource
 from tinysight_edge.sources.synthetic import open_synthetic
 
 __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Policy", "Source", "decode_image", "name_of", "open_source", "policy_of"]

@@ -1,13 +1,14 @@
 """The address of a network camera, its credentials kept apart from what may be shown."""
 
 import re
+import socket
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from tinysight_contract.errors import CameraError
 
-__all__ = ["Address"]
+__all__ = ["Address", "unreachable"]
 
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
 
@@ -78,3 +79,14 @@ class Address:
     def _where(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+
+def unreachable(address: Address, error: OSError) -> CameraError:
+    """What a failed connection means."""
+    if isinstance(error, socket.gaierror):
+        return CameraError(
+            f"{address.shown}: nobody knows the host's name.", mend="Check the name, or give its number."
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return CameraError(f"{address.shown}: nothing listens on that port.", mend="Check the port and the camera.")
+    return CameraError(f"{address.shown} does not answer.", mend="Check its network and power.")

@@ -1,4 +1,4 @@
-"""What OpenCV opens: video files, cameras of this machine, and RTSP through its FFmpeg.
+"""What OpenCV opens: video files, and cameras of this machine; `rtsp` is the third.
 
 What OpenCV and FFmpeg would say on stderr meanwhile is switched off in the package's ``__init__``: it may name an
 address with its credentials, and what matters of it is told as a `CameraError`.
@@ -6,24 +6,22 @@ address with its credentials, and what matters of it is told as a `CameraError`.
 
 import time
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import cv2
 import numpy as np
 
 from tinysight_contract.errors import CameraError
 from tinysight_edge.buffers import Buffers
-from tinysight_edge.sources.address import Address
 from tinysight_edge.sources.base import Image, Source
-from tinysight_edge.sources.rtsp import why_not
 
-__all__ = ["DeviceSource", "FileSource", "RtspSource"]
+__all__ = ["Captured", "DeviceSource", "FileSource"]
 
 MAX_FRAMES: Final = 1 << 40
 WHOLE_SHARE: Final = 0.9  # the number of frames in a file's header is an estimate
 
 
-class _Captured(Source):
+class Captured(Source):
     """Pictures of a ``cv2.VideoCapture``. Owner of its buffers: a picture's memory is used again once it is free."""
 
     mend: str
@@ -57,13 +55,14 @@ class _Captured(Source):
         self._capture.release()
 
 
-class FileSource(_Captured):
+class FileSource(Captured):
     """A video file, every frame of it."""
 
     mend = "Check that it is a whole video."
 
     def __init__(self, path: Path) -> None:
-        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        # More threads decode no cheaper, take the cores from the model, and put frames on hold.
+        capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not capture.isOpened():
             raise CameraError(f"{path.name} cannot be opened.", mend=self.mend)
         super().__init__(path.name, capture)
@@ -85,7 +84,7 @@ class FileSource(_Captured):
         return None
 
 
-class DeviceSource(_Captured):
+class DeviceSource(Captured):
     """A camera of this machine, through V4L2; by its number or its path."""
 
     mend = "Check its cable, that nobody else uses it, and that you may: the group video owns it."
@@ -97,38 +96,3 @@ class DeviceSource(_Captured):
         if not capture.isOpened():
             raise CameraError(f"{name} cannot be opened.", mend=self.mend)
         super().__init__(name, capture)
-
-
-class RtspSource(_Captured):
-    """RTSP through FFmpeg, by TCP, or by UDP where the camera grants it.
-
-    The transport goes with the address, as FFmpeg's own suffix, since the option that OpenCV reads from the
-    environment holds for the whole process. Decodes in one thread: FFmpeg's others would each delay by a frame.
-    """
-
-    mend = "Check its network and power."
-
-    def __init__(
-        self, address: Address, *, transport: Literal["tcp", "udp"], open_timeout_s: float, read_timeout_s: float
-    ) -> None:
-        url = address.full
-        if transport == "udp":
-            url += "&udp" if "?" in url else "?udp"
-        parameters = {
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: max(int(open_timeout_s * 1000), 1),
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC: max(int(read_timeout_s * 1000), 1),
-            cv2.CAP_PROP_N_THREADS: 1,
-        }
-        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, [word for pair in parameters.items() for word in pair])
-        if not capture.isOpened():
-            raise why_not(address)
-        super().__init__(address.shown, capture)
-        self._read_s = read_timeout_s
-
-    def grab(self) -> float | None:
-        """The next frame. After a time-out OpenCV may decode the half that it has of one; that is none."""
-        asked_s = time.monotonic()
-        at_s = super().grab()
-        if time.monotonic() - asked_s >= self._read_s:
-            raise CameraError(f"{self.name} delivers no picture.", mend=self.mend)
-        return at_s

@@ -22,11 +22,10 @@ from urllib.request import (
 import numpy as np
 
 from tinysight_contract.errors import CameraError
-from tinysight_edge.sources.address import Address
+from tinysight_edge.sources.address import Address, unreachable
 from tinysight_edge.sources.base import Image, Source
 from tinysight_edge.sources.images import decode_image
 from tinysight_edge.sources.multipart import Parts, boundary_of
-from tinysight_edge.sources.rtsp import unreachable
 
 __all__ = ["MjpegSource", "whole_jpeg"]
 
@@ -75,7 +74,7 @@ class MjpegSource(Source):
         self._raw = b""
         self._begun_s = self._due_s = time.monotonic()
         try:
-            self._open, connection, self._response = _ask(address, timeout_s=open_timeout_s)
+            self._open, connection, self._response, boundary = _ask(address, timeout_s=open_timeout_s)
         except ssl.SSLCertVerificationError as error:
             raise CameraError(
                 f"{self.name}: its certificate is not trusted: {error.verify_message}.",
@@ -86,8 +85,7 @@ class MjpegSource(Source):
         except http.client.HTTPException as error:
             raise CameraError(f"{self.name} does not speak HTTP.", mend="Check the port.") from error
         connection.settimeout(read_timeout_s)
-        boundary = boundary_of(self._response.headers.get("Content-Type", ""))
-        self._parts = Parts(self._more, boundary or b"")
+        self._parts = Parts(self._more, boundary)
 
     def grab(self) -> float | None:
         """The next part, not yet decoded; None when the camera ends the stream."""
@@ -119,7 +117,7 @@ class MjpegSource(Source):
         return self._response.read1(most)
 
 
-def _ask(address: Address, *, timeout_s: float) -> tuple[ExitStack, socket.socket, http.client.HTTPResponse]:
+def _ask(address: Address, *, timeout_s: float) -> tuple[ExitStack, socket.socket, http.client.HTTPResponse, bytes]:
     """Send the request, and once more with credentials when the camera wants them. The stack closes what is open.
 
     Raises:
@@ -146,8 +144,8 @@ def _ask(address: Address, *, timeout_s: float) -> tuple[ExitStack, socket.socke
             if response.status == 401 and authorization is None and address.username is not None:
                 authorization = _authorize(address, response.headers.get_all("WWW-Authenticate") or [])
                 continue
-            _check(address, response)
-            return stack.pop_all(), kept, response
+            boundary = _boundary(address, response)
+            return stack.pop_all(), kept, response, boundary
 
 
 def _authorize(address: Address, challenges: list[str]) -> str:
@@ -171,8 +169,12 @@ def _authorize(address: Address, challenges: list[str]) -> str:
     return "Basic " + base64.b64encode(f"{username}:{address.secret}".encode()).decode("ascii")
 
 
-def _check(address: Address, response: http.client.HTTPResponse) -> None:
-    """Raise when the answer is no stream of pictures."""
+def _boundary(address: Address, response: http.client.HTTPResponse) -> bytes:
+    """What stands between two pictures.
+
+    Raises:
+        CameraError: the answer is no stream of pictures.
+    """
     match response.status:
         case 200:
             pass
@@ -184,5 +186,7 @@ def _check(address: Address, response: http.client.HTTPResponse) -> None:
             raise CameraError(f"{address.shown} sends us elsewhere.", mend="Give the address that it sends us to.")
         case status:
             raise CameraError(f"{address.shown} answers with HTTP status {status}.", mend="Check its path.")
-    if boundary_of(response.headers.get("Content-Type", "")) is None:
+    boundary = boundary_of(response.headers.get("Content-Type", ""))
+    if boundary is None:
         raise CameraError(f"{address.shown} is no MJPEG stream.", mend="Look its path up in the camera's manual.")
+    return boundary

@@ -1,14 +1,96 @@
-"""Why an RTSP camera could not be opened, asked of the camera itself: FFmpeg through OpenCV gives no reason."""
+"""RTSP through OpenCV's FFmpeg, by TCP or UDP; and why a camera could not be opened, asked of the camera itself."""
 
+import os
 import socket
-from typing import Final
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+import cv2
 
 from tinysight_contract.errors import CameraError
-from tinysight_edge.sources.address import Address
+from tinysight_edge.sources.address import Address, unreachable
+from tinysight_edge.sources.capture import Captured
 
-__all__ = ["unreachable", "why_not"]
+__all__ = ["RtspSource", "why_not"]
 
 ASK_S: Final = 2.0
+OPTIONS: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+Transport = Literal["tcp", "udp"]
+
+
+class _Opening:
+    """OpenCV takes FFmpeg's options from the environment alone, which the whole process shares.
+
+    So cameras of one transport are opened side by side, and those of the other wait. The variable is written only when
+    it must change, and not restored: C code that reads the environment meanwhile would not be safe from that.
+    """
+
+    def __init__(self) -> None:
+        self._given = os.environ.get(OPTIONS)
+        self._changed = threading.Condition()
+        self._transport: Transport | None = None
+        self._count = 0
+
+    @contextmanager
+    def by(self, transport: Transport, *, timeout_s: float) -> Iterator[None]:
+        with self._changed:
+            if not self._changed.wait_for(lambda: transport == self._transport or not self._count, timeout_s):
+                raise CameraError(
+                    f"Cameras of the other transport than {transport} take long to open.",
+                    mend="Use one transport for all cameras.",
+                )
+            if transport != self._transport:
+                os.environ[OPTIONS] = "|".join(filter(None, (self._given, f"rtsp_transport;{transport}")))
+                self._transport = transport
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._count -= 1
+                self._changed.notify_all()
+
+
+_opening: Final = _Opening()
+
+
+class RtspSource(Captured):
+    """An RTSP stream. Decoded in one thread: FFmpeg's others would each delay it by a frame.
+
+    Raises:
+        CameraError: it cannot be opened; the reason is the camera's own, as far as it gives one.
+    """
+
+    mend = "Check its network and power."
+
+    def __init__(self, address: Address, *, transport: Transport, open_timeout_s: float, read_timeout_s: float) -> None:
+        try:  # a camera that is away must not make the others wait
+            socket.create_connection((address.host, address.port), timeout=min(ASK_S, open_timeout_s)).close()
+        except OSError as error:
+            raise unreachable(address, error) from error
+        parameters = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: max(int(open_timeout_s * 1000), 1),
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: max(int(read_timeout_s * 1000), 1),
+            cv2.CAP_PROP_N_THREADS: 1,
+        }
+        words = [word for pair in parameters.items() for word in pair]
+        with _opening.by(transport, timeout_s=open_timeout_s):
+            capture = cv2.VideoCapture(address.full, cv2.CAP_FFMPEG, words)
+        if not capture.isOpened():
+            raise why_not(address)
+        super().__init__(address.shown, capture)
+        self._read_s = read_timeout_s
+
+    def grab(self) -> float | None:
+        """The next frame. After a time-out OpenCV may decode the half that it has of one; that is none."""
+        asked_s = time.monotonic()
+        at_s = super().grab()
+        if time.monotonic() - asked_s >= self._read_s:
+            raise CameraError(f"{self.name} delivers no picture.", mend=self.mend)
+        return at_s
 
 
 def why_not(address: Address) -> CameraError:
@@ -38,14 +120,3 @@ def why_not(address: Address) -> CameraError:
         f"{address.shown} delivers no stream that can be decoded.",
         mend="Set the camera to H.264, or try the other transport.",
     )
-
-
-def unreachable(address: Address, error: OSError) -> CameraError:
-    """What a failed connection means."""
-    if isinstance(error, socket.gaierror):
-        return CameraError(
-            f"{address.shown}: nobody knows the host's name.", mend="Check the name, or give its number."
-        )
-    if isinstance(error, ConnectionRefusedError):
-        return CameraError(f"{address.shown}: nothing listens on that port.", mend="Check the port and the camera.")
-    return CameraError(f"{address.shown} does not answer.", mend="Check its network and power.")

@@ -1,7 +1,7 @@
 """The caretaker, with real files for a machine and a publisher that only remembers."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Remembers:
 class Hub:
     def __init__(self) -> None:
         self.frames: Counter[str] = Counter()
-        self.dropped: Counter[tuple[str, str]] = Counter()
+        self.dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
 
 
 class Kit:

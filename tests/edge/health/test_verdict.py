@@ -43,6 +43,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.BROKER_ABSENT: {"broker_away_s": 31.0},
     Code.OUTBOX_FULL: {"outbox_share": 0.81},
     Code.DISK_LOW: machine(disk_free_mib=100.0),
+    Code.PICTURES_FAILING: {"said": {Code.PICTURES_FAILING: "Pictures cannot be written: No space left on device."}},
     Code.MEMORY_HIGH: machine(memory_free=0.05),
     Code.POWER_LOW: machine(slowed=frozenset({"undervoltage"})),
     Code.THERMAL_THROTTLED: machine(slowed=frozenset({"heat"})),
@@ -105,6 +106,8 @@ def test_the_gravest_comes_first_and_the_others_are_counted(codes: set[Code]) ->
                 if "slowed" in changed:
                     changed["slowed"] = (facts[name].slowed or frozenset()) | value.slowed
                 facts[name] = replace(facts[name], **changed)
+            elif name == "said":
+                facts[name] = {**facts.get(name, {}), **value}
             else:
                 facts[name] = value
     found = judge(Facts(**facts))

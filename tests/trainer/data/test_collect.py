@@ -11,30 +11,35 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tinysight_contract.errors import CameraError, DataError
 from tinysight_contract.files import sha256_of
+from tinysight_edge.sources import Source
 from tinysight_trainer.data.collect import PENDING, Motion, collect
 from tinysight_trainer.data.dataset import IMAGES, open_dataset
 
 
-class Scripted:
+class Scripted(Source):
     """A source that shows numbered scenes, ten a second."""
 
-    name, width, height, fps, live, still, duration_s = "door cam", 64, 48, 10.0, True, False, 0.0
+    name, width, height, fps = "door cam", 64, 48, 10.0
 
     def __init__(self, scenes: list[int], *, breaks: bool = False) -> None:
         self._scenes, self._next, self._breaks = scenes, 0, breaks
 
-    def read(self) -> tuple[np.ndarray, float] | None:
+    def grab(self) -> float | None:
         if self._next >= len(self._scenes):
             if self._breaks:
                 raise CameraError("The cable is out.", mend="Put it in.")
             return None
-        rng = np.random.default_rng(self._scenes[self._next])
-        blobs = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
         self._next += 1
-        return np.asarray(cv2.resize(blobs, (64, 48), interpolation=cv2.INTER_CUBIC)), (self._next - 1) / 10
+        return (self._next - 1) / 10
+
+    def retrieve(self) -> NDArray[np.uint8]:
+        rng = np.random.default_rng(self._scenes[self._next - 1])
+        blobs = rng.integers(0, 256, (6, 8, 3)).astype(np.uint8)
+        return np.asarray(cv2.resize(blobs, (64, 48), interpolation=cv2.INTER_CUBIC), np.uint8)
 
     def close(self) -> None:
         """Nothing is held."""

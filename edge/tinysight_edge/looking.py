@@ -1,0 +1,102 @@
+"""The thread that runs the model: takes frames from the hub, in turn, and hands on what the model answered, in order.
+
+In: `Frame`s and `Gap`s.  Out: `Look`s, `Gap`s, and None each time nothing came for a while. So the host's work on one
+frame (boxes, tracks, events) is done while the model, which needs no GIL, sees the next one. At most one look waits.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from typing import Final
+
+from tinysight_edge.hub import Frame, Gap, Hub
+from tinysight_edge.inference import Looked
+from tinysight_edge.view import View
+
+__all__ = ["Look", "Looking"]
+
+WAIT_S: Final = 0.5
+_END: Final = object()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """A frame, what the model answered, and whose it is.
+
+    Attributes:
+        view: the camera's, as it was when the frame was taken.
+        frame: it.
+        looked: the model's answers.
+    """
+
+    view: View
+    frame: Frame
+    looked: Looked
+
+
+class Looking:
+    """Frames in, looks out.
+
+    Args:
+        hub: where frames come from.
+        views: by camera; may be replaced while running. Frames of others are passed over.
+        allow: whether a frame may be inferred.
+        guard: ends the process when what it guards takes too long.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        views: Mapping[str, View],
+        *,
+        allow: Callable[[Frame], bool],
+        guard: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._hub, self._views, self._allow, self._guard = hub, views, allow, guard
+        self._made: Queue[object] = Queue(1)
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+
+    def __iter__(self) -> Iterator[Look | Gap | None]:
+        """Until all cameras have left or the hub is stopped.
+
+        Raises:
+            InferenceError: the model fails on a frame.
+        """
+        self._thread.start()
+        while not self._hub.stopped:
+            try:
+                item = self._made.get(timeout=WAIT_S)
+            except Empty:
+                continue  # no word that the thread is alive, so none is given
+            if item is _END:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            assert item is None or isinstance(item, Look | Gap)  # noqa: S101 -- nothing else is put in
+            yield item
+            del item  # the frame's memory may be used again
+
+    def _run(self) -> None:
+        try:
+            for item in self._hub:
+                if not isinstance(item, Frame):
+                    self._hand_on(item)
+                elif (view := self._views.get(item.camera)) is not None and self._allow(item):
+                    with self._guard():
+                        looked = view.infer.look(item.image_bgr, item.at_s)
+                    self._hand_on(Look(view, item, looked))
+                del item
+        except Exception as error:  # noqa: BLE001 -- raised again where the loop runs
+            self._hand_on(error)
+        else:
+            self._hand_on(_END)
+
+    def _hand_on(self, item: object) -> None:
+        while not self._hub.stopped:
+            try:
+                self._made.put(item, timeout=WAIT_S)
+            except Full:
+                continue
+            return
