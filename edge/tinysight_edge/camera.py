@@ -31,7 +31,7 @@ MARGIN_S: Final = 2.0  # beyond a time-out, for a driver that keeps it itself
 ASK_MARGIN_S: Final = 20.0  # opening may wait for cameras of the other transport, and ask why it failed
 STALL_SHARE: Final = 0.9  # of read_timeout: a read that failed after that long has stalled, sooner it has lost its peer
 MOST_HUNG: Final = 4
-STOP_S: Final = 2.0
+STOP_S: Final = 1.5
 REASONS: Final = {
     CameraState.ONLINE: "the source delivers",
     CameraState.DARK: "the picture is dark and has no contrast",
@@ -272,7 +272,7 @@ class Camera:
 
 
 def stop_all(cameras: Iterable[Camera]) -> None:
-    """End them together, within two seconds."""
+    """End them together, within 1.5 s."""
     cameras = list(cameras)
     until_s = time.monotonic() + STOP_S
     for camera in cameras:

@@ -42,7 +42,7 @@ from tinysight_edge.watchdog import Watchdog
 __all__ = ["Agent"]
 
 DRAIN_S: Final = 10.0
-STOP_WITHIN_S: Final = 2.5
+STOP_WITHIN_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.25
 
 

@@ -54,7 +54,7 @@ FAULTS: Final = {
     "a model hangs": "50 of its median times, 10 s or more, and 0.5 s",
     "a model fails on a picture": "at once",
     "agent.toml gets a typo": "3 s",
-    "agent.toml names a camera that is not there": "`trial` and 1 s (31 s)",
+    "agent.toml names a camera that is not there": "3 s, `trial` and 2 s (35 s)",
     "broker killed and started again": "at once, in the log",
     "end asked for with a hung camera and a frozen broker": "over within 3 s",
 }

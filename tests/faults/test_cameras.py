@@ -83,7 +83,9 @@ def test_a_camera_that_hangs_is_told_and_slows_no_other(world: Any, ear: Any, ma
     tell("MJPEG stalls", found_s=found_s - stalled_s, well_s=well_s - again_s, published=ear.told(since_s=stalled_s))
 
     def fps(since_s: float, until_s: float) -> float:
-        rates = [each.cameras["gate"].fps for at_s, each in ear.of(Health, since_s=since_s) if at_s < until_s]
+        rates: list[float] = [
+            each.cameras["gate"].fps for at_s, each in ear.of(Health, since_s=since_s) if at_s < until_s
+        ]
         return sum(rates) / len(rates)
 
     alone, beside = fps(before_s + 1, stalled_s), fps(stalled_s + 1, again_s)
