@@ -162,7 +162,7 @@ def test_the_schema_is_printed(tinysight: Tinysight) -> None:
             "--config and --site, --threads say the same twice.",
         ),
         (("--site", "x"), "A run needs --source, --broker, --device. Give them, or a file with --config."),
-        (("--config", "none.toml"), "none.toml: It cannot be read: No such file or directory."),
+        (("--config", "none.toml"), "none.toml cannot be read: No such file or directory."),
     ],
     ids=["both", "neither", "no file"],
 )

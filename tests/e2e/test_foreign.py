@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.messages import EventType
 from tinysight_edge.interpreter import find_runtime
+from tinysight_edge.track import SAME_OBJECT_IOU
 
 H, W = 32, 48
 STRETCHED = ("--resize", "stretch", "--pixels", "0..1")
@@ -62,9 +63,13 @@ def test_a_foreign_models_detections_are_published(
             plain.set_tensor(taken["index"], fed)
             plain.invoke()
             outputs = {each["name"]: plain.get_tensor(each["index"]) for each in plain.get_output_details()}
-        for _, class_id, box in obvious.decode(manifest, variant, outputs):
+        kept: list[NDArray[Any]] = []
+        for _, class_id, box in obvious.decode(manifest, variant, outputs):  # strongest first
             seen = np.clip(np.array(box) / (W, H, W, H), 0.0, 1.0)
-            if (seen[2:] > seen[:2]).all():
+            if (seen[2:] > seen[:2]).all() and all(
+                obvious.overlap(tuple(seen), tuple(each)) < SAME_OBJECT_IOU for each in kept
+            ):
+                kept.append(seen)
                 want.append((manifest.labels[class_id], seen))
     reader = make_reader(mosquitto.url)
     who = ("--site", "plant-1", "--device", "belt-7", "--broker", mosquitto.url)

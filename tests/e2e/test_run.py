@@ -130,7 +130,7 @@ def test_a_signal_closes_open_events_and_ends_cleanly(
 ) -> None:
     reader = make_reader(mosquitto.url)
     process = agent(belt_bundle, mosquitto.url, "synthetic:belt?seed=5&fps=30", tmp_path / "state")
-    eventually(lambda: any(event.type is EventType.UPDATE for event in reader.events()))
+    eventually(lambda: any(event.type is EventType.START for event in reader.events()))
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
@@ -220,9 +220,15 @@ def test_the_events_of_a_killed_agent_come_with_its_next_start(
     reader = make_reader(broker.url)
     done = subprocess.run([*told, "--source", "synthetic:belt?frames=1"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    eventually(lambda: len(reader.events()) >= before)
-    assert [event.seq for event in reader.events()] == list(range(1, before + 1))
-    assert all(event.replayed for event in reader.events())
+    eventually(lambda: len(reader.events()) > before)
+    boot = reader.events()[0].boot_id
+    replayed = [event for event in reader.events() if event.boot_id == boot]
+    assert [event.seq for event in replayed] == list(range(1, before + 1))
+    assert all(event.replayed for event in replayed)
+    open_ = {event.id for event in replayed} - {event.id for event in replayed if event.type is EventType.END}
+    closed = [event for event in reader.events() if event.boot_id != boot]
+    assert {event.id for event in closed} == open_, "what the killed one left open is closed by the next"
+    assert {(event.type, event.reason) for event in closed} == {(EventType.END, "restarted")}
 
 
 def test_a_classifier_tells_what_each_picture_of_a_folder_shows(

@@ -76,7 +76,7 @@ def test_the_devices_install_runs_the_device_and_holds_no_tensorflow(
     done = tinysight("run", "--store", "device", "--source", "synthetic:belt?seed=5&fps=60&frames=240", *who, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["events_sent"] > 10
+    assert result["events_sent"] >= 6
     assert result["events_waiting"] == 0
     eventually(lambda: len(reader.events()) == result["events_sent"])
     assert decode(reader.of(InfoTopic)[0], Info).runtime["name"] == runtime
