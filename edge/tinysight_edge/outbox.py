@@ -62,6 +62,7 @@ class Outbox:
         self._path = path
         self._new: dict[int, tuple[str, bytes, bool]] = {}  # by number: topic, payload, whether it is an update
         self._done: set[int] = set()  # numbers of events in the file
+        self._last_done = 0
         self._open: dict[str, tuple[str, bytes] | None] = {}  # by object: topic and payload, None once it is closed
         self._dirty_since_s: float | None = None
         try:
@@ -111,7 +112,7 @@ class Outbox:
             StoreError: the disk is broken.
         """
         query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
-        passed = sum(each > number for each in self._done)
+        passed = len(self._done) if number < self._last_done else 0
         rows = [row for row in self._ask(query, number, limit + passed) if row[0] not in self._done]
         rows += [(each, topic, payload) for each, (topic, payload, _) in self._new.items() if each > number]
         kept = []
@@ -154,6 +155,7 @@ class Outbox:
             self._depth -= 1
         elif number not in self._done and self._ask("SELECT 1 FROM event WHERE id = ?", number):
             self._done.add(number)
+            self._last_done = max(number, self._last_done)
             self._depth -= 1
             self._soil()
 

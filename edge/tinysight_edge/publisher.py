@@ -239,7 +239,9 @@ class Publisher:
         opening.start()
         while opening.is_alive():
             self._tick()
-            if self._over():  # the thread is left behind: a broker that says nothing must not keep us
+            if self._over():  # a broker that says nothing must not keep us
+                connection.abandon()
+                opening.join(TICK_S)
                 raise BrokerError(f"{self._address} does not answer.", mend="Check the network.")
         if failed:
             raise failed[0]
