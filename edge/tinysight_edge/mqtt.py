@@ -223,7 +223,7 @@ class Connection:
     def close(self) -> None:
         """Disconnect properly (the will is not sent) and end the network thread."""
         self._client.disconnect()
-        self._client.loop_stop()
+        self._stop()
 
     def abandon(self) -> None:
         """End without a goodbye: the broker publishes the will."""
@@ -231,7 +231,12 @@ class Connection:
             # Shut down, not closed: the network thread may be waiting on it, and a WebSocket wraps it.
             with suppress(OSError), socket.socket(fileno=os.dup(open_socket.fileno())) as handle:
                 handle.shutdown(socket.SHUT_RDWR)
+        self._stop()
+
+    def _stop(self) -> None:
+        """End the network thread and close its sockets, which paho leaves to the garbage collector."""
         self._client.loop_stop()
+        self._client._reset_sockets()
 
     def _on_connect(
         self, _client: paho.Client, _userdata: object, _flags: object, code: ReasonCode, _properties: Properties | None
