@@ -147,6 +147,11 @@ class Hub:
                 self._holds -= 1
                 self.changed.notify_all()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits to be taken; a guess, since it asks without the lock."""
+        return any(seat.waiting for seat in tuple(self._seats))
+
     def stop(self) -> None:
         """End the loop and all waits, now. May be called from a signal handler's thread."""
         with self.changed:

@@ -8,7 +8,7 @@ its last frames. Knows no tracks, no cameras and no MQTT.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -106,8 +106,13 @@ class Inference:
         """Look at a frame, uint8 (H, W, 3), of source time ``at_s``, and read the answer; as `look` and `read`."""
         return self.read(self.look(image_bgr, at_s))
 
-    def look(self, image_bgr: NDArray[np.uint8], at_s: float) -> Looked:
+    def look(self, image_bgr: NDArray[np.uint8], at_s: float, *, prepared: Callable[[], None] = lambda: None) -> Looked:
         """Let the model see a frame, uint8 (H, W, 3), of source time ``at_s``. Belongs to one thread for all cameras.
+
+        Args:
+            image_bgr: the frame.
+            at_s: its time.
+            prepared: called when the model is about to run, which takes no interpreter lock: others may have it.
 
         Raises:
             ShapeError: the frame is not (H, W, 3) uint8.
@@ -125,6 +130,7 @@ class Inference:
             begun_s = time.perf_counter()
             fit = self._prepare(view, self._model.lend_input())[1]
             prepared_s = time.perf_counter()
+            prepared()
             outputs = {name: lent.copy() for name, lent in self._model.run_lent().items()}
             infer_s += time.perf_counter() - prepared_s
             prepare_s += prepared_s - begun_s

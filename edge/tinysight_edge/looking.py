@@ -56,6 +56,7 @@ class Looking:
     ) -> None:
         self._hub, self._views, self._allow, self._guard = hub, views, allow, guard
         self._made: Queue[object] = Queue(1)
+        self._kept: Look | None = None
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
     def __iter__(self) -> Iterator[Look | Gap | None]:
@@ -81,19 +82,37 @@ class Looking:
     def _run(self) -> None:
         try:
             for item in self._hub:
-                if not isinstance(item, Frame):
+                if isinstance(item, Frame):
+                    self._look(item)
+                else:
                     self._hand_on(item)
-                elif (view := self._views.get(item.camera)) is not None and self._allow(item):
-                    with self._guard():
-                        looked = view.infer.look(item.image_bgr, item.at_s)
-                    self._hand_on(Look(view, item, looked))
                 del item
         except Exception as error:  # noqa: BLE001 -- raised again where the loop runs
             self._hand_on(error)
         else:
             self._hand_on(_END)
 
+    def _look(self, frame: Frame) -> None:
+        """Hand on the last look only when the model runs again, if it soon will: until then we need the lock."""
+        view = self._views.get(frame.camera)
+        if view is not None and self._allow(frame):
+            with self._guard():
+                looked = view.infer.look(frame.image_bgr, frame.at_s, prepared=self._flush)
+            self._flush()
+            self._kept = Look(view, frame, looked)
+        if not self._hub.has_more:
+            self._flush()
+
+    def _flush(self) -> None:
+        if (kept := self._kept) is not None:
+            self._kept = None
+            self._put(kept)
+
     def _hand_on(self, item: object) -> None:
+        self._flush()
+        self._put(item)
+
+    def _put(self, item: object) -> None:
         while not self._hub.stopped:
             try:
                 self._made.put(item, timeout=WAIT_S)

@@ -9,6 +9,7 @@ that ends a process that hangs.
 import contextlib
 import os
 import secrets
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -44,6 +45,9 @@ __all__ = ["Agent"]
 DRAIN_S: Final = 10.0
 STOP_WITHIN_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.25
+SWITCH_S: Final = (
+    1e-4  # so long a thread may keep others waiting for the lock; Python's 5 ms is a frame of a video file
+)
 
 
 class Agent:
@@ -94,6 +98,7 @@ class Agent:
                 is absent or refuses. What was seen until then has been told.
         """
         self._prepare()
+        sys.setswitchinterval(SWITCH_S)
         drain_s, reason = DRAIN_S, "stopped"
         with contextlib.ExitStack() as beside:
             try:
