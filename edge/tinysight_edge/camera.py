@@ -19,8 +19,9 @@ from tinysight_edge.config import CameraConfig
 from tinysight_edge.hub import Frame, Hub, Seat
 from tinysight_edge.orient import Orient
 from tinysight_edge.pace import BackOff, RateLimit
+from tinysight_edge.preprocess import Fitted
 from tinysight_edge.sight import Sight
-from tinysight_edge.sources import Policy, Source, name_of, open_source, policy_of
+from tinysight_edge.sources import Image, Policy, Source, name_of, open_source, policy_of
 
 __all__ = ["Camera", "stop_all"]
 
@@ -77,6 +78,7 @@ class Camera:
 
     Attributes:
         policy: how its kind of source is treated; known after `open`.
+        fit: makes of a picture what the model sees, in the capture thread, so that the model need not wait for it.
         failure: why a file ended before its end; or None.
     """
 
@@ -94,6 +96,7 @@ class Camera:
     ) -> None:
         self.id, self.config = id_, config
         self.failure: CameraError | None = None
+        self.fit: Callable[[Image], Fitted | None] = lambda _image: None
         self._hub, self._tell, self._secret = hub, tell, secret
         self._stop = threading.Event()
         self._lock = threading.RLock()
@@ -253,7 +256,8 @@ class Camera:
                 state = CameraState.ONLINE
                 if self.policy.live:
                     state = self._sight.look(image, now_s, hidden=self._orient.hidden)
-                self._give(attempt, Frame(self.id, image, at_s, captured_at, now_s))
+                fitted = self.fit(image) if self._seat.waiting else None  # else the model waits for us, not we for it
+                self._give(attempt, Frame(self.id, image, at_s, captured_at, now_s, fitted))
                 del image  # the hub's reader alone decides when its memory is free
                 if attempt.first_s is None:
                     attempt.first_s, self._info = now_s, self._describe(source)

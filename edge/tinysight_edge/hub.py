@@ -15,6 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from tinysight_edge.preprocess import Fitted
+
 __all__ = ["Frame", "Gap", "Hub", "Seat"]
 
 FILE_BACKLOG: Final = 2
@@ -32,6 +34,7 @@ class Frame:
         at_s: seconds since the camera was started, never backwards; what tracks are timed by.
         captured_at: the same moment as aware UTC.
         captured_s: ``time.monotonic()`` when the picture arrived; what latencies are timed by.
+        fitted: the same as the model sees it, where that has been made already.
     """
 
     camera: str
@@ -39,6 +42,7 @@ class Frame:
     at_s: float
     captured_at: datetime
     captured_s: float
+    fitted: Fitted | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError
+from tinysight_edge.buffers import Buffers
 from tinysight_edge.config import CameraConfig
 from tinysight_edge.decode import Detections, make_decoder
 from tinysight_edge.interpreter import Model
 from tinysight_edge.motion import MotionGate
-from tinysight_edge.preprocess import Fit, Preprocessor
+from tinysight_edge.preprocess import Fit, Fitted, Preprocessor, fit_picture
 from tinysight_edge.tiles import Tile, join, lay_out
 
 __all__ = ["LOW_BAND", "Inference", "Looked", "Seen"]
@@ -96,6 +97,7 @@ class Inference:
         self._gate = MotionGate(config.motion) if config is not None and config.motion is not None else None
         self._prepare = Preprocessor(manifest.input, model.variant.input)
         self._decode = make_decoder(manifest, model.variant, min_score=0.0 if classifies else low * thresholds.score)
+        self._spec, self._pictures = manifest.input, Buffers()
         self._size = (0, 0)
         self._laid: list[Tile] = []
         self._inferred: set[int] = set()  # tiles that were, since the size is what it is
@@ -106,12 +108,20 @@ class Inference:
         """Look at a frame, uint8 (H, W, 3), of source time ``at_s``, and read the answer; as `look` and `read`."""
         return self.read(self.look(image_bgr, at_s))
 
-    def look(self, image_bgr: NDArray[np.uint8], at_s: float, *, prepared: Callable[[], None] = lambda: None) -> Looked:
+    def look(
+        self,
+        image_bgr: NDArray[np.uint8],
+        at_s: float,
+        *,
+        fitted: Fitted | None = None,
+        prepared: Callable[[], None] = lambda: None,
+    ) -> Looked:
         """Let the model see a frame, uint8 (H, W, 3), of source time ``at_s``. Belongs to one thread for all cameras.
 
         Args:
             image_bgr: the frame.
             at_s: its time.
+            fitted: what `fit` has made of it.
             prepared: called when the model is about to run, which takes no interpreter lock: others may have it.
 
         Raises:
@@ -128,7 +138,11 @@ class Inference:
         answers, infer_s = [], 0.0
         for number, view in self._views(image_bgr, moving):
             begun_s = time.perf_counter()
-            fit = self._prepare(view, self._model.lend_input())[1]
+            if fitted is None:
+                fit = self._prepare(view, self._model.lend_input())[1]
+            else:
+                fit, prepare_s = fitted.fit, fitted.took_ms / 1e3
+                self._prepare.fill(fitted.picture, self._model.lend_input())
             prepared_s = time.perf_counter()
             prepared()
             outputs = {name: lent.copy() for name, lent in self._model.run_lent().items()}
@@ -139,6 +153,19 @@ class Inference:
             self._begun = True
             log.info("first inference: %.1f ms by %s", infer_s * 1e3, self._model.engine.name)
         return Looked(answers, self._laid, prepare_s * 1e3, infer_s * 1e3)
+
+    def fit(self, image_bgr: NDArray[np.uint8]) -> Fitted | None:
+        """What the model will see of a frame. None where it may see nothing of it, or parts. For the capture thread.
+
+        Raises:
+            ShapeError: the frame is not (H, W, 3) uint8.
+        """
+        if self._gate is not None or self._tiles is not None:
+            return None
+        begun_s, spec = time.perf_counter(), self._spec
+        picture = self._pictures.take((spec.height, spec.width, 1 if spec.color == "GRAY" else 3))
+        fit = fit_picture(image_bgr, spec, picture)
+        return Fitted(picture, fit, (time.perf_counter() - begun_s) * 1e3)
 
     def read(self, looked: Looked) -> Seen:
         """Make detections of the model's answers. Belongs to one thread, which may be another one."""

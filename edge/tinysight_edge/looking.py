@@ -97,7 +97,7 @@ class Looking:
         view = self._views.get(frame.camera)
         if view is not None and self._allow(frame):
             with self._guard():
-                looked = view.infer.look(frame.image_bgr, frame.at_s, prepared=self._flush)
+                looked = view.infer.look(frame.image_bgr, frame.at_s, fitted=frame.fitted, prepared=self._flush)
             self._flush()
             self._kept = Look(view, frame, looked)
         if not self._hub.has_more:

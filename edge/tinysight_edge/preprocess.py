@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import ShapeError
 from tinysight_contract.manifest import Input, Tensor
 
-__all__ = ["Fit", "Preprocessor", "fit_picture"]
+__all__ = ["Fit", "Fitted", "Preprocessor", "fit_picture"]
 
 MAX_SIZES: Final = 64  # of frames whose placement is remembered; tiles and cameras have a few
 
@@ -72,6 +72,21 @@ class Fit:
     def to_frame(self, boxes_px: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (n, 4) from model pixels to frame pixels; the inverse of ``to_model``."""
         return (boxes_px - self._pads) / self._scales
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A frame as the model sees it.
+
+    Attributes:
+        picture: uint8 (height, width, channels); nobody writes into it.
+        fit: the way back.
+        took_ms: to make it.
+    """
+
+    picture: NDArray[np.uint8]
+    fit: Fit
+    took_ms: float
 
 
 def fit_picture(frame_bgr: NDArray[np.uint8], spec: Input, out: NDArray[np.uint8]) -> Fit:
@@ -155,6 +170,10 @@ class Preprocessor:
             ShapeError: the frame is not (H, W, 3) uint8.
         """
         return self._picture, self._fit(frame_bgr, self._picture)
+
+    def fill(self, picture: NDArray[np.uint8], out: NDArray[Any]) -> None:
+        """Put a fitted picture (height, width, channels) into a tensor, such as the interpreter's own."""
+        self._store(picture, out)
 
     def from_picture(self, picture: NDArray[np.uint8]) -> NDArray[Any]:
         """A fitted picture (height, width, channels) as the input tensor; for uint8 models no copy is made."""

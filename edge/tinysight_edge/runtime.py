@@ -139,7 +139,7 @@ class Agent:
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
         for camera in cameras:
             self._cameras[camera.id] = camera
-            self._views[camera.id] = View(seer, config, camera.id, still=camera.policy.still)
+            self._watch_by(camera, View(seer, config, camera.id, still=camera.policy.still))
         outbox = Outbox(config.state / "outbox.db")
         self._caretaker = make_caretaker(config, self.boot_id, self.meter, self._governor)
         self._publisher = make_publisher(
@@ -270,7 +270,7 @@ class Agent:
         camera = self._camera(id_, self.config.cameras[id_])
         try:
             camera.open()
-            self._views[id_] = View(self._seer, self.config, id_, still=camera.policy.still)
+            self._watch_by(camera, View(self._seer, self.config, id_, still=camera.policy.still))
         except TinySightError as error:
             self._tell_camera(id_, CameraState.DISABLED, error.what)
             return
@@ -281,8 +281,9 @@ class Agent:
     def _remake(self, id_: str) -> None:
         """The same camera with another meaning: what is followed ends and begins anew, lines go on counting."""
         self._end(id_, "stopped")
-        crossed, still = self._views[id_].lives.crossed, self._cameras[id_].policy.still
-        self._views[id_] = View(self._seer, self.config, id_, still=still, crossed=crossed)
+        crossed, camera = self._views[id_].lives.crossed, self._cameras[id_]
+        view = View(self._seer, self.config, id_, still=camera.policy.still, crossed=crossed)
+        self._watch_by(camera, view)
         self._end(id_, "stopped")
 
     def _tell_camera(self, camera: str, state: CameraState, reason: str) -> None:
@@ -301,6 +302,9 @@ class Agent:
         self._publisher.state(t.InfoTopic(*self._me), info)
 
     # Parts.
+
+    def _watch_by(self, camera: Camera, view: View) -> None:
+        self._views[camera.id], camera.fit = view, view.infer.fit
 
     def _take_pictures(self) -> None:
         self._pictures = make_pictures(self.config, self._seer)

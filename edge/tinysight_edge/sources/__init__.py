@@ -12,7 +12,7 @@ from typing import Final
 from tinysight_contract.errors import CameraError
 from tinysight_edge.config import CameraConfig
 from tinysight_edge.sources.address import Address
-from tinysight_edge.sources.base import LASTING, Policy, Source
+from tinysight_edge.sources.base import LASTING, Image, Policy, Source
 from tinysight_edge.sources.capture import DeviceSource, FileSource
 from tinysight_edge.sources.images import IMAGE_SUFFIXES, MAX_PIXELS, FolderSource, decode_image
 from tinysight_edge.sources.paced import PacedSource
@@ -20,7 +20,17 @@ from tinysight_edge.sources.picamera import PicameraSource
 from tinysight_edge.sources.rtsp import RtspSource
 from tinysight_edge.sources.synthetic import open_synthetic
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Policy", "Source", "decode_image", "name_of", "open_source", "policy_of"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "Image",
+    "Policy",
+    "Source",
+    "decode_image",
+    "name_of",
+    "open_source",
+    "policy_of",
+]
 
 # A camera's number, or its path; the paths by id and by path stay the same when cameras are plugged in differently.
 DEVICE: Final = re.compile(r"\d{1,3}|/dev/video\d{1,3}|/dev/v4l/by-(?:id|path)/[\w.:+-]+")
