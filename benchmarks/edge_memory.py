@@ -14,7 +14,7 @@ from drive import run_child
 from rig import broker, detector, long_video
 from steps import where
 
-from tinysight_edge.config import CameraConfig
+from tinysight_edge.config.types import CameraConfig
 
 
 def main() -> None:

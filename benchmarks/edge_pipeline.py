@@ -29,7 +29,7 @@ from rig import MODELS, broker, detector, say, yard_video
 from steps import where
 
 from tinysight_contract.bundle import Bundle
-from tinysight_edge.config import CameraConfig
+from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.decode import make_decoder
 from tinysight_edge.interpreter import Model
 from tinysight_edge.preprocess import Preprocessor

@@ -21,7 +21,7 @@ import tinysight_edge
 from tinysight_contract.messages import Event, EventType, Info, decode
 from tinysight_contract.topics import ROOT, EventTopic, InfoTopic, parse
 from tinysight_edge.mqtt import Address, Connection
-from tinysight_edge.recording import RECORDING, Recording, Step
+from tinysight_edge.simulate.recording import RECORDING, Recording, Step
 from tinysight_trainer.synth import belt_video
 
 FRAMES = 900  # a minute
@@ -53,7 +53,7 @@ def main() -> None:
     events = [decode(raw, Event) for topic, raw in heard if isinstance(parse(topic), EventTopic)]
     infos = [decode(raw, Info) for topic, raw in heard if isinstance(parse(topic), InfoTopic) and raw]
     recording = recorded(sorted(events, key=lambda event: event.seq), infos[-1])
-    path = Path(tinysight_edge.__file__).with_name(RECORDING)
+    path = Path(tinysight_edge.__file__).parent / "simulate" / RECORDING
     path.write_bytes(gzip.compress(msgspec.json.encode(recording), mtime=0))
     lives = len({step.event.id for step in recording.steps})
     figures = {"lives": lives, "events": len(events), "seconds": recording.duration_s, "bytes": path.stat().st_size}

@@ -36,7 +36,7 @@ from steps import where
 from tinysight_contract.messages import Counts, Event, EventType, Health, decode
 from tinysight_contract.topics import ROOT, CountsTopic, EventTopic, HealthTopic, parse
 from tinysight_edge.belt import Belt
-from tinysight_edge.config import CameraConfig, LineConfig
+from tinysight_edge.config.types import CameraConfig, LineConfig
 from tinysight_edge.mqtt import Address, Connection
 
 CAMERAS: Final = 4

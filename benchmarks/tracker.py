@@ -38,8 +38,8 @@ from numpy.typing import NDArray
 from steps import where
 
 from tinysight_converters.environments import environment
-from tinysight_edge.assign import assign
 from tinysight_edge.decode import iou_matrix
+from tinysight_edge.tracking.assign import assign
 
 SIZES = (5, 20, 100)
 SEEDS = range(10)

@@ -19,7 +19,7 @@ from trackers import ByteTrackTracker  # type: ignore[import-not-found]  # as ab
 sys.path.insert(0, str(Path(__file__).parents[1] / "edge"))
 
 from tinysight_edge.decode import Detections
-from tinysight_edge.track import Tracker
+from tinysight_edge.tracking.track import Tracker
 
 TURN = 20  # frames; so short that both meet the same disturbances
 MIN_HITS = 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tinysight_edge.config import AgentConfig
+    from tinysight_edge.config.types import AgentConfig
 
 __all__ = ["from_flags", "memory_of", "run"]
 
@@ -70,9 +70,9 @@ def run(
     import time
 
     from tinysight_contract.bundle import Bundle
-    from tinysight_edge.config_file import address_of
-    from tinysight_edge.config_words import redacted
-    from tinysight_edge.reloader import Reloader, Watch
+    from tinysight_edge.config.file import address_of
+    from tinysight_edge.config.reloader import Reloader, Watch
+    from tinysight_edge.config.words import redacted
     from tinysight_edge.runtime import Agent
     from tinysight_edge.store import Store
     from tinysight_edge.watchdog import Watchdog
@@ -147,7 +147,7 @@ def from_flags(
     """
     from tinysight_contract.errors import ConfigError
     from tinysight_contract.topics import check_id
-    from tinysight_edge.config import AgentConfig, BrokerConfig, CameraConfig, ModelConfig
+    from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig
 
     if not source or broker is None or site is None or device is None:
         given = {"--source": source, "--broker": broker, "--site": site, "--device": device}

@@ -9,8 +9,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tinysight_edge.config import AgentConfig
-    from tinysight_edge.config_file import Checked
+    from tinysight_edge.config.file import Checked
+    from tinysight_edge.config.types import AgentConfig
 
 __all__ = ["config_app"]
 
@@ -64,7 +64,7 @@ def check(file: File, *, as_json: AsJson = False) -> None:
     import msgspec
 
     from tinysight_contract.errors import TinySightError
-    from tinysight_edge.config_file import check_config
+    from tinysight_edge.config.file import check_config
     from tinysight_edge.console import finish
 
     checked = check_config(file, environ=os.environ)
@@ -96,7 +96,7 @@ def show(file: File, *, as_json: AsJson = False) -> None:
 
     import msgspec
 
-    from tinysight_edge.config_file import read_config
+    from tinysight_edge.config.file import read_config
 
     config = read_config(file, environ=os.environ)
     shown = dict(_values(config))
@@ -127,7 +127,7 @@ def schema_() -> None:
 
     import msgspec
 
-    from tinysight_edge.config_docs import schema
+    from tinysight_edge.config.docs import schema
 
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(schema()), indent=1).decode() + "\n")
 
@@ -154,7 +154,7 @@ def _labels(config: "AgentConfig") -> list[str]:
 
 def _summary(checked: "Checked") -> "Mapping[str, str]":
     """What would run, a line each."""
-    from tinysight_edge.config_words import redacted
+    from tinysight_edge.config.words import redacted
 
     config = checked.must()
     told = {
@@ -172,7 +172,7 @@ def _values(part: object, key: str = "") -> "Iterator[tuple[str, str]]":
     """Every value below a part, by its dotted key. A password is where it comes from, and three stars."""
     from msgspec import Struct
 
-    from tinysight_edge.config_words import written
+    from tinysight_edge.config.words import written
 
     items = part.items() if isinstance(part, dict) else ((n, getattr(part, n)) for n in part.__struct_fields__)  # type: ignore[attr-defined] # a Struct
     for name, value in items:

@@ -27,10 +27,10 @@ def simulate(
     """Simulate devices: each has its own session, will, status, counts, and events that a real one once told."""
     from tinysight_contract.topics import check_id
     from tinysight_edge.console import console, finish
-    from tinysight_edge.crowd import Crowd
     from tinysight_edge.mqtt import Address
-    from tinysight_edge.recording import read_recording
-    from tinysight_edge.simulate import Plan
+    from tinysight_edge.simulate.crowd import Crowd
+    from tinysight_edge.simulate.recording import read_recording
+    from tinysight_edge.simulate.simulate import Plan
 
     check_id(site, what="--site")
     check_id(f"{prefix}-{devices:04d}", what="--prefix with its number")

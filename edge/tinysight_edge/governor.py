@@ -15,7 +15,7 @@ from typing import Final
 
 import numpy as np
 
-from tinysight_edge.config import GovernorConfig
+from tinysight_edge.config.types import GovernorConfig
 
 __all__ = ["LEAST_FPS", "Governor"]
 

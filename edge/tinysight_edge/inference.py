@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.buffers import Buffers
-from tinysight_edge.config import CameraConfig
+from tinysight_edge.cameras.buffers import Buffers
+from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.decode import Detections, make_decoder
 from tinysight_edge.interpreter import Model
 from tinysight_edge.motion import MotionGate

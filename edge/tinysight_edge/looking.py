@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from typing import Final
 
-from tinysight_edge.hub import Frame, Gap, Hub
+from tinysight_edge.cameras.hub import Frame, Gap, Hub
 from tinysight_edge.inference import Looked
 from tinysight_edge.view import View
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysight_edge.config import MotionConfig
+from tinysight_edge.config.types import MotionConfig
 
 __all__ = ["Look", "MotionGate"]
 

@@ -2,14 +2,14 @@
 
 from tinysight_contract import topics as t
 from tinysight_contract.messages import State, Status, utc_now
-from tinysight_edge.config import AgentConfig
+from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.pictures import About, Pictures
+from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.view import Seer
 

@@ -19,24 +19,24 @@ from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BrokerError, TinySightError
 from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, utc_now
-from tinysight_edge.camera import Camera, stop_all
+from tinysight_edge.cameras.camera import Camera, stop_all
+from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.choice import choose
-from tinysight_edge.closing import closings
-from tinysight_edge.config import AgentConfig, CameraConfig
-from tinysight_edge.config_file import secret_of
-from tinysight_edge.events import Sequence
+from tinysight_edge.config.file import secret_of
+from tinysight_edge.config.reload import Change
+from tinysight_edge.config.reloader import Watch
+from tinysight_edge.config.types import AgentConfig, CameraConfig
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.health.verdict import Code
-from tinysight_edge.hub import Frame, Hub
 from tinysight_edge.looking import Look, Looking
+from tinysight_edge.meaning.closing import closings
+from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.mqtt import Address
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.parts import make_caretaker, make_pictures, make_publisher
-from tinysight_edge.reload import Change
-from tinysight_edge.reloader import Watch
 from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
 

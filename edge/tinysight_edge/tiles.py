@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysight_edge.config import TilesConfig
+from tinysight_edge.config.types import TilesConfig
 from tinysight_edge.decoders.boxes import Detections, intersections
 
 __all__ = ["Tile", "join", "lay_out"]

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.messages import Counts, Event, FrameSize, LatencyMs, ModelRef, utc_now
-from tinysight_edge.config import AgentConfig
+from tinysight_edge.cameras.hub import Frame
+from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.decode import Detections
-from tinysight_edge.events import Identity, Lives, Moment, Sequence
-from tinysight_edge.hub import Frame
 from tinysight_edge.inference import Inference, Looked
 from tinysight_edge.interpreter import Model
-from tinysight_edge.states import States
-from tinysight_edge.track import Tracker
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.meaning.events import Identity, Lives, Moment, Sequence
+from tinysight_edge.tracking.states import States
+from tinysight_edge.tracking.track import Tracker
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Seer", "Told", "View"]
 

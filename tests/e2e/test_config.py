@@ -11,7 +11,7 @@ import pytest
 from tinysight_contract import topics as t
 from tinysight_contract.messages import Info, decode
 from tinysight_edge.cli import from_flags, memory_of
-from tinysight_edge.config_file import read_config
+from tinysight_edge.config.file import read_config
 
 Tinysight = Callable[..., subprocess.CompletedProcess[str]]
 

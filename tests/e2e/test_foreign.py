@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.messages import EventType
 from tinysight_edge.interpreter import find_runtime
-from tinysight_edge.track import SAME_OBJECT_IOU
+from tinysight_edge.tracking.track import SAME_OBJECT_IOU
 
 H, W = 32, 48
 STRETCHED = ("--resize", "stretch", "--pixels", "0..1")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.tracking.tracks import Tracks
 
 Foot = tuple[float, float]
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tinysight_edge import assign as module
-from tinysight_edge.assign import assign, overlapping
 from tinysight_edge.decode import iou_matrix
+from tinysight_edge.tracking import assign as module
+from tinysight_edge.tracking.assign import assign, overlapping
 
 worth = st.sampled_from([0.0, 0.0, 0.25, 0.5, 0.75, 1.0]) | st.floats(0.2, 1.0)
 tables = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from tinysight_contract.errors import CameraError
 from tinysight_contract.messages import CameraInfo, CameraState
-from tinysight_edge import camera as camera_module
-from tinysight_edge import pace
-from tinysight_edge.camera import Camera, stop_all
-from tinysight_edge.config import CameraConfig
-from tinysight_edge.hub import Frame, Gap, Hub
-from tinysight_edge.orient import Orient
+from tinysight_edge.cameras import camera as camera_module
+from tinysight_edge.cameras import pace
+from tinysight_edge.cameras.camera import Camera, stop_all
+from tinysight_edge.cameras.hub import Frame, Gap, Hub
+from tinysight_edge.cameras.orient import Orient
+from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.sources import Policy, Source
 from tinysight_edge.units import Seconds
 

@@ -8,8 +8,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from tinysight_edge.config import AgentConfig
-from tinysight_edge.config_docs import meanings, reference, schema
+from tinysight_edge.config.docs import meanings, reference, schema
+from tinysight_edge.config.types import AgentConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config import AgentConfig
-from tinysight_edge.config_compare import compare, read_leaf
-from tinysight_edge.config_file import (
+from tinysight_edge.config.compare import compare, read_leaf
+from tinysight_edge.config.file import (
     MAX_BYTES,
     Checked,
     address_of,
@@ -23,6 +22,7 @@ from tinysight_edge.config_file import (
     read_config,
     secret_of,
 )
+from tinysight_edge.config.types import AgentConfig
 
 BASE = """\
 site = "plant-1"

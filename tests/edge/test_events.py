@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from tinysight_contract.messages import Event, EventType, FrameSize, LatencyMs, ModelRef, decode, encode
 from tinysight_contract.topics import EventTopic
-from tinysight_edge.closing import closings
-from tinysight_edge.config import CameraConfig, LineConfig, RuleConfig, ScheduleConfig, ZoneConfig
+from tinysight_edge.config.types import CameraConfig, LineConfig, RuleConfig, ScheduleConfig, ZoneConfig
 from tinysight_edge.decode import Detections
-from tinysight_edge.events import UPDATE_EVERY_S, Identity, Lives, Moment, Sequence
-from tinysight_edge.states import States
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.meaning.closing import closings
+from tinysight_edge.meaning.events import UPDATE_EVERY_S, Identity, Lives, Moment, Sequence
+from tinysight_edge.tracking.states import States
+from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Seconds
 
 Make = Callable[..., Tracks]

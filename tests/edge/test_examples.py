@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.messages import FrameSize, ModelRef
-from tinysight_edge.config import ExamplesConfig
+from tinysight_edge.cameras.hub import Frame
+from tinysight_edge.config.types import ExamplesConfig
 from tinysight_edge.decode import Detections
-from tinysight_edge.doubts import Doubts, Reason, Sampler
-from tinysight_edge.examples import Example
-from tinysight_edge.hub import Frame
-from tinysight_edge.jpeg import read_comment
-from tinysight_edge.pictures import About, Pictures
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.pictures.doubts import Doubts, Reason, Sampler
+from tinysight_edge.pictures.examples import Example
+from tinysight_edge.pictures.jpeg import read_comment
+from tinysight_edge.pictures.pictures import About, Pictures
+from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Size
 
 SIZE = FrameSize(width=320, height=240)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysight_edge.config import GovernorConfig
+from tinysight_edge.config.types import GovernorConfig
 from tinysight_edge.governor import LEAST_FPS, OWN_SHARE, Governor
 from tinysight_edge.units import Seconds
 

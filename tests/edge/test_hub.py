@@ -6,8 +6,8 @@ import time
 import numpy as np
 
 from tinysight_contract.messages import utc_now
-from tinysight_edge.hub import Frame, Gap, Hub, Seat
-from tinysight_edge.pace import BackOff, RateLimit
+from tinysight_edge.cameras.hub import Frame, Gap, Hub, Seat
+from tinysight_edge.cameras.pace import BackOff, RateLimit
 
 
 def frame(camera: str, number: int) -> Frame:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError, InferenceError
 from tinysight_edge.belt import Belt, Truth
-from tinysight_edge.config import CameraConfig, MotionConfig, TilesConfig
+from tinysight_edge.config.types import CameraConfig, MotionConfig, TilesConfig
 from tinysight_edge.decode import Detections, make_decoder
 from tinysight_edge.inference import LOW_BAND, Inference
 from tinysight_edge.interpreter import Model

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tinysight_edge import kalman
+from tinysight_edge.tracking import kalman
 
 Array = NDArray[np.float64]
 times = st.floats(0.0, 3.0, allow_nan=False)

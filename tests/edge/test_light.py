@@ -24,13 +24,13 @@ HEAVY = (
         "tinysight_edge.runtime",
         "tinysight_edge.cli",
         "tinysight_edge.cli_config",
-        "tinysight_edge.reloader",
+        "tinysight_edge.config.reloader",
         "tinysight_edge.store",
         "tinysight_deploy.flash",
         "tinysight_deploy.watch",
         "tinysight_edge.cli_doctor",
-        "tinysight_edge.crowd",
-        "tinysight_edge.pictures",
+        "tinysight_edge.simulate.crowd",
+        "tinysight_edge.pictures.pictures",
     ],
 )
 def test_the_device_side_starts_without_the_workstations_stack(module: str) -> None:

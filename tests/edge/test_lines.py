@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config import LineConfig, Point
-from tinysight_edge.lines import Lines
-from tinysight_edge.rows import feet_of, rows_of
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.config.types import LineConfig, Point
+from tinysight_edge.meaning.lines import Lines
+from tinysight_edge.meaning.rows import feet_of, rows_of
+from tinysight_edge.tracking.tracks import Tracks
 
 Make = Callable[..., Tracks]
 SIZE = 1024  # of the frame, a power of two, so that places on the grid are exact

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tinysight_edge.belt import Belt
-from tinysight_edge.config import MotionConfig
+from tinysight_edge.config.types import MotionConfig
 from tinysight_edge.motion import SETTLE_S, Look, MotionGate
 from tinysight_edge.units import Seconds
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import ConfigError, ShapeError
-from tinysight_edge import orient as orient_module
-from tinysight_edge.config import CameraConfig
-from tinysight_edge.orient import Orient, touched
+from tinysight_edge.cameras import orient as orient_module
+from tinysight_edge.cameras.orient import Orient, touched
+from tinysight_edge.config.types import CameraConfig
 
 Corner = tuple[float, float]
 

@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config import (
+from tinysight_edge.config.reload import STARTS, Bad, Content, Mark, Now, begin, changes, judge, mark_of, offer
+from tinysight_edge.config.types import (
     AgentConfig,
     BrokerConfig,
     CameraConfig,
@@ -21,7 +22,6 @@ from tinysight_edge.config import (
     RuleConfig,
     SnapshotsConfig,
 )
-from tinysight_edge.reload import STARTS, Bad, Content, Mark, Now, begin, changes, judge, mark_of, offer
 
 TRIAL_S = 30.0
 

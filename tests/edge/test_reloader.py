@@ -10,8 +10,8 @@ import pytest
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState
-from tinysight_edge.reload import Change
-from tinysight_edge.reloader import AGAIN_S, EVERY_S, Reloader, Watch
+from tinysight_edge.config.reload import Change
+from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader, Watch
 
 TEXT = """\
 site = "s"
@@ -238,7 +238,7 @@ def run(agent: Agent, code: str = "", *, before: str = "", killed: bool = False)
         "import os, signal",
         "from pathlib import Path",
         "from tinysight_contract.messages import CameraState",
-        "from tinysight_edge.reloader import Reloader",
+        "from tinysight_edge.config.reloader import Reloader",
         before,
         f"reloader = Reloader(Path({str(agent.path)!r}), Path({str(agent.memory)!r}), environ={{}})",
         "print(reloader.start(0.0).cameras['gate'].source, flush=True)",

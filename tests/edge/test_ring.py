@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinysight_edge.ring import Ring
+from tinysight_edge.pictures.ring import Ring
 
 KEYS = st.sampled_from([f"{camera}/event-{number}" for camera in ("gate", "yard") for number in range(5)])
 SIZES = st.integers(0, 60)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config import RuleConfig, ScheduleConfig
-from tinysight_edge.rules import DAYS, Rules, in_force
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.config.types import RuleConfig, ScheduleConfig
+from tinysight_edge.meaning.rules import DAYS, Rules, in_force
+from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Seconds
 
 Make = Callable[..., Tracks]

@@ -7,7 +7,7 @@ import pytest
 
 from tinysight_contract.messages import CameraState
 from tinysight_edge.belt import Belt
-from tinysight_edge.sight import Sight
+from tinysight_edge.cameras.sight import Sight
 
 FPS = 10.0
 ONLINE, DARK, COVERED, FROZEN = CameraState.ONLINE, CameraState.DARK, CameraState.COVERED, CameraState.FROZEN

@@ -20,10 +20,10 @@ from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, ConfigError
 from tinysight_contract.messages import PAYLOADS, Counts, Event, EventType, Info, State, Status, decode, encode
 from tinysight_contract.schemas import load
-from tinysight_edge.crowd import Crowd
 from tinysight_edge.mqtt import Address
-from tinysight_edge.recording import read_recording
-from tinysight_edge.simulate import Plan, Play
+from tinysight_edge.simulate.crowd import Crowd
+from tinysight_edge.simulate.recording import read_recording
+from tinysight_edge.simulate.simulate import Plan, Play
 
 RECORDING = read_recording()
 
@@ -212,6 +212,6 @@ def test_a_broker_that_refuses_ends_it_at_once(make_mosquitto: Callable[..., Any
 
 
 def test_more_devices_than_files_is_refused_before_anything_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinysight_edge.crowd.resource.getrlimit", lambda _: (64, 128))
+    monkeypatch.setattr("tinysight_edge.simulate.crowd.resource.getrlimit", lambda _: (64, 128))
     with pytest.raises(ConfigError, match="may open 128 files"):
         Crowd(Plan(address=Address.parse("mqtt://127.0.0.1:1"), devices=500), RECORDING).run()

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from tinysight_contract.messages import FrameSize, ModelRef
-from tinysight_edge.config import SnapshotsConfig
+from tinysight_edge.cameras.hub import Frame
+from tinysight_edge.config.types import SnapshotsConfig
 from tinysight_edge.decode import Detections
-from tinysight_edge.hub import Frame
-from tinysight_edge.jpeg import read_comment, with_comment
-from tinysight_edge.pictures import HELD_BYTES, About, Pictures
-from tinysight_edge.snapshots import Best, Snapshot, draw, quality
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.pictures.jpeg import read_comment, with_comment
+from tinysight_edge.pictures.pictures import HELD_BYTES, About, Pictures
+from tinysight_edge.pictures.snapshots import Best, Snapshot, draw, quality
+from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Size
 
 SIZE = FrameSize(width=320, height=240)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tinysight_contract.errors import CameraError
 from tinysight_edge.belt import Belt, digit_indices
-from tinysight_edge.buffers import Buffers
-from tinysight_edge.config import CameraConfig
+from tinysight_edge.cameras.buffers import Buffers
+from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.sources import Policy, Source, name_of, open_source, policy_of
 from tinysight_edge.sources.address import Address
 from tinysight_edge.sources.multipart import Parts, boundary_of

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_edge.decode import Detections
-from tinysight_edge.states import States
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.tracking.states import States
+from tinysight_edge.tracking.tracks import Tracks
 
 Word = tuple[int, float] | None  # class and score
 SURE, FAINT, LOW = 0.9, 0.5, 0.2  # the threshold is 0.6, so 0.45 is enough to stay

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tinysight_edge.config import TilesConfig
+from tinysight_edge.config.types import TilesConfig
 from tinysight_edge.decoders.boxes import Detections, iou_matrix
 from tinysight_edge.tiles import Tile, join, lay_out
 

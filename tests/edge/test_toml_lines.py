@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysight_edge.toml_lines import Path, lines_of
+from tinysight_edge.config.toml_lines import Path, lines_of
 
 WRITTEN = '''\
 # a = 1

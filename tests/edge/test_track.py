@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_edge.decode import Detections
-from tinysight_edge.track import LOW_BAND, Tracker
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.tracking.track import LOW_BAND, Tracker
+from tinysight_edge.tracking.tracks import Tracks
 
 Box = tuple[float, float, float, float]
 Seen = tuple[Box, float, int]  # box, score, class

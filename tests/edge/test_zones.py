@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config import Polygon, ZoneConfig
-from tinysight_edge.rows import feet_of
-from tinysight_edge.tracks import Tracks
-from tinysight_edge.zones import Polygons, Zones
+from tinysight_edge.config.types import Polygon, ZoneConfig
+from tinysight_edge.meaning.rows import feet_of
+from tinysight_edge.meaning.zones import Polygons, Zones
+from tinysight_edge.tracking.tracks import Tracks
 
 Make = Callable[..., Tracks]
 LEFT: Polygon = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))

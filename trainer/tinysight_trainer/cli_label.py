@@ -25,7 +25,7 @@ def collect(
     import threading
 
     from tinysight_contract.errors import ConfigError
-    from tinysight_edge.config import CameraConfig
+    from tinysight_edge.config.types import CameraConfig
     from tinysight_edge.sources import open_source
     from tinysight_trainer.data.collect import collect as take_pictures
 

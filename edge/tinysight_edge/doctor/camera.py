@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import CameraError
-from tinysight_edge.config import CameraConfig
+from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.doctor.result import Figure, Result, fail, ok, warn
 from tinysight_edge.doctor.subject import Subject
 from tinysight_edge.sources import Source, open_source, policy_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config_file import check_config
+from tinysight_edge.config.file import check_config
 from tinysight_edge.doctor.result import Result, Verdict, fail, ok, skip, warn
 from tinysight_edge.doctor.subject import Subject
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from tinysight_contract.errors import CameraError
-from tinysight_edge.config import CameraConfig
+from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.sources.address import Address
 from tinysight_edge.sources.base import LASTING, Image, Policy, Source
 from tinysight_edge.sources.capture import DeviceSource, FileSource

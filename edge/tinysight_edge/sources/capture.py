@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from tinysight_contract.errors import CameraError
-from tinysight_edge.buffers import Buffers
+from tinysight_edge.cameras.buffers import Buffers
 from tinysight_edge.sources.base import Image, Source
 
 __all__ = ["Captured", "DeviceSource", "FileSource"]

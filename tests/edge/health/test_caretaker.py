@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from tinysight_contract.messages import Alert, CameraState, Health, LatencyMs, OutboxHealth, Well, decode, encode
 from tinysight_contract.topics import AlertTopic, Topic
-from tinysight_edge.config import GovernorConfig
+from tinysight_edge.config.types import GovernorConfig
 from tinysight_edge.governor import Governor
 from tinysight_edge.health import caretaker as module
 from tinysight_edge.health.caretaker import Caretaker

@@ -9,13 +9,13 @@ import numpy as np
 
 from tinysight_contract.messages import ModelRef
 from tinysight_edge.belt import LABELS, Belt
-from tinysight_edge.config import ExamplesConfig
+from tinysight_edge.cameras.hub import Frame
+from tinysight_edge.config.types import ExamplesConfig
 from tinysight_edge.decode import Detections
-from tinysight_edge.examples import Example
-from tinysight_edge.hub import Frame
-from tinysight_edge.jpeg import read_comment
-from tinysight_edge.pictures import About, Pictures
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.pictures.examples import Example
+from tinysight_edge.pictures.jpeg import read_comment
+from tinysight_edge.pictures.pictures import About, Pictures
+from tinysight_edge.tracking.tracks import Tracks
 from tinysight_trainer.data.dataset import open_dataset
 from tinysight_trainer.data.formats import READERS, find_format
 from tinysight_trainer.data.item import SPLITS

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tinysight_contract.messages import FrameSize
 from tinysight_edge.decode import Detections
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Doubts", "Reason", "Sampler"]
 

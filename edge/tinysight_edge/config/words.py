@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tinysight_contract.messages import Id
-from tinysight_edge.config import Point, Polygon
+from tinysight_edge.config.types import Point, Polygon
 from tinysight_edge.units import Seconds, Size
 
 __all__ = ["Kind", "bare", "limits", "parts", "redacted", "words", "written"]

@@ -16,7 +16,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from tinysight_contract.messages import Detection, FrameSize, Id, ModelRef, Time
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Best", "Snapshot", "draw", "quality"]
 

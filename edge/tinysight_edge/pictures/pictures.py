@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 
 from tinysight_contract.errors import StoreError
 from tinysight_contract.messages import Detection, FrameSize, ModelRef
-from tinysight_edge.config import ExamplesConfig, SnapshotsConfig
+from tinysight_edge.cameras.hub import Frame
+from tinysight_edge.config.types import ExamplesConfig, SnapshotsConfig
 from tinysight_edge.decode import Detections
-from tinysight_edge.doubts import Doubts, Reason, Sampler
-from tinysight_edge.examples import INDEX_SHARE, MAX_PROPOSALS, Example, Examples
-from tinysight_edge.hub import Frame
-from tinysight_edge.jpeg import write_jpeg
-from tinysight_edge.ring import Ring
-from tinysight_edge.snapshots import Best, Snapshot, draw
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.pictures.doubts import Doubts, Reason, Sampler
+from tinysight_edge.pictures.examples import INDEX_SHARE, MAX_PROPOSALS, Example, Examples
+from tinysight_edge.pictures.jpeg import write_jpeg
+from tinysight_edge.pictures.ring import Ring
+from tinysight_edge.pictures.snapshots import Best, Snapshot, draw
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["About", "Pictures"]
 

@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysight_edge import kalman
-from tinysight_edge.assign import assign, overlapping
 from tinysight_edge.decode import Detections, iou_matrix
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.tracking import kalman
+from tinysight_edge.tracking.assign import assign, overlapping
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["LOW_BAND", "Tracker"]
 

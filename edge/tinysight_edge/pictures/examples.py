@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from tinysight_contract.files import replace_file
 from tinysight_contract.messages import Detection, FrameSize, Id, ModelRef, Time
-from tinysight_edge.doubts import Reason
-from tinysight_edge.jpeg import MAX_COMMENT_BYTES, read_comment, write_jpeg
-from tinysight_edge.ring import Ring
+from tinysight_edge.pictures.doubts import Reason
+from tinysight_edge.pictures.jpeg import MAX_COMMENT_BYTES, read_comment, write_jpeg
+from tinysight_edge.pictures.ring import Ring
 
 __all__ = ["MAX_PROPOSALS", "Example", "Examples"]
 

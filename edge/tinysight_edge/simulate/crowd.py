@@ -15,8 +15,8 @@ from typing import Final
 
 from tinysight_contract.errors import BrokerError, ConfigError
 from tinysight_edge.mqtt import Connection
-from tinysight_edge.recording import Recording
-from tinysight_edge.simulate import HEALTH_EVERY_S, Device, Plan, Play
+from tinysight_edge.simulate.recording import Recording
+from tinysight_edge.simulate.simulate import HEALTH_EVERY_S, Device, Plan, Play
 
 __all__ = ["Crowd"]
 

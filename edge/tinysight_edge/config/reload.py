@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config import AgentConfig, CameraConfig
+from tinysight_edge.config.types import AgentConfig, CameraConfig
 
 __all__ = ["Bad", "Change", "Content", "Mark", "Now", "Trial", "begin", "changes", "judge", "mark_of", "offer"]
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from tinysight_contract.messages import Counts, Event, EventType, FrameSize, LatencyMs, ModelRef
 from tinysight_contract.messages import Track as TrackInfo
-from tinysight_edge.config import CameraConfig, RuleConfig
-from tinysight_edge.lines import Lines
-from tinysight_edge.rows import carry, feet_of, rows_of
-from tinysight_edge.rules import Rules
-from tinysight_edge.tracks import Tracks
-from tinysight_edge.zones import Zones
+from tinysight_edge.config.types import CameraConfig, RuleConfig
+from tinysight_edge.meaning.lines import Lines
+from tinysight_edge.meaning.rows import carry, feet_of, rows_of
+from tinysight_edge.meaning.rules import Rules
+from tinysight_edge.meaning.zones import Zones
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Identity", "Lives", "Moment", "Sequence"]
 

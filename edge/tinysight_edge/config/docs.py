@@ -1,7 +1,7 @@
 """The reference and the JSON Schema of ``agent.toml``, made of the types and their docstrings.
 
-In: the types of `config`.  Out: ``docs/agent.md`` and ``docs/agent.schema.json``, compared by a test with what is
-committed. The schema is for editors; what a file may hold is decided by `config_file` alone.
+In: the types of `types`.  Out: ``docs/agent.md`` and ``docs/agent.schema.json``, compared by a test with what is
+committed. The schema is for editors; what a file may hold is decided by `file` alone.
 """
 
 import re
@@ -12,8 +12,8 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import FieldInfo, fields
 
-from tinysight_edge.config import AgentConfig
-from tinysight_edge.config_words import Kind, bare, parts, words, written
+from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.words import Kind, bare, parts, words, written
 from tinysight_edge.units import Seconds, Size
 
 __all__ = ["meanings", "reference", "schema"]
@@ -45,7 +45,7 @@ ends the agent twice during its trial is taken back as well. `site`, `device`, `
 when this one is wrong or missing; it is kept in `$STATE_DIRECTORY/config` (systemd sets it), else below
 `~/.local/state/tinysight/config`.
 
-The tables below are made of the types in [`config.py`](../edge/tinysight_edge/config.py);
+The tables below are made of the types in [`config/types.py`](../edge/tinysight_edge/config/types.py);
 `pytest --regen tests/edge/test_config_docs.py` writes them.
 """
 

@@ -15,10 +15,10 @@ import msgspec
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import read_capped
-from tinysight_edge import config_checks, toml_lines
-from tinysight_edge.config import AgentConfig, BrokerConfig, CameraConfig
-from tinysight_edge.config_checks import Finding, Where
-from tinysight_edge.config_compare import UNKNOWN, compare, read_leaf
+from tinysight_edge.config import checks, toml_lines
+from tinysight_edge.config.checks import Finding, Where
+from tinysight_edge.config.compare import UNKNOWN, compare, read_leaf
+from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig
 from tinysight_edge.mqtt import Address
 
 __all__ = ["Checked", "address_of", "check_config", "is_path", "parse_config", "read_config", "secret_of"]
@@ -114,8 +114,8 @@ def parse_config(
     config = None
     if all(each.what == UNKNOWN for each in found):
         config = _absolute(msgspec.convert(kept, AgentConfig, dec_hook=read_leaf), source.absolute().parent)
-        found += config_checks.contradictions(config) + _secrets(config, environ) + _missing(config)
-        found += config_checks.unknown_labels(config, labels) if labels is not None else []
+        found += checks.contradictions(config) + _secrets(config, environ) + _missing(config)
+        found += checks.unknown_labels(config, labels) if labels is not None else []
     placed = _placed(found, text)
     placed.sort(key=lambda each: (each.line or 0, each.path != ()))
     wrong = any(each.level == "error" for each in placed)

@@ -34,7 +34,7 @@ from tinysight_contract.messages import (
     encode,
 )
 from tinysight_edge.mqtt import Address, Connection, Will
-from tinysight_edge.recording import Recording
+from tinysight_edge.simulate.recording import Recording
 
 __all__ = ["HEALTH_EVERY_S", "Device", "Plan", "Play"]
 

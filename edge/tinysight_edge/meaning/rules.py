@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysight_edge.config import RuleConfig, ScheduleConfig
-from tinysight_edge.rows import classes_of
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.config.types import RuleConfig, ScheduleConfig
+from tinysight_edge.meaning.rows import classes_of
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Rules", "in_force"]
 

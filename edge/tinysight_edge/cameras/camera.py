@@ -15,12 +15,12 @@ from typing import Final
 
 from tinysight_contract.errors import CameraError
 from tinysight_contract.messages import CameraInfo, CameraState, utc_now
-from tinysight_edge.config import CameraConfig
-from tinysight_edge.hub import Frame, Hub, Seat
-from tinysight_edge.orient import Orient
-from tinysight_edge.pace import BackOff, RateLimit
+from tinysight_edge.cameras.hub import Frame, Hub, Seat
+from tinysight_edge.cameras.orient import Orient
+from tinysight_edge.cameras.pace import BackOff, RateLimit
+from tinysight_edge.cameras.sight import Sight
+from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.preprocess import Fitted
-from tinysight_edge.sight import Sight
 from tinysight_edge.sources import Image, Policy, Source, name_of, open_source, policy_of
 
 __all__ = ["Camera", "stop_all"]

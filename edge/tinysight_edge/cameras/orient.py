@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import ConfigError, ShapeError
-from tinysight_edge.buffers import Buffers
-from tinysight_edge.config import CameraConfig, Polygon
+from tinysight_edge.cameras.buffers import Buffers
+from tinysight_edge.config.types import CameraConfig, Polygon
 
 __all__ = ["Orient", "touched"]
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import Crossing
-from tinysight_edge.config import LineConfig
-from tinysight_edge.rows import carry, classes_of, feet_of
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.config.types import LineConfig
+from tinysight_edge.meaning.rows import carry, classes_of, feet_of
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Lines"]
 

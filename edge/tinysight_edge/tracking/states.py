@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from tinysight_edge.decode import Detections
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["States"]
 

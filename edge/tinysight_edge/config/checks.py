@@ -13,7 +13,15 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.config import AgentConfig, BrokerConfig, CameraConfig, Point, Polygon, RuleConfig, ScheduleConfig
+from tinysight_edge.config.types import (
+    AgentConfig,
+    BrokerConfig,
+    CameraConfig,
+    Point,
+    Polygon,
+    RuleConfig,
+    ScheduleConfig,
+)
 from tinysight_edge.mqtt import Address
 
 __all__ = ["Finding", "contradictions", "near", "unknown_labels"]

@@ -1,7 +1,7 @@
 """What an agent is told to do: the types of ``agent.toml``, and nothing else.
 
 Frozen, checked at birth, unknown keys refused. Points and polygons are in 0..1 of the frame as the agent sees it: after
-rotating, flipping and cropping. `config_file` reads the file, `reload` decides on changes.
+rotating, flipping and cropping. `file` reads the file, `reload` decides on changes.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ Secret = Path | None
 
 
 def _within(least: str, most: str) -> Meta:
-    """Limits of a time or a size; msgspec knows none for types of our own, `config_file` keeps them."""
+    """Limits of a time or a size; msgspec knows none for types of our own, `file` keeps them."""
     return Meta(extra={"least": least, "most": most})
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.messages import Zones as ZonesInfo
-from tinysight_edge.config import Polygon, ZoneConfig
-from tinysight_edge.rows import carry, classes_of
-from tinysight_edge.tracks import Tracks
+from tinysight_edge.config.types import Polygon, ZoneConfig
+from tinysight_edge.meaning.rows import carry, classes_of
+from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Polygons", "Zones"]
 

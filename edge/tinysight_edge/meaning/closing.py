@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.messages import Event, EventType
 from tinysight_contract.topics import EventTopic
-from tinysight_edge.events import Sequence
+from tinysight_edge.meaning.events import Sequence
 
 __all__ = ["closing", "closings"]
 

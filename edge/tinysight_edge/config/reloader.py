@@ -24,9 +24,9 @@ import msgspec
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import read_capped, replace_file
 from tinysight_contract.messages import CameraState
-from tinysight_edge.config import AgentConfig
-from tinysight_edge.config_file import MAX_BYTES, parse_config
-from tinysight_edge.reload import Bad, Change, Content, Mark, Now, begin, changes, judge, mark_of, offer
+from tinysight_edge.config.file import MAX_BYTES, parse_config
+from tinysight_edge.config.reload import Bad, Change, Content, Mark, Now, begin, changes, judge, mark_of, offer
+from tinysight_edge.config.types import AgentConfig
 
 __all__ = ["Reloader", "Watch"]
 

@@ -14,9 +14,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
 
-from tinysight_edge.config import AgentConfig
-from tinysight_edge.config_checks import Finding, Where, near
-from tinysight_edge.config_words import Kind, bare, limits, parts, redacted, words, written
+from tinysight_edge.config.checks import Finding, Where, near
+from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.words import Kind, bare, limits, parts, redacted, words, written
 from tinysight_edge.units import Seconds, Size
 
 __all__ = ["UNKNOWN", "compare", "read_leaf"]

@@ -1,0 +1,1 @@
+"""What tracks mean: where they are, what they crossed, which of them are worth an event."""
