@@ -104,6 +104,11 @@ class Inference:
         self._read: tuple[list[Tile], list[Detections | None]] = [], []
         self._begun = False
 
+    @property
+    def most_runs(self) -> int:
+        """How often the model runs for one frame, at most."""
+        return 1 if self._tiles is None else self._tiles.columns * self._tiles.rows + self._tiles.whole
+
     def __call__(self, image_bgr: NDArray[np.uint8], at_s: float) -> Seen:
         """Look at a frame, uint8 (H, W, 3), of source time ``at_s``, and read the answer; as `look` and `read`."""
         return self.read(self.look(image_bgr, at_s))

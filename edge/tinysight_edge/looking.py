@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from queue import Empty, Full, Queue
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from tinysight_edge.cameras.hub import Frame, Gap, Hub
@@ -43,7 +43,7 @@ class Looking:
         hub: where frames come from.
         views: by camera; may be replaced while running. Frames of others are passed over.
         allow: whether a frame may be inferred.
-        guard: ends the process when what it guards takes too long.
+        guard: ends the process when so many runs of the model take too long.
     """
 
     def __init__(
@@ -52,10 +52,12 @@ class Looking:
         views: Mapping[str, View],
         *,
         allow: Callable[[Frame], bool],
-        guard: Callable[[], AbstractContextManager[object]],
+        guard: Callable[[int], AbstractContextManager[object]],
     ) -> None:
         self._hub, self._views, self._allow, self._guard = hub, views, allow, guard
-        self._made: Queue[object] = Queue(1)
+        self._made: SimpleQueue[object] = SimpleQueue()
+        self._room: SimpleQueue[None] = SimpleQueue()  # what may still be put; both queues are C, and need no lock
+        self._room.put(None)
         self._kept: Look | None = None
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
 
@@ -76,6 +78,7 @@ class Looking:
             if isinstance(item, BaseException):
                 raise item
             assert item is None or isinstance(item, Look | Gap)  # noqa: S101 -- nothing else is put in
+            self._room.put(None)
             yield item
             del item  # the frame's memory may be used again
 
@@ -96,7 +99,7 @@ class Looking:
         """Hand on the last look only when the model runs again, if it soon will: until then we need the lock."""
         view = self._views.get(frame.camera)
         if view is not None and self._allow(frame):
-            with self._guard():
+            with self._guard(view.infer.most_runs):
                 looked = view.infer.look(frame.image_bgr, frame.at_s, fitted=frame.fitted, prepared=self._flush)
             self._flush()
             self._kept = Look(view, frame, looked)
@@ -115,7 +118,8 @@ class Looking:
     def _put(self, item: object) -> None:
         while not self._hub.stopped:
             try:
-                self._made.put(item, timeout=WAIT_S)
-            except Full:
+                self._room.get(timeout=WAIT_S)
+            except Empty:
                 continue
+            self._made.put(item)
             return

@@ -173,7 +173,10 @@ class Agent:
 
     def _loop(self) -> None:
         limit_s, watchdog = self._seer.model.limit_s, self._watchdog
-        guard = contextlib.nullcontext if watchdog is None else lambda: watchdog.busy(limit_s)
+
+        def guard(runs: int) -> contextlib.AbstractContextManager[object]:
+            return contextlib.nullcontext() if watchdog is None else watchdog.busy(runs * limit_s)
+
         for item in Looking(self.hub, self._views, allow=self._allow, guard=guard):
             if watchdog is not None:
                 watchdog.progress()

@@ -1,17 +1,19 @@
 """Peaks of a heat map with the box of their cell (X. Zhou et al., arXiv 1904.07850), on the host."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinysight_contract.manifest import CenterNet
+from tinysight_contract.manifest import CenterNet, Output
 from tinysight_edge.decoders.boxes import Detections, distinct, trusted
 from tinysight_edge.decoders.stored import Task, lowest_passing, real
 
 __all__ = ["CenterNetDecoder"]
 
+LEAST_LOG: Final = -4.0  # of a box's side in cells; one that cannot be smaller has an area
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 # Neighbours of a cell in a padded map; of two equal peaks side by side the one with the lower index stays.
 _BEFORE = ((-1, -1), (-1, 0), (-1, 1), (0, -1))
 _AFTER = ((0, 1), (1, -1), (1, 0), (1, 1))
@@ -28,6 +30,7 @@ class CenterNetDecoder:
         lowest = np.iinfo(dtype).min if dtype.kind in "iu" else -np.inf
         self._padded: NDArray[Any] = np.full((height + 2, width + 2, classes), lowest, dtype)
         self._at_least = lowest_passing(self._heat, task.score)
+        self._sure = dtype.kind in "iu" and classes == task.labels and _least(self._box) > LEAST_LOG
         row, column = (width + 2) * classes, classes
         self._around = np.array([y * row + x * column for y, x in _BEFORE + _AFTER])[:, None]
 
@@ -55,5 +58,15 @@ class CenterNetDecoder:
         centre = (np.stack((x - 1, y - 1), 1) + off) * stride
         half = np.exp(np.minimum(told[:, 2:], np.float32(12.0))) * np.float32(stride / 2)
         boxes = np.concatenate((centre - half, centre + half), 1)
-        found = trusted(boxes, real(value, self._heat), class_ids, self._task.labels)
+        scores = real(value, self._heat)
+        if self._sure:
+            found = Detections(boxes, np.minimum(np.maximum(scores, _ZERO), _ONE), class_ids.astype(np.int32))
+        else:
+            found = trusted(boxes, scores, class_ids, self._task.labels)
         return distinct(found, iou=self._task.iou, most=self._how.max_objects)
+
+
+def _least(output: Output) -> float:
+    """The least real number of an output; of floats there is none."""
+    dtype = np.dtype(output.dtype)
+    return float(real(np.array(np.iinfo(dtype).min), output)) if dtype.kind in "iu" else -np.inf

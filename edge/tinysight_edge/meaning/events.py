@@ -127,6 +127,7 @@ class Lives:
         self._told = np.zeros((0, _LESSER + 1 + len(self._zones.names) + len(self._rules.names)), np.int64)
         self._is_open, self._told_s, self._told_best = np.zeros(0, np.bool_), np.zeros(0), np.zeros(0, np.float32)
         self._minute, self._in_force = -1, np.zeros(len(self._rules.names), np.bool_)
+        self._present: tuple[bytes, bytes, dict[str, dict[str, int]]] | None = None
         self._counted: NDArray[np.int64] | None = None
         self._counted_lines: dict[str, dict[str, int]] = {}
 
@@ -143,14 +144,15 @@ class Lives:
         if len(ended):
             self._end(ended, moment, reason or self._gone, events)
         width, height = moment.frame.width, moment.frame.height
-        if not np.array_equal(alive.numbers, self._numbers):
+        if alive.numbers.tobytes() != self._numbers.tobytes():
             self._move(alive, width, height)
         self._class_ids = alive.class_ids
         if not len(alive):
             return events
-        feet = feet_of(alive.boxes_px, width, height)
-        self._zones.see(alive, feet)
-        self._lines.see(alive, feet, width=width, height=height)
+        if self._zones.names or self._lines.names:
+            feet = feet_of(alive.boxes_px, width, height)
+            self._zones.see(alive, feet)
+            self._lines.see(alive, feet, width=width, height=height)
         if self._rules.names:
             self._fulfilled |= self._judge(alive, slice(None), moment)
         now = np.empty_like(self._told)
@@ -164,11 +166,15 @@ class Lives:
 
     def counts(self, *, at: datetime) -> Counts | None:
         """What is present since the last `tell`, and crossings so far, if that changed since it was last asked for."""
+        present = self._class_ids.tobytes(), self._zones.now.tobytes(), self._lines.totals
+        if present == self._present:
+            return None
+        self._present = present
         classes = len(self._who.labels)
         columns, rows = np.nonzero(self._zones.now.T)
         places = np.concatenate((self._class_ids, (columns + 1) * classes + self._class_ids[rows]))
         counted = np.bincount(places, minlength=(1 + len(self._zones.names)) * classes)
-        lines = self._lines.totals
+        lines = present[2]
         if self._counted is not None and np.array_equal(counted, self._counted) and lines == self._counted_lines:
             return None
         self._counted, self._counted_lines = counted, lines
