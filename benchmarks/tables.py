@@ -3,8 +3,9 @@
     python benchmarks/train_mnist.py --data mnist.npz | tee mnist.log     and so on, then
     python benchmarks/tables.py mnist.log distill.log belt.log clean.log pipeline.log
     python benchmarks/tables.py quantize.log qat.log leak.log
+    python benchmarks/tables.py pipeline.log memory.log startup.log tracker.log
 
-Each file's last line is one benchmark's JSON; what it is follows from its keys. Each call writes one of README's two
+Each file's last line is one benchmark's JSON; what it is follows from its keys. Each call writes one of README's
 tables. Prints one JSON line last.
 """
 
@@ -16,6 +17,30 @@ from typing import Any
 from readme import README, put
 
 Row = tuple[str, str, str]
+EDGE: tuple[Row, ...] = (
+    (
+        "the whole agent against a bare loop, 720p H.264, 20 objects in view",
+        "frame_age_p95_ms",
+        (
+            "{ratio:.2f} of its speed ({fps:.0f} of {bare_fps:.0f} fps), {overhead_ms:.2f} ms of processor a frame; "
+            "a live 30 fps camera's frames are {frame_age_p95_ms:.0f} ms old when their events are ready (p95)"
+        ),
+    ),
+    ("memory of the agent after 10,000 frames", "rss_mb", "{rss_mb:.0f} MB, {rss_growth_mb:.1f} more than after 1,000"),
+    (
+        "from the start of the process",
+        "first_inference_s",
+        (
+            "help in {help_s:.2f} s, first inference in {first_inference_s:.2f} s, first event on the wire in "
+            "{first_event_s:.2f} s; the install weighs {install_mb:.0f} MB in {packages} packages"
+        ),
+    ),
+    (
+        "following 5, 20, 100 objects, against ByteTrack of `trackers`",
+        "peer_idf1",
+        "IDF1 {idf1:.3f} against {peer_idf1:.3f}, at least {speedup:.1f} times as fast",
+    ),
+)
 CONVERSION: tuple[Row, ...] = (
     (
         "int8 against float32: digits, EfficientNet-Lite0, belt",
@@ -74,6 +99,12 @@ TRAINING: tuple[Row, ...] = (
     ),
 )  # fmt: skip
 
+TABLES = (
+    ("training", "training and data", TRAINING),
+    ("conversion", "conversion", CONVERSION),
+    ("edge", "on the device", EDGE),
+)
+
 
 def rows(table: tuple[Row, ...], held: list[dict[str, Any]]) -> list[str]:
     """Those whose figures are there."""
@@ -89,7 +120,7 @@ def main() -> None:
     held = [json.loads(Path(name).read_text(encoding="utf-8").splitlines()[-1]) for name in sys.argv[1:]]
     where = sorted({each["where"] for each in held if "where" in each})
     text, written = README.read_text(encoding="utf-8"), 0
-    for name, head, table in (("training", "training and data", TRAINING), ("conversion", "conversion", CONVERSION)):
+    for name, head, table in TABLES:
         if made := rows(table, held):
             block = f"| {head} | |\n|---|---|\n" + "\n".join(made)
             block += f"\n\n{'; '.join(where)}, shared with other work; scripts in [benchmarks/](benchmarks/README.md)."
