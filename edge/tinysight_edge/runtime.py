@@ -17,7 +17,7 @@ from typing import Final
 
 from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import BrokerError, TinySightError
+from tinysight_contract.errors import BrokerError, CameraError, TinySightError
 from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, utc_now
 from tinysight_edge.cameras.camera import Camera, stop_all
 from tinysight_edge.cameras.hub import Frame, Hub
@@ -131,14 +131,11 @@ class Agent:
     def _prepare(self) -> None:
         """Open what can be opened, load the model, and begin to tell; close what an earlier start left open."""
         config, (site, device) = self.config, self._me
-        cameras = [self._camera(id_, each) for id_, each in config.cameras.items()]
-        for camera in cameras:
-            camera.open()
+        blind = self._open_cameras()
         wanted = config.model
         model = choose(self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine)
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
-        for camera in cameras:
-            self._cameras[camera.id] = camera
+        for camera in self._cameras.values():
             self._watch_by(camera, View(seer, config, camera.id, still=camera.policy.still))
         outbox = Outbox(config.state / "outbox.db")
         self._caretaker = make_caretaker(config, self.boot_id, self.meter, self._governor)
@@ -150,10 +147,27 @@ class Agent:
             self._publish(topic, event)
         self._take_pictures()
         self._tell_info()
+        for id_, why in blind.items():
+            self._tell_camera(id_, CameraState.DISABLED, why)
         for id_ in self._views:
             self._end(id_, "stopped")  # nothing is there yet: zeros, for who waits for counts
         self._caretaker.start(self._publisher)
         self._publisher.start()
+
+    def _open_cameras(self) -> dict[str, str]:
+        """Open them; why some could not be. With a file that can be mended meanwhile, the others go on without them."""
+        blind: dict[str, str] = {}
+        for id_, each in self.config.cameras.items():
+            camera = self._camera(id_, each)
+            try:
+                camera.open()
+            except CameraError as error:
+                if self._watch is None or len(blind) + 1 == len(self.config.cameras):
+                    raise
+                blind[id_] = error.what
+            else:
+                self._cameras[id_] = camera
+        return blind
 
     def _leave(self, drain_s: float, reason: str) -> int:
         """End everything and say why; how many events stay in the outbox. After `stop` within three seconds."""
@@ -192,7 +206,8 @@ class Agent:
 
     def _allow(self, frame: Frame) -> bool:
         """Whether a frame is to be inferred; asked by the inference thread."""
-        if not self._cameras[frame.camera].policy.live or self._governor.allow(frame.camera, frame.captured_s):
+        camera = self._cameras.get(frame.camera)
+        if camera is None or not camera.policy.live or self._governor.allow(frame.camera, frame.captured_s):
             return True
         self.meter.drop(frame.camera, "governed")
         return False
@@ -250,7 +265,7 @@ class Agent:
         self._publisher.every_s = self._caretaker.every_s = change.config.health.every
         meaning = {*change.remeant, *(self._views if "rules" in change.sections else ())}
         with self.hub.held():
-            for id_ in (*change.removed, *change.reopened):
+            for id_ in {*change.removed, *change.reopened} & self._cameras.keys():
                 self._end(id_, "stopped")
                 self._cameras.pop(id_).stop()
                 del self._views[id_]
@@ -273,10 +288,10 @@ class Agent:
         camera = self._camera(id_, self.config.cameras[id_])
         try:
             camera.open()
-            self._watch_by(camera, View(self._seer, self.config, id_, still=camera.policy.still))
-        except TinySightError as error:
+        except CameraError as error:
             self._tell_camera(id_, CameraState.DISABLED, error.what)
             return
+        self._watch_by(camera, View(self._seer, self.config, id_, still=camera.policy.still))
         self._cameras[id_] = camera
         self._end(id_, "stopped")
         camera.start()
@@ -318,6 +333,11 @@ class Agent:
         secret = secret_of(config.password_file, config.password_env, self._environ)
         return Camera(id_, config, self.hub, self._tell_camera, secret=secret)
 
+    def _check(self, config: AgentConfig) -> None:
+        """See that this model can do what a configuration asks for; it raises what is wrong."""
+        for id_ in config.cameras:
+            View(self._seer, config, id_, still=False)
+
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""
         port = self.config.health.prometheus_port
@@ -326,7 +346,7 @@ class Agent:
 
             beside.enter_context(Prometheus(port, self._caretaker.snapshot))
         if self._watch is not None:
-            self._watch.reloader.labels = self.bundle.manifest.labels
+            self._watch.reloader.labels, self._watch.reloader.check = self.bundle.manifest.labels, self._check
             beside.enter_context(self._watch)
         if self._watchdog is not None:
             beside.enter_context(self._watchdog)

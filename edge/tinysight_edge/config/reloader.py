@@ -13,7 +13,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -53,11 +53,13 @@ class Reloader:
 
     Attributes:
         labels: of the model, once it is known: a change that names others is refused.
+        check: raises `ConfigError` for what the file alone does not show to be wrong; called by the thread that polls.
     """
 
     def __init__(self, path: Path, folder: Path, *, environ: Mapping[str, str]) -> None:
         self.path = path
         self.labels: Collection[str] | None = None
+        self.check: Callable[[AgentConfig], None] = lambda _config: None
         self._good_path, self._mark_path = folder / "agent.good.toml", folder / "agent.trial.json"
         self._environ = environ
         self._lock = threading.Lock()
@@ -165,7 +167,9 @@ class Reloader:
             return Bad(digest, ConfigError(what, mend="Check the path and its rights."))
         checked = parse_config(read, source=self.path, environ=self._environ, labels=self.labels)
         try:
-            return Content(digest, read, checked.must())
+            config = checked.must()
+            self.check(config)
+            return Content(digest, read, config)
         except ConfigError as error:
             return Bad(digest, error)
 
