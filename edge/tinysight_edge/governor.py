@@ -146,6 +146,10 @@ class Governor:
             return {}
         return {camera: round(gate[0], 2) for camera, seen in list(self._seen.items()) if seen.wants_fps > gate[0]}
 
+    def forget(self, camera: str) -> None:
+        """There is no such camera any more."""
+        self._seen = {known: seen for known, seen in self._seen.items() if known != camera}
+
     def _meet(self, camera: str) -> _Seen:
         self._seen = {**self._seen, camera: _Seen()}
         for i, seen in enumerate(self._seen.values()):

@@ -94,13 +94,14 @@ class Inference:
                 mend="Take `tiles` from the camera, or run a detector.",
             )
         self._model, self._iou = model, thresholds.iou
+        self._heartbeat_s = config.motion.heartbeat if config is not None and config.motion is not None else 0.0
         self._gate = MotionGate(config.motion) if config is not None and config.motion is not None else None
         self._prepare = Preprocessor(manifest.input, model.variant.input)
         self._decode = make_decoder(manifest, model.variant, min_score=0.0 if classifies else low * thresholds.score)
         self._spec, self._pictures = manifest.input, Buffers()
         self._size = (0, 0)
         self._laid: list[Tile] = []
-        self._inferred: set[int] = set()  # tiles that were, since the size is what it is
+        self._inferred: dict[int, float] = {}  # tiles that were, since the size is what it is, and when
         self._read: tuple[list[Tile], list[Detections | None]] = [], []
         self._begun = False
 
@@ -141,9 +142,9 @@ class Inference:
                 return Looked(None, [], prepare_s * 1e3, 0.0)
             moving = gate.moving
         answers, infer_s = [], 0.0
-        for number, view in self._views(image_bgr, moving):
+        for number, view in self._views(image_bgr, moving, at_s):
             begun_s = time.perf_counter()
-            if fitted is None:
+            if fitted is None or self._tiles is not None:  # it may have been made before tiles were wanted
                 fit = self._prepare(view, self._model.lend_input())[1]
             else:
                 fit, prepare_s = fitted.fit, fitted.took_ms / 1e3
@@ -185,19 +186,20 @@ class Inference:
         return Seen(found, looked.preprocess_ms, looked.inference_ms, (time.perf_counter() - begun_s) * 1e3)
 
     def _views(
-        self, image_bgr: NDArray[np.uint8], moving: NDArray[np.bool_] | None
+        self, image_bgr: NDArray[np.uint8], moving: NDArray[np.bool_] | None, at_s: float
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """The parts of the frame to be inferred: of tiles those in which something moves, and all at first."""
+        """The parts of the frame to be inferred: of tiles those in which something moves, and each now and then."""
         if self._tiles is None:
             yield 0, image_bgr
             return
         height, width = image_bgr.shape[:2]
         if self._size != (width, height):
             self._size, self._laid = (width, height), lay_out(width, height, self._tiles)
-            self._inferred = set()
+            self._inferred = {}
         for number, tile in enumerate(self._laid):
-            if moving is None or number not in self._inferred or tile.moves(moving, width, height):
-                self._inferred.add(number)
+            quiet_s = at_s - self._inferred.get(number, -np.inf)
+            if moving is None or quiet_s >= self._heartbeat_s or tile.moves(moving, width, height):
+                self._inferred[number] = at_s
                 yield number, tile.view(image_bgr)
 
     def _join(self, laid: list[Tile], answers: list[tuple[int, Fit, dict[str, NDArray[Any]]]]) -> Detections:

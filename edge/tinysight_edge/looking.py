@@ -82,6 +82,11 @@ class Looking:
             yield item
             del item  # the frame's memory may be used again
 
+    def close(self) -> None:
+        """Wait for the thread, after the hub was stopped; one that hangs is left behind."""
+        if self._thread.is_alive():
+            self._thread.join(0.5)
+
     def _run(self) -> None:
         try:
             for item in self._hub:
@@ -93,12 +98,13 @@ class Looking:
         except Exception as error:  # noqa: BLE001 -- raised again where the loop runs
             self._hand_on(error)
         else:
-            self._hand_on(_END)
+            self._flush()
+            self._made.put(_END)
 
     def _look(self, frame: Frame) -> None:
         """Hand on the last look only when the model runs again, if it soon will: until then we need the lock."""
-        view = self._views.get(frame.camera)
-        if view is not None and self._allow(frame):
+        view = self._views.get(frame.camera) if self._allow(frame) else None
+        if view is not None:
             with self._guard(view.infer.most_runs):
                 looked = view.infer.look(frame.image_bgr, frame.at_s, fitted=frame.fitted, prepared=self._flush)
             self._flush()

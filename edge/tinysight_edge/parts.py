@@ -1,7 +1,13 @@
 """What the agent is put together from, made to fit a configuration. Nothing here is started."""
 
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
 from tinysight_contract import topics as t
+from tinysight_contract.files import read_capped, replace_file
 from tinysight_contract.messages import State, Status, utc_now
+from tinysight_contract.topics import ID
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
@@ -13,7 +19,20 @@ from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.view import Seer
 
-__all__ = ["make_caretaker", "make_pictures", "make_publisher"]
+__all__ = ["cameras_gone", "make_caretaker", "make_pictures", "make_publisher"]
+
+
+def cameras_gone(state: Path, ids: Iterable[str]) -> set[str]:
+    """Cameras that were configured when this was last asked, of whatever start, and are no more; remembers these."""
+    path, now = state / "cameras.txt", set(ids)
+    try:
+        before = set(read_capped(path, 64 * 1024).decode().split())
+    except (OSError, UnicodeDecodeError):
+        before = set()
+    if before != now:
+        with suppress(OSError):  # what cannot be written is cleared again, or once less
+            replace_file(path, "\n".join(sorted(now)).encode())
+    return {id_ for id_ in before - now if ID.fullmatch(id_)}
 
 
 def make_caretaker(config: AgentConfig, boot_id: str, meter: Meter, governor: Governor) -> Caretaker:

@@ -7,6 +7,7 @@ that ends a process that hangs.
 """
 
 import contextlib
+import logging
 import os
 import secrets
 import sys
@@ -17,34 +18,36 @@ from typing import Final
 
 from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import BrokerError, CameraError, TinySightError
+from tinysight_contract.errors import BrokerError, ConfigError, TinySightError
 from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, utc_now
-from tinysight_edge.cameras.camera import Camera, stop_all
 from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.choice import choose
-from tinysight_edge.config.file import secret_of
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.reloader import Watch
-from tinysight_edge.config.types import AgentConfig, CameraConfig
+from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.health.verdict import Code
+from tinysight_edge.lineup import Lineup
 from tinysight_edge.looking import Look, Looking
 from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.mqtt import Address
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import make_caretaker, make_pictures, make_publisher
-from tinysight_edge.view import Seer, View
+from tinysight_edge.parts import cameras_gone, make_caretaker, make_pictures, make_publisher
+from tinysight_edge.view import Seer
 from tinysight_edge.watchdog import Watchdog
 
 __all__ = ["Agent"]
 
+log = logging.getLogger(__name__)
+
 DRAIN_S: Final = 10.0
 STOP_WITHIN_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.25
+START_WITHIN_S: Final = 180.0  # to load the model, with accelerators that hang
 SWITCH_S: Final = (
     1e-4  # so long a thread may keep others waiting for the lock; Python's 5 ms is a frame of a video file
 )
@@ -73,16 +76,16 @@ class Agent:
         watchdog: Watchdog | None = None,
     ) -> None:
         self.bundle, self.config, self.hub = bundle, config, Hub()
-        self.boot_id = secrets.token_hex(8)
+        self.boot_id, self._started_at = secrets.token_hex(8), utc_now()
         self.made: Counter[str] = Counter()
         self.meter = Meter(self.hub)
         self._broker, self._environ, self._watch, self._watchdog = broker, environ, watch, watchdog
         self._me = config.site, config.device
         self._governor = Governor(config.governor)
-        self._cameras: dict[str, Camera] = {}
-        self._views: dict[str, View] = {}
-        self._stopped = False
+        self._stopped_s: float | None = None
         self._looked_s = 0.0
+        self._info_due = True
+        self._holds, self._held = contextlib.ExitStack(), False
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
         """Go on until every source has ended or `stop` is called; then close what is open and leave cleanly.
@@ -97,27 +100,30 @@ class Agent:
             TinySightError: the model fails its self-test or on a frame, a file cannot be opened or breaks, the broker
                 is absent or refuses. What was seen until then has been told.
         """
-        self._prepare()
-        sys.setswitchinterval(SWITCH_S)
-        drain_s, reason = DRAIN_S, "stopped"
+        switch_s, drain_s, reason = sys.getswitchinterval(), DRAIN_S, "stopped"
         with contextlib.ExitStack() as beside:
+            if self._watchdog is not None:
+                beside.enter_context(self._watchdog)
+            self._prepare()
+            sys.setswitchinterval(SWITCH_S)
+            beside.callback(sys.setswitchinterval, switch_s)
             try:
                 if not self.config.broker.start_offline:
                     self._publisher.wait_first_connect()
-                for camera in self._cameras.values():
-                    camera.start()
+                self._lineup.start()
                 self._stand_by(beside)
                 ready()
                 notify("READY=1")
                 self._loop()
-            except TinySightError as error:
-                drain_s, reason = 0.0 if isinstance(error, BrokerError) else DRAIN_S, error.what
+            except BaseException as error:
+                drain_s = 0.0 if isinstance(error, BrokerError) else DRAIN_S
+                reason = error.what if isinstance(error, TinySightError) else type(error).__name__
                 raise
             finally:
                 left = self._leave(drain_s, reason)
         self._publisher.check()
-        for camera in self._cameras.values():
-            if camera.failure is not None:
+        for camera in self._lineup.cameras.values():
+            if camera.failure is not None and self._stopped_s is None:
                 raise camera.failure
         made = {f"events_{kind}": self.made[kind] for kind in ("start", "update", "end")}
         sent = {"events_sent": self._publisher.sent, "events_waiting": left}
@@ -125,89 +131,80 @@ class Agent:
 
     def stop(self) -> None:
         """End `run` soon. May be called from a signal handler."""
-        self._stopped = True
+        self._stopped_s = self._stopped_s or time.monotonic()
         self.hub.stop()
 
     def _prepare(self) -> None:
-        """Open what can be opened, load the model, and begin to tell; close what an earlier start left open."""
-        config, (site, device) = self.config, self._me
-        blind = self._open_cameras()
-        wanted = config.model
-        model = choose(self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine)
+        """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
+        config, (site, device), wanted = self.config, self._me, self.config.model
+        with self._guard(START_WITHIN_S):
+            model = choose(self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine)
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
-        for camera in self._cameras.values():
-            self._watch_by(camera, View(seer, config, camera.id, still=camera.policy.still))
         outbox = Outbox(config.state / "outbox.db")
         self._caretaker = make_caretaker(config, self.boot_id, self.meter, self._governor)
         self._publisher = make_publisher(
             config, self.boot_id, self._broker, outbox=outbox, caretaker=self._caretaker, meter=self.meter
         )
+        self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=self._tell, say=self._tell_camera)
+        self._looking = Looking(self.hub, self._lineup.views, allow=self._allow, guard=self._guard_runs)
         left_open = outbox.left_open()
         for topic, event in closings(left_open, site=site, device=device, boot_id=self.boot_id, sequence=seer.sequence):
             self._publish(topic, event)
+        self._lineup.open(all_of_them=self._watch is None)
+        for id_ in cameras_gone(config.state, config.cameras):
+            self._clear(id_)
         self._take_pictures()
         self._tell_info()
-        for id_, why in blind.items():
-            self._tell_camera(id_, CameraState.DISABLED, why)
-        for id_ in self._views:
-            self._end(id_, "stopped")  # nothing is there yet: zeros, for who waits for counts
         self._caretaker.start(self._publisher)
         self._publisher.start()
 
-    def _open_cameras(self) -> dict[str, str]:
-        """Open them; why some could not be. With a file that can be mended meanwhile, the others go on without them."""
-        blind: dict[str, str] = {}
-        for id_, each in self.config.cameras.items():
-            camera = self._camera(id_, each)
-            try:
-                camera.open()
-            except CameraError as error:
-                if self._watch is None or len(blind) + 1 == len(self.config.cameras):
-                    raise
-                blind[id_] = error.what
-            else:
-                self._cameras[id_] = camera
-        return blind
-
     def _leave(self, drain_s: float, reason: str) -> int:
         """End everything and say why; how many events stay in the outbox. After `stop` within three seconds."""
-        begun_s = time.monotonic()
+        begun_s = self._stopped_s or time.monotonic()
+        self._holds.close()
+        self.hub.stop()
         notify("STOPPING=1")
-        for id_ in self._views:
-            self._end(id_, "stopped")
-        stop_all(self._cameras.values())
+        self._lineup.stop()
         self._caretaker.stop()
+        self._looking.close()
         if self._pictures is not None:
             self._pictures.close(wait_s=0.5)
-        if self._stopped:
+        if self._stopped_s is not None:
             drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - begun_s))
         return self._publisher.close(drain_s=drain_s, reason=reason)
 
     # The loop.
 
     def _loop(self) -> None:
-        limit_s, watchdog = self._seer.model.limit_s, self._watchdog
-
-        def guard(runs: int) -> contextlib.AbstractContextManager[object]:
-            return contextlib.nullcontext() if watchdog is None else watchdog.busy(runs * limit_s)
-
-        for item in Looking(self.hub, self._views, allow=self._allow, guard=guard):
-            if watchdog is not None:
-                watchdog.progress()
+        views = self._lineup.views
+        for item in self._looking:
+            if self._watchdog is not None:
+                self._watchdog.progress()
             self._publisher.check()
             if isinstance(item, Look):
-                if item.view is self._views.get(item.frame.camera):  # else it was replaced a moment ago
+                if item.view is views.get(item.frame.camera):
                     self._see(item)
-            elif item is not None and item.camera in self._views:
-                self._end(item.camera, "camera lost")
+                else:  # it was replaced a moment ago
+                    self.meter.drop(item.frame.camera, "reloaded")
+            elif item is not None and item.camera in views:
+                self._lineup.end(item.camera, "camera lost")
             if (now_s := time.monotonic()) >= self._looked_s + LOOK_EVERY_S:
                 self._looked_s = now_s
                 self._look_around()
 
+    def _guard(self, limit_s: float) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._watchdog is None else self._watchdog.busy(limit_s)
+
+    def _guard_runs(self, runs: int) -> contextlib.AbstractContextManager[object]:
+        return self._guard(runs * self._seer.model.limit_s)
+
     def _allow(self, frame: Frame) -> bool:
         """Whether a frame is to be inferred; asked by the inference thread."""
-        camera = self._cameras.get(frame.camera)
-        if camera is None or not camera.policy.live or self._governor.allow(frame.camera, frame.captured_s):
+        camera = self._lineup.cameras.get(frame.camera)
+        if camera is None:
+            self.meter.drop(frame.camera, "reloaded")
+            return False
+        if not camera.policy.live or self._governor.allow(frame.camera, frame.captured_s):
             return True
         self.meter.drop(frame.camera, "governed")
         return False
@@ -225,13 +222,9 @@ class Agent:
             self._pictures.offer(frame, told.found, told.alive, view.lives.ids)
         pictures_ms = (time.monotonic() - kept_s) * 1e3
         self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=pictures_ms)
-        if self._cameras[frame.camera].policy.live:
+        if self._lineup.cameras[frame.camera].policy.live:
             age_ms = told.latency.total + told.meaning_ms
             self._governor.note(frame.camera, age_ms, age_ms - told.latency.wait)
-
-    def _end(self, camera: str, reason: str) -> None:
-        """End what is followed, so that no reader waits for it."""
-        self._tell(camera, *self._views[camera].end(reason))
 
     def _tell(self, camera: str, events: Iterable[Event], counts: Counts | None) -> None:
         for event in events:
@@ -247,96 +240,72 @@ class Agent:
 
     def _look_around(self) -> None:
         """A few times a second: changes of the configuration, and what is to be said of it."""
+        say = self._caretaker.say
         if self._watch is not None:
-            while (change := self._watch.take()) is not None:
-                self._apply(change)
-            refused = self._watch.reloader.now.refused
-            self._caretaker.say(Code.CONFIG_REFUSED, None if refused is None else str(refused.error))
-        unwritten = self._publisher.trouble
-        self._caretaker.say(Code.OUTBOX_FAILING, None if unwritten is None else unwritten.what)
-        if self._pictures is not None:
-            trouble = self._pictures.trouble
-            self._caretaker.say(Code.PICTURES_FAILING, None if trouble is None else trouble.what)
+            with self.hub.held():
+                while (change := self._watch.take()) is not None:
+                    self._apply(change)
+                self._lineup.again()
+                now = self._watch.reloader.now
+                self._hold(now.trial is not None and bool(self._lineup.unopened))
+            say(Code.CONFIG_REFUSED, None if now.refused is None else str(now.refused.error))
+        broken = self._lineup.broken()
+        say(Code.CAMERA_FAILED, "; ".join(f"{id_}: {why}" for id_, why in broken.items()) or None)
+        unwritten, unkept = self._publisher.trouble, self._pictures.trouble if self._pictures is not None else None
+        say(Code.OUTBOX_FAILING, None if unwritten is None else unwritten.what)
+        say(Code.PICTURES_FAILING, None if unkept is None else unkept.what)
+        if self._info_due:
+            self._tell_info()
+
+    def _hold(self, wanted: bool) -> None:
+        """Let the loop go on although no camera is left: what is taken back needs one that runs."""
+        if wanted and not self._held:
+            self._holds.enter_context(self.hub.held())
+        elif self._held and not wanted:
+            self._holds.close()
+        self._held = wanted
 
     def _apply(self, change: Change) -> None:
-        """Make what runs what is wanted. What is not named in the change goes on as it is."""
+        """Make what runs what is wanted."""
         old, self.config = self.config, change.config
         self._governor.config = change.config.governor
         self._publisher.every_s = self._caretaker.every_s = change.config.health.every
-        meaning = {*change.remeant, *(self._views if "rules" in change.sections else ())}
-        with self.hub.held():
-            for id_ in {*change.removed, *change.reopened} & self._cameras.keys():
-                self._end(id_, "stopped")
-                self._cameras.pop(id_).stop()
-                del self._views[id_]
-            for id_ in (*change.reopened, *change.added):
-                self._begin(id_)
-            for id_ in meaning & self._views.keys():
-                self._remake(id_)
+        self._lineup.apply(change)
         for id_ in change.removed:
-            self._caretaker.camera(id_, None)
-            for topic in (t.CameraStatusTopic(*self._me, id_), t.CountsTopic(*self._me, id_)):
-                self._publisher.state(topic, None)
+            self._governor.forget(id_)
+            self._clear(id_)
+        cameras_gone(change.config.state, change.config.cameras)
         if (old.snapshots, old.examples) != (change.config.snapshots, change.config.examples):
             if self._pictures is not None:
-                self._pictures.close(wait_s=0.5)
+                self._pictures.close(wait_s=2.0)
             self._take_pictures()
-        self._tell_info()
+        self._info_due = True
 
-    def _begin(self, id_: str) -> None:
-        """A camera that is new. One that cannot be opened is told, and taken back when its trial is over."""
-        camera = self._camera(id_, self.config.cameras[id_])
-        try:
-            camera.open()
-        except CameraError as error:
-            self._tell_camera(id_, CameraState.DISABLED, error.what)
-            return
-        self._watch_by(camera, View(self._seer, self.config, id_, still=camera.policy.still))
-        self._cameras[id_] = camera
-        self._end(id_, "stopped")
-        camera.start()
-
-    def _remake(self, id_: str) -> None:
-        """The same camera with another meaning: what is followed ends and begins anew, lines go on counting."""
-        self._end(id_, "stopped")
-        crossed, camera = self._views[id_].lives.crossed, self._cameras[id_]
-        view = View(self._seer, self.config, id_, still=camera.policy.still, crossed=crossed)
-        self._watch_by(camera, view)
-        self._end(id_, "stopped")
+    def _clear(self, camera: str) -> None:
+        """Nobody shall believe in a camera that is no longer configured."""
+        self._caretaker.camera(camera, None)
+        for topic in (t.CameraStatusTopic(*self._me, camera), t.CountsTopic(*self._me, camera)):
+            self._publisher.state(topic, None)
 
     def _tell_camera(self, camera: str, state: CameraState, reason: str) -> None:
-        """Called by capture threads."""
+        """Called by capture threads as well."""
         status = CameraStatus(state=state, since=utc_now(), reason=reason, boot_id=self.boot_id)
         self._publisher.state(t.CameraStatusTopic(*self._me, camera), status)
         self._caretaker.camera(camera, state)
         if self._watch is not None:
             self._watch.reloader.note_camera(camera, state)
-        if state is CameraState.ONLINE:
-            self._tell_info()  # now its size is known
+        self._info_due = True  # its size may be known now
 
     def _tell_info(self) -> None:
-        cameras = {id_: camera.describe() for id_, camera in list(self._cameras.items())}
-        info = describe(self.bundle, self._seer.model, cameras, boot_id=self.boot_id)
+        self._info_due = False
+        cameras, model = self._lineup.describe(), self._seer.model
+        info = describe(self.bundle, model, cameras, boot_id=self.boot_id, started_at=self._started_at)
         self._publisher.state(t.InfoTopic(*self._me), info)
-
-    # Parts.
-
-    def _watch_by(self, camera: Camera, view: View) -> None:
-        self._views[camera.id], camera.fit = view, view.infer.fit
 
     def _take_pictures(self) -> None:
         self._pictures = make_pictures(self.config, self._seer)
         if self._pictures is not None:
             self._pictures.start()
-
-    def _camera(self, id_: str, config: CameraConfig) -> Camera:
-        secret = secret_of(config.password_file, config.password_env, self._environ)
-        return Camera(id_, config, self.hub, self._tell_camera, secret=secret)
-
-    def _check(self, config: AgentConfig) -> None:
-        """See that this model can do what a configuration asks for; it raises what is wrong."""
-        for id_ in config.cameras:
-            View(self._seer, config, id_, still=False)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""
@@ -344,9 +313,10 @@ class Agent:
         if port is not None:
             from tinysight_edge.health.prometheus import Prometheus  # noqa: PLC0415 -- an HTTP server, only on demand
 
-            beside.enter_context(Prometheus(port, self._caretaker.snapshot))
+            try:
+                beside.enter_context(Prometheus(port, self._caretaker.snapshot))
+            except ConfigError as error:  # a page that nobody can read must not end seeing
+                log.error("%s", error)
         if self._watch is not None:
-            self._watch.reloader.labels, self._watch.reloader.check = self.bundle.manifest.labels, self._check
+            self._watch.reloader.labels, self._watch.reloader.check = self.bundle.manifest.labels, self._lineup.check
             beside.enter_context(self._watch)
-        if self._watchdog is not None:
-            beside.enter_context(self._watchdog)

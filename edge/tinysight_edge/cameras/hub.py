@@ -139,6 +139,12 @@ class Hub:
             self._seats.append(seat)
             return seat
 
+    def forget(self, camera: str) -> None:
+        """Such a camera is no longer told of."""
+        with self.changed:
+            self.frames.pop(camera, None)
+            self.dropped.pop(camera, None)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """The loop goes on meanwhile although all cameras have left: others are about to join."""

@@ -21,6 +21,7 @@ class Code(StrEnum):
     CAMERAS_NONE = "cameras.none"
     OUTBOX_DISCARDING = "outbox.discarding"
     DISK_FULL = "disk.full"
+    CAMERA_FAILED = "camera.failed"
     CAMERA_RECONNECTING = "camera.reconnecting"
     CAMERA_STALLED = "camera.stalled"
     CAMERA_FROZEN = "camera.frozen"
@@ -67,6 +68,11 @@ RULES: Final[Mapping[Code, Rule]] = {
         Well.FAILING,
         f"less than {DISK_FULL_MIB:.0f} MiB are free where the state lies",
         "Free some space; lower `keep` of snapshots and examples.",
+    ),
+    Code.CAMERA_FAILED: Rule(
+        Well.DEGRADED,
+        "a camera cannot be opened, or has broken for good",
+        "Check its source in agent.toml, and the file.",
     ),
     Code.CAMERA_RECONNECTING: Rule(
         Well.DEGRADED, "a camera is gone and tried again", "Check its power, cable, address and password."

@@ -1,0 +1,162 @@
+"""The cameras that run and the view of each: opened, changed while the loop runs, ended.
+
+In: a configuration, and `Change`s of it.  Out: `cameras` and `views`, and word of what could not be opened. Belongs to
+the telling thread; the inference thread only looks into `views`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from tinysight_contract.errors import TinySightError
+from tinysight_contract.messages import CameraInfo, CameraState, Counts, Event
+from tinysight_edge.cameras.camera import Camera, stop_all
+from tinysight_edge.cameras.hub import Hub
+from tinysight_edge.config.file import secret_of
+from tinysight_edge.config.reload import Change
+from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.view import Seer, View
+
+__all__ = ["Lineup"]
+
+AGAIN_S: Final = 10.0
+Crossed = Mapping[str, Mapping[str, int]]
+
+
+class Lineup:
+    """What runs of a configuration.
+
+    Args:
+        seer: what sees.
+        config: which cameras.
+        hub: where their frames go.
+        environ: where their passwords may be.
+        tell: takes a camera's events and counts.
+        say: takes a camera's state and its reason; called by capture threads as well.
+
+    Attributes:
+        config: what holds now.
+        cameras: that could be opened, by id.
+        views: of those.
+        unopened: why the others could not be opened; they are tried again.
+    """
+
+    def __init__(
+        self,
+        seer: Seer,
+        config: AgentConfig,
+        hub: Hub,
+        *,
+        environ: Mapping[str, str],
+        tell: Callable[[str, Iterable[Event], Counts | None], None],
+        say: Callable[[str, CameraState, str], None],
+    ) -> None:
+        self.config = config
+        self.cameras: dict[str, Camera] = {}
+        self.views: dict[str, View] = {}
+        self.unopened: dict[str, TinySightError] = {}
+        self._seer, self._hub, self._environ, self._tell, self._say = seer, hub, environ, tell, say
+        self._again_s = 0.0
+
+    def open(self, *, all_of_them: bool) -> None:
+        """Open all, in their order.
+
+        Raises:
+            TinySightError: one cannot be opened, and ``all_of_them`` are wanted; or none can be.
+        """
+        for id_ in self.config.cameras:
+            self._open(id_)
+            if id_ in self.unopened and (all_of_them or len(self.unopened) == len(self.config.cameras)):
+                raise self.unopened[id_]
+        self._again_s = time.monotonic() + AGAIN_S
+
+    def start(self) -> None:
+        """Begin to capture."""
+        for camera in self.cameras.values():
+            camera.start()
+
+    def apply(self, change: Change) -> None:
+        """Make what runs what is wanted. What is not named in the change goes on as it is."""
+        self.config = change.config
+        with self._hub.held():
+            gone = {*change.removed, *change.reopened} & self.cameras.keys()
+            crossed = {id_: self.views[id_].lives.crossed for id_ in gone}
+            for id_ in gone:
+                self.end(id_, "stopped")
+            stop_all([self.cameras[id_] for id_ in gone])
+            for id_ in gone:
+                del self.views[id_], self.cameras[id_]
+            for id_ in change.removed:
+                self.unopened.pop(id_, None)
+                self._hub.forget(id_)
+            for id_ in (*change.reopened, *change.added):
+                self._begin(id_, crossed.get(id_))
+            remeant = {*change.remeant, *(self.views if "rules" in change.sections else ())}
+            for id_ in remeant & self.views.keys():
+                self._remake(id_)
+
+    def again(self) -> None:
+        """Try what could not be opened, every ten seconds."""
+        if self.unopened and (now_s := time.monotonic()) >= self._again_s:
+            self._again_s = now_s + AGAIN_S
+            for id_ in list(self.unopened):
+                self._begin(id_)
+
+    def broken(self) -> dict[str, str]:
+        """What could not be opened, or broke for good, and why."""
+        failures = {id_: camera.failure for id_, camera in self.cameras.items() if camera.failure is not None}
+        return {id_: error.what for id_, error in {**self.unopened, **failures}.items()}
+
+    def describe(self) -> dict[str, CameraInfo]:
+        """What is known of each camera."""
+        return {id_: camera.describe() for id_, camera in self.cameras.items()}
+
+    def end(self, id_: str, reason: str) -> None:
+        """End what is followed, so that no reader waits for it."""
+        self._tell(id_, *self.views[id_].end(reason))
+
+    def stop(self) -> None:
+        """End everything."""
+        for id_ in self.views:
+            self.end(id_, "stopped")
+        stop_all(self.cameras.values())
+
+    def check(self, config: AgentConfig) -> None:
+        """See that this model can do what a configuration asks for.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        for id_ in config.cameras:
+            View(self._seer, config, id_, still=False)
+
+    def _begin(self, id_: str, crossed: Crossed | None = None) -> None:
+        self._open(id_, crossed)
+        if id_ in self.cameras:
+            self.cameras[id_].start()
+
+    def _open(self, id_: str, crossed: Crossed | None = None) -> None:
+        known = self.unopened.pop(id_, None)
+        try:
+            config = self.config.cameras[id_]
+            secret = secret_of(config.password_file, config.password_env, self._environ)
+            camera = Camera(id_, config, self._hub, self._say, secret=secret)
+            camera.open()
+        except TinySightError as error:
+            self.unopened[id_] = error
+            if known is None or known.what != error.what:
+                self._say(id_, CameraState.DISABLED, error.what)
+            return
+        self.cameras[id_] = camera
+        self._view(id_, crossed)
+
+    def _remake(self, id_: str) -> None:
+        """The same camera with another meaning: what is followed ends and begins anew, lines go on counting."""
+        self.end(id_, "stopped")
+        self._view(id_, self.views[id_].lives.crossed)
+
+    def _view(self, id_: str, crossed: Crossed | None) -> None:
+        camera = self.cameras[id_]
+        view = View(self._seer, self.config, id_, still=camera.policy.still, crossed=crossed)
+        self.views[id_], camera.fit = view, view.infer.fit
+        self.end(id_, "stopped")  # nothing is there yet: zeros, for who waits for counts
