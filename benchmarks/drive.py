@@ -153,7 +153,7 @@ def run_agent(
             device=DEVICE,
             state=Path(state),
             broker=BrokerConfig(url=url, start_offline=False),
-            model=ModelConfig(bundle=bundle),
+            model=ModelConfig(bundle=bundle, engine="interpreter"),  # as the bare loop has it
             cameras=cameras,
             health=HealthConfig(every=Seconds(health_s)),
         )
@@ -209,6 +209,7 @@ class Bare:
 
 def run_bare(bundle: Path, video: Path) -> Pass:
     """A reader thread, `cv2.resize`, invoke; nothing else."""
+    sys.setswitchinterval(0.005)  # Python's own; the agent has another
     bare = Bare(bundle)
     waiting: queue.Queue[Any] = queue.Queue(BACKLOG)
 

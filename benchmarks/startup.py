@@ -54,7 +54,7 @@ def main() -> None:
                 "help_s": typical(given.runs, lambda: time_help(program, folder)),
                 "first_inference_s": typical(given.runs, lambda: time_inference(program, folder, port)),
                 "first_event_s": typical(given.runs, lambda: time_event(program, folder, port)),
-                "install_mb": site and round(sum(weight(path) for path in site.rglob("*")) / 2**20, 1),
+                "install_mb": site and round(sum(weight(path) for path in site.rglob("*")) / 1e6, 1),
                 "packages": site and len(list(site.glob("*.dist-info"))),
             }
         finally:

@@ -200,3 +200,52 @@ def test_the_frame_is_not_written_into(bundle: Bundle, model: Model) -> None:
     for config in (None, camera(motion=MotionConfig(), tiles=TilesConfig())):
         Inference(bundle, model, config)(image, 0.0)
     assert np.array_equal(image, before)
+
+
+@pytest.mark.parametrize("size", [(240, 320), (96, 128), (61, 243)])
+def test_what_the_capture_thread_has_fitted_is_what_the_model_would_have_been_given(
+    belt_bundle: Path, size: tuple[int, int]
+) -> None:
+    bundle = Bundle.open(belt_bundle)
+    infer = Inference(bundle, Model.load(bundle))
+    image = np.random.default_rng(5).integers(0, 256, (*size, 3)).astype(np.uint8)
+    plain, fitted = infer.look(image, 0.0), infer.look(image, 0.0, fitted=infer.fit(image))
+    assert plain.answers is not None
+    assert fitted.answers is not None
+    (_, fit, outputs), (_, same_fit, same) = plain.answers[0], fitted.answers[0]
+    assert fit == same_fit
+    for name, output in outputs.items():
+        assert np.array_equal(output, same[name])
+
+
+def test_with_tiles_or_a_motion_gate_nothing_is_fitted_before_and_what_was_is_not_used(belt_bundle: Path) -> None:
+    bundle = Bundle.open(belt_bundle)
+    model = Model.load(bundle)
+    image = np.random.default_rng(5).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    tiled = Inference(bundle, model, camera(tiles=TilesConfig()))
+    assert tiled.fit(image) is None
+    assert Inference(bundle, model, camera(motion=MotionConfig())).fit(image) is None
+    stale = Inference(bundle, model).fit(image)
+    plain, given = tiled.look(image, 0.0), tiled.look(image, 0.0, fitted=stale)
+    assert plain.answers is not None
+    assert given.answers is not None
+    for (_, _, outputs), (_, _, same) in zip(plain.answers, given.answers, strict=True):
+        assert all(np.array_equal(output, same[name]) for name, output in outputs.items())
+
+
+def test_a_tile_in_which_nothing_moves_is_looked_at_now_and_then(belt_bundle: Path) -> None:
+    bundle = Bundle.open(belt_bundle)
+    config = camera(tiles=TilesConfig(columns=2, rows=1, whole=False), motion=MotionConfig(heartbeat=Seconds(5.0)))
+    infer = Inference(bundle, Model.load(bundle), config)
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 60, (240, 640, 3)).astype(np.uint8)
+    looked: dict[int, list[float]] = {0: [], 1: []}
+    for number in range(120):
+        at_s = number / 10
+        frame = image.copy()
+        frame[100:160, 20 + number : 80 + number] = 255  # never leaves the left tile
+        for tile, _, _ in infer.look(frame, at_s).answers or []:
+            looked[tile].append(at_s)
+    assert len(looked[0]) > 60
+    quiet = [at_s for at_s in looked[1] if at_s > 3.0]
+    assert 1 <= len(quiet) <= 4

@@ -34,6 +34,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.CAMERAS_NONE: {"cameras": {"gate": CameraState.STALLED, "yard": CameraState.RECONNECTING}},
     Code.OUTBOX_DISCARDING: {"discarded": 3},
     Code.DISK_FULL: machine(disk_free_mib=5.0),
+    Code.CAMERA_FAILED: {"said": {Code.CAMERA_FAILED: "gate: gate.mp4 cannot be opened."}},
     Code.CAMERA_RECONNECTING: camera(CameraState.RECONNECTING),
     Code.CAMERA_STALLED: camera(CameraState.STALLED),
     Code.CAMERA_FROZEN: camera(CameraState.FROZEN),
