@@ -88,11 +88,13 @@ class Run:
         passed: what it took.
         result: what the agent says at its end.
         health: its last health message.
+        age_p95_ms: of all frames, when their events were ready.
     """
 
     passed: Pass
     result: dict[str, Any]
     health: Health
+    age_p95_ms: float
 
 
 class TimedHub(Hub):
@@ -120,11 +122,13 @@ class TimedMeter(Meter):
     """The agent's own meter, which also reads the clocks when a frame's events have been told."""
 
     told: Clock
+    ages_ms: list[float]
 
     def note(self, camera: str, latency: LatencyMs, *, meaning_ms: float = 0.0, pictures_ms: float = 0.0) -> None:
         """What the meter does."""
         super().note(camera, latency, meaning_ms=meaning_ms, pictures_ms=pictures_ms)
         self.told = Clock.now()
+        self.ages_ms.append(latency.total + meaning_ms)
 
 
 def run_agent(
@@ -159,6 +163,8 @@ def run_agent(
         )
         agent = Agent(Bundle.open(bundle), config, address)
         agent.hub.__class__, agent.meter.__class__ = TimedHub, TimedMeter
+        meter = cast("TimedMeter", agent.meter)
+        meter.ages_ms = []
 
         def ready() -> None:
             if seconds:
@@ -169,9 +175,10 @@ def run_agent(
                 watch(agent.hub)
 
         result = agent.run(ready=ready)
-    hub, meter = cast("TimedHub", agent.hub), cast("TimedMeter", agent.meter)
+    hub = cast("TimedHub", agent.hub)
     ended = Clock(meter.told.wall_s, meter.told.process_s, hub.ended.thread_s)
-    return Run(Pass.of(hub.taken, hub.begun, ended), result, last_health(address))
+    passed = Pass.of(hub.taken, hub.begun, ended)
+    return Run(passed, result, last_health(address), float(np.percentile(meter.ages_ms, 95)))
 
 
 def last_health(address: Address) -> Health:

@@ -15,14 +15,15 @@ class PacedSource(Source):
         self.name, self.fps, self.duration_s = inner.name, inner.fps, inner.duration_s
         self.width, self.height = inner.width, inner.height
         self._begun_s: float | None = None
+        self._number = 0
 
     def grab(self) -> float | None:
-        """Waits until the picture is due; one that is late comes at once."""
+        """Waits until the picture is due, and only then takes it; one that is late comes at once."""
         if self._begun_s is None:
             self._begun_s = time.monotonic()
-        if (at_s := self._inner.grab()) is not None:
-            time.sleep(max(0.0, self._begun_s + at_s - time.monotonic()))
-        return at_s
+        time.sleep(max(0.0, self._begun_s + self._number / (self.fps or 25.0) - time.monotonic()))
+        self._number += 1
+        return self._inner.grab()
 
     def retrieve(self) -> Image | None:
         """The other source's picture."""
