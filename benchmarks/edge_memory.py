@@ -24,7 +24,7 @@ def main() -> None:
     cameras = {"yard": CameraConfig(source=str(long_video(900, 12)))}
     bundle = detector("small")
     with broker() as url:
-        said = run_child(bundle, cameras, url, every=1000)
+        said = run_child(bundle, cameras, url, every=1000, health_s=1.0)
     held = {each.frames: each.rss_mb for each in said}
     figures = {"rss_mb": round(held[10_000], 1), "rss_growth_mb": round(held[10_000] - held[1_000], 2)}
     every = [round(each, 1) for each in held.values()]

@@ -9,10 +9,10 @@ thread of the interpreter and the same decoder threads, in turns, in one process
 with the bare passes before and after it, and the median of that is told, so that a slow drift does no harm.
 
 ``overhead_ms`` is the processor time of *all* threads of the agent, a frame, less that of the bare loop: everything on
-the host besides decoding the video, resizing and invoking. ``frame_age_p95_ms`` is of all frames of the same file played
-at its own pace, as if live, from when the picture is decoded until its events are ready: the worse model's, which keeps
-up; ``overloaded`` is four live cameras, 400 frames a second in all, which no model here keeps up with. Prints one JSON
-line last.
+the host besides decoding the video, resizing and invoking. ``frame_age_p95_ms`` is of all frames of the same file,
+played at its own pace as if live, from when the picture is decoded until its events are ready: the worse model's, which
+keeps up; ``overloaded`` is four live cameras, 400 frames a second in all, which no model here keeps up with. Prints one
+JSON line last.
 """
 
 import argparse

@@ -30,7 +30,7 @@ class Buffers:
     """A few arrays of one shape; for one thread.
 
     Args:
-        most: arrays that are kept; further ones are made and forgotten.
+        most: arrays that are made at once and kept; further ones are made and forgotten.
     """
 
     def __init__(self, most: int = 6) -> None:
@@ -39,12 +39,11 @@ class Buffers:
 
     def take(self, shape: tuple[int, ...]) -> Image:
         """An array that nobody else holds; what is in it is left over."""
-        if self._buffers and self._buffers[0].shape != shape:
-            self._buffers.clear()
+        if not self._buffers or self._buffers[0].shape != shape:
+            self._buffers = [np.empty(shape, np.uint8) for _ in range(self._most)]
+            for buffer in self._buffers:
+                buffer.fill(0)  # the memory is claimed now, so that it does not seem to leak later
         for index in range(len(self._buffers)):
             if _references(self._buffers, index) == _IDLE:
                 return self._buffers[index]
-        made = np.empty(shape, np.uint8)
-        if len(self._buffers) < self._most:
-            self._buffers.append(made)
-        return made
+        return np.empty(shape, np.uint8)
