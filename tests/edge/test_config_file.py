@@ -197,6 +197,14 @@ def test_labels_are_checked_when_the_model_is_known(check: Callable[..., Checked
     assert found[0].mend == "Did you mean 'dog'?"
 
 
+def test_paths_that_the_system_refuses_to_look_up_are_not_there(check: Callable[..., Checked]) -> None:
+    long = "x" * 300
+    text = BASE.replace("a.bundle", long).replace("synthetic:belt", long)
+    assert [each.key for each in check(text).findings] == ["model.bundle", "cameras.belt.source"]
+    text = BASE.replace('bundle = "a.bundle"', f'store = "{long}"')
+    assert [each.key for each in check(text).findings] == ["model.store"]
+
+
 HIDDEN = "hunter2"
 LEAKS = [
     f'broker = {{url = "mqtt://u:{HIDDEN}@h"}}',

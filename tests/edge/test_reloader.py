@@ -12,6 +12,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader, Watch
+from tinysight_edge.config.types import AgentConfig
 
 TEXT = """\
 site = "s"
@@ -320,3 +321,37 @@ def test_a_folder_in_the_files_place_is_said(steady: Agent) -> None:
     steady.path.mkdir()
     assert steady.passes(5) == []
     assert "cannot be read: Is a directory" in steady.reloader.status
+
+
+def test_a_check_that_throws_refuses_the_file_and_a_look_that_throws_ends_nothing(
+    steady: Agent, eventually: Callable[[Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_config: AgentConfig) -> None:
+        raise ZeroDivisionError
+
+    steady.reloader.check = broken
+    steady.write(gate="1")
+    assert steady.passes(3) == []
+    assert "cannot be checked: ZeroDivisionError" in steady.reloader.status
+    failed, poll = [], steady.reloader.poll
+
+    def fails_once(now_s: float) -> Change | None:
+        if not failed:
+            failed.append(now_s)
+            raise OSError
+        return poll(now_s)
+
+    monkeypatch.setattr(steady.reloader, "poll", fails_once)
+    steady.reloader.check = lambda _config: None
+    steady.write(gate="2")
+    found: list[Change] = []
+
+    def taken() -> bool:
+        if (change := watch.take()) is not None:
+            found.append(change)
+        return bool(found)
+
+    with Watch(steady.reloader) as watch:
+        eventually(taken)
+    assert failed
+    assert found[-1].reopened == ("gate",)

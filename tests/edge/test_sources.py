@@ -163,6 +163,8 @@ def test_how_a_source_is_treated_is_known_before_it_is_opened(tmp_path: Path) ->
     [
         "",
         "none.mp4",
+        "x" * 300,
+        "a\0b",
         "rtsps://camera/stream",
         "rtsp://",
         "rtsp://camera:99999/",

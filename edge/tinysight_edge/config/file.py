@@ -6,7 +6,7 @@ In: the file, or its bytes; the environment, for secrets.  Out: an `AgentConfig`
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -229,14 +229,22 @@ def _secrets(config: AgentConfig, environ: Mapping[str, str]) -> list[Finding]:
 def _missing(config: AgentConfig) -> list[Finding]:
     """Files that are named and not there. A camera's may come later; the model's must be there."""
     found: list[Finding] = []
-    if config.model.bundle is not None and not config.model.bundle.is_file():
+    if config.model.bundle is not None and not _there(config.model.bundle, Path.is_file):
         mend = "Check the path, or make one with `tinysight convert`."
         found.append(Finding(("model", "bundle"), f"There is no bundle {config.model.bundle}.", mend))
-    if config.model.store is not None and not config.model.store.is_dir():
+    if config.model.store is not None and not _there(config.model.store, Path.is_dir):
         mend = "Check the path, or install a bundle with `tinysight flash`."
         found.append(Finding(("model", "store"), f"There is no store {config.model.store}.", mend))
     for id_, camera in config.cameras.items():
-        if camera.source.strip() and is_path(camera.source) and not Path(camera.source).exists():
+        if camera.source.strip() and is_path(camera.source) and not _there(Path(camera.source), Path.exists):
             what = f"There is no file or folder {camera.source}."
             found.append(Finding(("cameras", id_, "source"), what, "Check the path.", "warning"))
     return found
+
+
+def _there(path: Path, ask: Callable[[Path], bool]) -> bool:
+    """Python 3.11 throws where it may not look, or for a name that is too long; for us nothing is there."""
+    try:
+        return ask(path)
+    except OSError:
+        return False

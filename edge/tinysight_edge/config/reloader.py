@@ -165,13 +165,16 @@ class Reloader:
         if isinstance(read, OSError):
             what = f"{self.path} cannot be read: {read.strerror}."
             return Bad(digest, ConfigError(what, mend="Check the path and its rights."))
-        checked = parse_config(read, source=self.path, environ=self._environ, labels=self.labels)
         try:
-            config = checked.must()
+            config = parse_config(read, source=self.path, environ=self._environ, labels=self.labels).must()
             self.check(config)
             return Content(digest, read, config)
         except ConfigError as error:
             return Bad(digest, error)
+        except Exception as error:  # a file that we cannot judge must not end who watches it
+            log.exception("%s cannot be checked.", self.path)
+            what = f"{self.path} cannot be checked: {type(error).__name__}."
+            return Bad(digest, ConfigError(what, mend="Undo the last change, and report this as a bug."))
 
     def _remembered(self) -> tuple[Content | Bad | None, Mark]:
         """The last good content and the mark; what cannot be read is said, and as if it were not there."""
@@ -252,5 +255,8 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S / 4):
-            if (change := self.reloader.poll(time.monotonic())) is not None:
-                self._changes.put(change)
+            try:
+                if (change := self.reloader.poll(time.monotonic())) is not None:
+                    self._changes.put(change)
+            except Exception:  # what runs goes on, and the file is watched as before
+                log.exception("Looking at %s failed.", self.reloader.path)

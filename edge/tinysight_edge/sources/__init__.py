@@ -52,8 +52,13 @@ def policy_of(config: CameraConfig) -> Policy:
     if DEVICE.fullmatch(source) or PICAMERA.fullmatch(source):
         return LASTING
     path = Path(source)
-    if path.is_dir() or path.is_file():
-        return Policy(live=config.realtime, still=path.is_dir())
+    try:
+        folder = path.is_dir()
+        there = folder or path.is_file()
+    except (OSError, ValueError):  # we may not look, the name is too long, or holds a NUL
+        folder = there = False
+    if there:
+        return Policy(live=config.realtime, still=folder)
     raise CameraError(
         f"Unknown source {source!r}." if "://" not in source else f"Unknown source {source.partition(':')[0]}://.",
         mend="Give a camera's number, rtsp://, http://, picamera2, a video, a folder of images, or synthetic:belt.",
