@@ -21,6 +21,7 @@ from tinysight_edge.cameras.buffers import Buffers
 from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.sources import Policy, Source, name_of, open_source, policy_of
 from tinysight_edge.sources.address import Address
+from tinysight_edge.sources.images import FolderSource
 from tinysight_edge.sources.multipart import Parts, boundary_of
 from tinysight_edge.units import Seconds
 
@@ -196,6 +197,11 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
     for name in ("b.png", "c.png"):
         with pytest.raises(CameraError, match=name):
             source.read()
+
+
+def test_a_folder_that_cannot_be_listed_is_a_camera_error(tmp_path: Path) -> None:
+    with pytest.raises(CameraError, match="cannot be read: No such file"):  # as when it goes between two looks
+        FolderSource(tmp_path / "gone")
 
 
 def test_a_folder_without_images_and_a_file_that_is_no_video_are_refused(tmp_path: Path) -> None:

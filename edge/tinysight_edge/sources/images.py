@@ -22,7 +22,11 @@ class FolderSource(Source):
 
     def __init__(self, folder: Path) -> None:
         self.name = folder.name
-        self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        try:
+            self._paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            what = f"{folder} cannot be read: {error.strerror}."
+            raise CameraError(what, mend="Check the folder and its rights.") from error
         if not self._paths:
             raise CameraError(f"{folder} holds no images.", mend=f"Put {', '.join(IMAGE_SUFFIXES)} files into it.")
         first = read_image(self._paths[0])
