@@ -72,8 +72,8 @@ def run(
     from tinysight_contract.bundle import Bundle
     from tinysight_edge.config.file import address_of
     from tinysight_edge.config.reloader import Reloader, Watch
-    from tinysight_edge.config.words import redacted
     from tinysight_edge.runtime import Agent
+    from tinysight_edge.sources import name_of
     from tinysight_edge.store import Store
     from tinysight_edge.watchdog import Watchdog
 
@@ -107,7 +107,7 @@ def run(
 
     def ready() -> None:
         if not quiet:
-            names = ", ".join(f"{name} ({redacted(camera.source)})" for name, camera in told.cameras.items())
+            names = ", ".join(f"{name} ({name_of(camera)})" for name, camera in told.cameras.items())
             manifest = loaded.manifest
             me = f"{told.site}/{told.device}"
             line = f"{me}: {names} → {manifest.name} {manifest.version} → {address}. Ctrl-C ends it."

@@ -296,10 +296,12 @@ def test_a_file_that_breaks_is_given_up_with_its_reason(rig: Any, eventually: An
     assert str(made.camera.failure).startswith("The cable is loose.")
 
 
-def test_a_file_that_throws_is_a_failure_and_not_an_end(rig: Any, eventually: Any) -> None:
-    made = rig(Script(ZeroDivisionError()), policy=Policy()).start()
+def test_a_file_that_throws_is_a_failure_and_not_an_end(rig: Any, eventually: Any, caplog: Any) -> None:
+    made = rig(Script(ValueError("GET /?pw=hush")), policy=Policy()).start()
     eventually(lambda: made.camera.failure is not None)
-    assert "ZeroDivisionError" in str(made.camera.failure)
+    assert "ValueError" in str(made.camera.failure)
+    assert f"ValueError in {__file__}:" in caplog.text
+    assert "hush" not in f"{made.camera.failure} {made.told} {caplog.text}", "what was thrown may hold an address"
 
 
 def test_what_is_no_device_and_cannot_be_opened_is_an_error_at_once(rig: Any, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tinysight_edge.config.file import (
     secret_of,
 )
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.words import redacted
 
 BASE = """\
 site = "plant-1"
@@ -220,6 +221,13 @@ LEAKS = [
     f'cameras.gate.max_fps = "rtsp://u:{HIDDEN}@h"',
     f'site = "rtsp://u:{HIDDEN}@h"',
     f'site = "rtsp://h/?a=1&token={HIDDEN}"',
+    f'site = "rtsp://h/user=admin_password={HIDDEN}_channel=1_stream=0.sdp"',
+    f'site = "rtsp://h/password={HIDDEN}&user=me"',
+    f'site = "rtsp://h/user={HIDDEN}&password=it"',
+    f'site = "http://h/v?pw={HIDDEN}"',
+    f'site = "http://h/v?usr={HIDDEN}&pwd=x#{HIDDEN}"',
+    f'site = "http://h/v?pw=_{HIDDEN}_/{HIDDEN}"',
+    f'site = "rtsp://u:{HIDDEN}{"x" * 60}@h"',
     f'cameras = ["rtsp://u:{HIDDEN}@h"]',
 ]
 
@@ -229,6 +237,13 @@ def test_no_finding_repeats_a_password(text: str, check: Callable[..., Checked])
     checked = check(text)
     assert checked.errors
     assert HIDDEN not in repr(checked.findings)
+
+
+def test_what_is_no_secret_stays_in_an_address() -> None:
+    text = "rtsp://h/user=admin_password=tlJw_pbo6_channel=1_stream=0.sdp?real_stream=2"
+    assert redacted(text) == "rtsp://h/user=***_password=***_channel=1_stream=0.sdp?real_stream=2"
+    assert redacted("http://h/v?pw=a;b&fps=5 and more") == "http://h/v?pw=***&fps=5 and more"
+    assert redacted("/videos/by_user/a.mp4") == "/videos/by_user/a.mp4"
 
 
 @pytest.mark.parametrize("url", ["rtsp://u:p@h/1", "rtsp://u@h/1", "http://u:p/@h"])

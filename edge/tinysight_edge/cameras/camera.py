@@ -9,6 +9,7 @@ driver whose call never returns is left behind with its thread.
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final
@@ -58,9 +59,10 @@ class _Attempt(threading.Thread):
             self._read(self)
         except CameraError as error:
             self.error = error
-        except Exception as error:  # whatever a driver throws must not pass for the end of the source
-            log.exception("A source broke.")
-            self.error = CameraError(f"The source broke: {error!r}.", mend="Check it; report this as a bug.")
+        except Exception as error:  # noqa: BLE001 -- whatever a driver throws must not pass for the end of the source
+            kind, place = type(error).__name__, traceback.extract_tb(error.__traceback__)[-1]
+            log.error("%s: %s in %s:%s", self.name, kind, place.filename, place.lineno)  # its text may hold a password
+            self.error = CameraError(f"The source broke: {kind}.", mend="Check it; report this as a bug.")
         finally:
             self.ended.set()
 

@@ -136,7 +136,7 @@ def _wrong(value: object, kind: Kind, path: Where) -> Finding:
     if isinstance(value, int | float) and not isinstance(value, bool):
         shown = str(value)[:40]
     elif isinstance(value, str) and (plain in {str, Seconds, Size} or origin is Literal):
-        shown = written(redacted(value[:60]))
+        shown = written(redacted(value[:4096])[:60])  # cut later: half a login is not known as one
         if origin is Literal:
             mend = near(value, [str(each) for each in choices], what="choice")
     return Finding(path, f"{shown[:1].upper()}{shown[1:]} does not fit here.", mend)

@@ -27,7 +27,10 @@ PATTERNS: Final = {
     r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)(?![\s\S])": "a time of day such as '17:30', or '24:00'",
 }
 _PLAIN: Final[dict[Kind, str]] = {str: "a text", bool: "true or false", Path: "a path"}
-_KEYS: Final = re.compile(r"(?i)([?&;][^=&;#\s]*(?:pass|pwd|token|key|secret|auth)[^=&;#\s]*=)[^&;#\s]*")
+_KEYS: Final = re.compile(
+    r"(?i)([?&;/_][^=&;#?/\s]{0,40}(?:pass|pwd|pw|user|usr|login|token|key|secret|auth)[^=&;#?/\s]{0,40}=)"
+    r".*?(?=[&;][\w.-]*=|_[a-z]+=|\s|$)"  # some cameras join the pairs of their path by '_'
+)
 
 
 def bare(kind: Kind) -> tuple[Kind, list[Meta]]:
@@ -99,5 +102,5 @@ def written(value: object) -> str:
 
 
 def redacted(text: str) -> str:
-    """An address without its user, its password and what its query calls a token or a key."""
+    """An address without its user, its password and what its query or its path calls one, or a token or a key."""
     return _KEYS.sub(r"\1***", re.sub(r"(?s)(\w://).*@", r"\1***@", text))

@@ -66,13 +66,17 @@ def policy_of(config: CameraConfig) -> Policy:
 
 
 def name_of(config: CameraConfig) -> str:
-    """What may be shown of the source, before it is opened: a name without credentials."""
+    """What may be shown of the source, before it is opened and if it never can be: a name without credentials."""
     source = config.source
-    if source.startswith(("rtsp://", "http://", "https://")):
-        return Address.parse(source).shown
+    if "://" in source:
+        try:
+            return Address.parse(source).shown
+        except CameraError:
+            return f"{source.partition(':')[0]}://..."
     if source.isdecimal():
         return f"camera {source}"
-    return source.partition("?")[0] if DEVICE.fullmatch(source) or ":" in source else Path(source).name
+    known = DEVICE.fullmatch(source) or PICAMERA.fullmatch(source) or source.startswith("synthetic:")
+    return source.partition("?")[0] if known else Path(source).name
 
 
 def open_source(config: CameraConfig, *, secret: str | None = None) -> Source:

@@ -10,6 +10,7 @@ from tinysight_contract.errors import CameraError
 
 __all__ = ["Address", "unreachable"]
 
+ASCII: Final = bytes(range(128))
 PORTS: Final = {"rtsp": 554, "http": 80, "https": 443}
 
 
@@ -21,7 +22,7 @@ class Address:
         scheme: rtsp, http or https.
         host: name or number.
         port: of TCP.
-        target: path and query, as asked for.
+        target: path and query, as asked for; other than ASCII is quoted.
         username: at the camera, or None.
         secret: the password; empty when there is none.
     """
@@ -50,7 +51,7 @@ class Address:
                 "The camera's address cannot be understood.",
                 mend="Write it as rtsp://host[:port]/path, or http:// or https:// for MJPEG.",
             )
-        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        target = quote(urlunsplit(("", "", parts.path or "/", parts.query, "")), safe=ASCII, errors="replace")
         inside = unquote(parts.username) if parts.username else None
         password = unquote(parts.password or "") if secret is None else secret
         return cls(parts.scheme, host, port or PORTS[parts.scheme], target, username or inside, password)
