@@ -171,6 +171,42 @@ def test_a_read_that_hangs_is_left_behind_and_what_it_brings_later_is_ignored(ri
     assert made.numbers[:4] == [1, "gap", 8, 9]
 
 
+def test_what_comes_late_changes_nothing_not_even_a_count(rig: Any, eventually: Any) -> None:
+    release = threading.Event()
+    grabs, retrieves = Script(1, release.wait, None, 2), Script(3)
+
+    def retrieve() -> NDArray[np.uint8] | None:
+        if len(made.items) > 2:
+            release.wait()
+            return None
+        return Script.retrieve(retrieves)
+
+    retrieves.steps += [4, 5]
+    retrieves.retrieve = retrieve  # type: ignore[method-assign] # one that hangs where it decodes
+    made = rig(grabs, retrieves, Script(8, release.wait, threading.Event().wait)).start()
+    eventually(lambda: 8 in made.numbers)
+    release.set()
+    eventually(lambda: grabs.closed and retrieves.closed)
+    assert "damaged" not in made.hub.dropped["a"]
+
+
+def test_no_thread_to_be_had_is_logged_and_tried_again(
+    rig: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    start, failed = camera_module._Attempt.start, list[int]()
+
+    def start_later(attempt: Any) -> None:
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("can't start new thread")
+        start(attempt)
+
+    monkeypatch.setattr(camera_module._Attempt, "start", start_later)
+    made = rig(Script(1, threading.Event().wait)).start()
+    eventually(lambda: 1 in made.numbers)
+    assert "a: an attempt broke." in caplog.text
+
+
 def test_no_more_than_four_calls_are_left_hanging_and_one_that_returns_makes_room(rig: Any, eventually: Any) -> None:
     released = [threading.Event() for _ in range(4)]
     scripts = [Script(number, event.wait) for number, event in enumerate(released)]

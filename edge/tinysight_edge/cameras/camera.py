@@ -181,21 +181,30 @@ class Camera:
         """Open the source in a thread of its own, watch that, and begin anew when it ends or hangs."""
         back_off = BackOff()
         while not self._stop.is_set():
-            self._hung = [thread for thread in self._hung if thread.is_alive()]
-            if len(self._hung) >= MOST_HUNG:
-                self._say(CameraState.STALLED, f"{MOST_HUNG} calls of the driver hang; waiting for one to return")
-                self._stop.wait(1.0)
-                continue
-            attempt = _Attempt(self.id, self._read)
-            with self._lock:
-                if self._stop.is_set():
-                    return
-                self._current = attempt
-            attempt.start()
-            self._await(attempt)
-            self._account(attempt)
-            delivered_s = time.monotonic() - attempt.first_s if attempt.first_s is not None else 0.0
+            delivered_s = 0.0
+            try:
+                delivered_s = self._once()
+            except Exception:  # such as no thread to be had: nothing may end the camera unheard
+                log.exception("%s: an attempt broke.", self.id)
             self._stop.wait(back_off.next_s(delivered_s=delivered_s))
+
+    def _once(self) -> float:
+        """One attempt; for how many seconds it delivered."""
+        self._hung = [thread for thread in self._hung if thread.is_alive()]
+        while len(self._hung) >= MOST_HUNG:
+            self._say(CameraState.STALLED, f"{MOST_HUNG} calls of the driver hang; waiting for one to return")
+            if self._stop.wait(1.0):
+                return 0.0
+            self._hung = [thread for thread in self._hung if thread.is_alive()]
+        attempt = _Attempt(self.id, self._read)
+        with self._lock:
+            if self._stop.is_set():
+                return 0.0
+            self._current = attempt
+        attempt.start()
+        self._await(attempt)
+        self._account(attempt)
+        return time.monotonic() - attempt.first_s if attempt.first_s is not None else 0.0
 
     def _await(self, attempt: _Attempt) -> None:
         """Wait until the attempt ends, or makes no progress for longer than its time-out."""
@@ -237,7 +246,10 @@ class Camera:
             known = 0 < source.duration_s < MAX_DURATION_S
             begun = utc_now() - timedelta(seconds=source.duration_s if known else 0)
             damaged_s: float | None = None
+            orient = Orient(self.config)  # its buffers are this thread's alone
             while attempt is self._current and (at_s := source.grab()) is not None:
+                if attempt is not self._current:  # given up meanwhile: nothing of it counts
+                    return
                 now_s = time.monotonic()
                 if self.policy.live:
                     at_s, captured_at = now_s - self._begun_s, utc_now()
@@ -247,17 +259,20 @@ class Camera:
                 if not self._limit.passes(at_s):
                     self._seat.drop("rate")
                     continue
-                if (image := source.retrieve()) is None:
+                image = source.retrieve()
+                if attempt is not self._current:
+                    return
+                if image is None:
                     self._seat.drop("damaged")
                     damaged_s = now_s if damaged_s is None else damaged_s
                     if self.policy.lasting and now_s - damaged_s > self.config.read_timeout:
                         raise CameraError("All pictures are damaged.", mend="Check its cable or network.")
                     continue
                 damaged_s = None
-                image = self._orient(image)
+                image = orient(image)
                 state = CameraState.ONLINE
                 if self.policy.live:
-                    state = self._sight.look(image, now_s, hidden=self._orient.hidden)
+                    state = self._sight.look(image, now_s, hidden=orient.hidden)
                 fitted = self.fit(image) if self._seat.waiting else None  # else the model waits for us, not we for it
                 self._give(attempt, Frame(self.id, image, at_s, captured_at, now_s, fitted))
                 del image  # the hub's reader alone decides when its memory is free
