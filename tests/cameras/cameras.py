@@ -127,6 +127,7 @@ class MjpegServer:
         chunked: HTTP/1.1 with chunks.
         drips: a byte a third of a second, for ever.
         auth: None, basic or digest, for ``user`` and ``password``.
+        challenges: instead of what ``auth`` asks.
         status: of the answer.
         content_type: of the answer.
         ends_after: pictures of one connection; 0 is endless.
@@ -140,6 +141,7 @@ class MjpegServer:
         self.length, self.chunked, self.status, self.ends_after = True, False, 200, 0
         self.drips = False
         self.auth: str | None = None
+        self.challenges: list[str] | None = None
         self.user, self.password = "viewer", "p@ss:w/rd"
         self.content_type = "multipart/x-mixed-replace; boundary=picture"
         self.asked: list[str] = []
@@ -196,7 +198,8 @@ class MjpegServer:
         if self.auth and not self._known(handler.headers.get("Authorization", "")):
             asks = 'Basic realm="camera"' if self.auth == "basic" else 'Digest realm="camera", nonce="abc", qop="auth"'
             handler.send_response(401)
-            handler.send_header("WWW-Authenticate", asks)
+            for challenge in [asks] if self.challenges is None else self.challenges:
+                handler.send_header("WWW-Authenticate", challenge)
             handler.send_header("Content-Length", "0")
             handler.end_headers()
             return

@@ -377,6 +377,37 @@ def test_mjpeg_takes_credentials_only_when_asked(mjpeg: Any, way: str) -> None:
     assert mjpeg.asked[1].lower().startswith(way)
 
 
+@pytest.mark.parametrize(
+    ("challenges", "said"),
+    [
+        pytest.param([], "does not say how to log in", id="no challenge"),
+        pytest.param(["Digest nonce=abc"], "in an unknown way", id="no realm"),
+        pytest.param(['Digest realm="camera", nonce="abc", qop="auth-int"'], "in an unknown way", id="auth-int"),
+        pytest.param(['Digest realm="camera", nonce="abc", algorithm=X'], "in an unknown way", id="an algorithm"),
+        pytest.param(["Digest realm=, x"], "in an unknown way", id="no pairs"),
+        pytest.param(['Bearer realm="camera"'], "in an unknown way", id="no scheme of ours"),
+    ],
+)
+def test_no_password_goes_in_the_clear_to_who_did_not_ask_for_it(mjpeg: Any, challenges: list[str], said: str) -> None:
+    mjpeg.auth, mjpeg.challenges = "digest", challenges
+    mjpeg.start()
+    with pytest.raises(CameraError, match=said):
+        opened(mjpeg.url, username=mjpeg.user, secret=mjpeg.password)
+    assert mjpeg.asked == [""]
+
+
+def test_a_login_of_other_letters_goes_by_basic_and_is_answered_by_digest(mjpeg: Any) -> None:
+    mjpeg.auth, mjpeg.password = "digest", "pässword"
+    mjpeg.start()
+    with pytest.raises(CameraError, match="ASCII only") as refused:
+        opened(mjpeg.url, username=mjpeg.user, secret=mjpeg.password)
+    assert mjpeg.password not in str(refused.value)
+    mjpeg.auth, mjpeg.challenges = "basic", ['Digest realm="camera", nonce="abc"', 'Basic realm="camera"']
+    source = opened(mjpeg.url, username=mjpeg.user, secret=mjpeg.password)
+    assert source.read() is not None
+    source.close()
+
+
 def test_mjpeg_says_what_is_wrong_with_an_answer(mjpeg: Any) -> None:
     with pytest.raises(CameraError, match="nothing listens"):
         opened(mjpeg.url)

@@ -11,6 +11,7 @@ import ssl
 import time
 from contextlib import ExitStack
 from typing import Final
+from urllib.error import URLError
 from urllib.request import (
     HTTPDigestAuthHandler,
     HTTPPasswordMgrWithDefaultRealm,
@@ -149,24 +150,37 @@ def _ask(address: Address, *, timeout_s: float) -> tuple[ExitStack, socket.socke
 
 
 def _authorize(address: Address, challenges: list[str]) -> str:
-    """The answer to what the camera asks: Digest (RFC 7616, MD5 or SHA-1) where it is offered, else Basic."""
-    username = address.username or ""
-    for challenge in challenges:
-        scheme, _, rest = challenge.partition(" ")
-        if scheme.lower() == "digest":
-            known = HTTPPasswordMgrWithDefaultRealm()
-            known.add_password(None, address.plain, username, address.secret)
-            asked = parse_keqv_list(list(filter(None, parse_http_list(rest))))
-            try:
-                answer = HTTPDigestAuthHandler(known).get_authorization(Request(address.plain), asked)  # noqa: S310 -- only its URL is read
-            except ValueError as error:  # a digest that Python does not know
-                raise CameraError(
-                    f"{address.shown} asks for credentials in an unknown way.",
-                    mend="Set the camera to Digest with MD5.",
-                ) from error
-            if answer is not None:
-                return f"Digest {answer}"
-    return "Basic " + base64.b64encode(f"{username}:{address.secret}".encode()).decode("ascii")
+    """The answer to what the camera asks: Digest (RFC 7616, MD5 or SHA-1) where we can, else Basic where it may be.
+
+    Raises:
+        CameraError: it asks for neither. Nobody gets the password in the clear who has not asked for it so.
+    """
+    login, shown = f"{address.username}:{address.secret}", address.shown
+    asked = [(scheme.lower(), rest) for scheme, _, rest in (challenge.partition(" ") for challenge in challenges)]
+    schemes = {scheme for scheme, _ in asked}
+    for scheme, rest in asked:
+        if scheme == "digest" and (answer := _digest(address, rest)) is not None:
+            return f"Digest {answer}"
+    if "basic" in schemes:
+        return "Basic " + base64.b64encode(login.encode()).decode("ascii")
+    if not asked:
+        raise CameraError(
+            f"{shown} refuses us and does not say how to log in.", mend="Check its path, and set the camera to Digest."
+        )
+    if "digest" in schemes and not login.isascii():
+        raise CameraError(f"{shown} asks for Digest, which is ASCII only.", mend="Change the camera's login to ASCII.")
+    raise CameraError(f"{shown} asks for credentials in an unknown way.", mend="Set the camera to Digest with MD5.")
+
+
+def _digest(address: Address, challenge: str) -> str | None:
+    """None when Python cannot answer it: another algorithm, ``auth-int`` alone, no realm or nonce, other than ASCII."""
+    known = HTTPPasswordMgrWithDefaultRealm()
+    known.add_password(None, address.plain, address.username or "", address.secret)
+    try:
+        asked = parse_keqv_list(list(filter(None, parse_http_list(challenge))))
+        return HTTPDigestAuthHandler(known).get_authorization(Request(address.plain), asked)  # noqa: S310 -- only its URL is read
+    except (ValueError, IndexError, URLError):
+        return None
 
 
 def _boundary(address: Address, response: http.client.HTTPResponse) -> bytes:
