@@ -1,8 +1,10 @@
 """Sources deliver pictures, or say in one line why not."""
 
 import itertools
+import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from tinysight_edge.belt import Belt, digit_indices
 from tinysight_edge.cameras.buffers import Buffers
 from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.sources import Policy, Source, name_of, open_source, policy_of
+from tinysight_edge.sources import rtsp as rtsp_module
 from tinysight_edge.sources.address import Address
 from tinysight_edge.sources.images import FolderSource
 from tinysight_edge.sources.multipart import Parts, boundary_of
@@ -305,6 +308,33 @@ def test_rtsp_says_why_it_cannot_be_opened(rtsp: Any, mjpeg: Any) -> None:
 def test_a_camera_that_takes_the_connection_and_says_nothing_is_given_up(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(CameraError, match="does not answer"):
         opened(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/stream", open_timeout=Seconds(0.5))
+
+
+def test_an_opening_that_never_returns_blocks_the_other_transport_for_its_time_out_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rtsp_module, "LATE_S", 0.1)
+    monkeypatch.setenv(rtsp_module.OPTIONS, "")
+    opening, entered, release = rtsp_module._Opening(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with opening.by("tcp", timeout_s=0.5):
+            entered.set()
+            release.wait()
+
+    thread = threading.Thread(target=hang, daemon=True)
+    thread.start()
+    entered.wait()
+    with opening.by("tcp", timeout_s=0.1):
+        pass
+    with pytest.raises(CameraError, match="other transport than udp"), opening.by("udp", timeout_s=0.1):
+        pass
+    with opening.by("udp", timeout_s=5.0):
+        assert os.environ[rtsp_module.OPTIONS] == "rtsp_transport;udp"
+        release.set()
+        thread.join()
+    with opening.by("tcp", timeout_s=0.1):
+        assert os.environ[rtsp_module.OPTIONS] == "rtsp_transport;tcp"
 
 
 # MJPEG.

@@ -17,6 +17,7 @@ from tinysight_edge.sources.capture import Captured
 __all__ = ["RtspSource", "why_not"]
 
 ASK_S: Final = 2.0
+LATE_S: Final = 1.0
 OPTIONS: Final = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 Transport = Literal["tcp", "udp"]
 
@@ -25,32 +26,38 @@ class _Opening:
     """OpenCV takes FFmpeg's options from the environment alone, which the whole process shares.
 
     So cameras of one transport are opened side by side, and those of the other wait. The variable is written only when
-    it must change, and not restored: C code that reads the environment meanwhile would not be safe from that.
+    it must change, and not restored: C code that reads the environment meanwhile would not be safe from that. An
+    opening that is not back a second after its time-out is waited for no more: it may never be.
     """
 
     def __init__(self) -> None:
         self._given = os.environ.get(OPTIONS)
         self._changed = threading.Condition()
         self._transport: Transport | None = None
-        self._count = 0
+        self._due_s: dict[object, float] = {}  # of each opening, when it must be back
 
     @contextmanager
     def by(self, transport: Transport, *, timeout_s: float) -> Iterator[None]:
         with self._changed:
-            if not self._changed.wait_for(lambda: transport == self._transport or not self._count, timeout_s):
-                raise CameraError(
-                    f"Cameras of the other transport than {transport} take long to open.",
-                    mend="Use one transport for all cameras.",
-                )
+            me, begun_s = object(), time.monotonic()
+            while transport != self._transport and (last_s := max(self._due_s.values(), default=0.0)) > (
+                now_s := time.monotonic()
+            ):
+                if now_s >= begun_s + timeout_s:
+                    raise CameraError(
+                        f"Cameras of the other transport than {transport} take long to open.",
+                        mend="Use one transport for all cameras.",
+                    )
+                self._changed.wait(min(last_s, begun_s + timeout_s) - now_s)
             if transport != self._transport:
                 os.environ[OPTIONS] = "|".join(filter(None, (self._given, f"rtsp_transport;{transport}")))
                 self._transport = transport
-            self._count += 1
+            self._due_s[me] = time.monotonic() + timeout_s + LATE_S
         try:
             yield
         finally:
             with self._changed:
-                self._count -= 1
+                del self._due_s[me]
                 self._changed.notify_all()
 
 
