@@ -38,7 +38,8 @@ class Watchdog:
 
     def __init__(self, *, stall_s: float = STALL_S, gil_s: float = GIL_S) -> None:
         self._stall_s, self._gil_s = stall_s, gil_s
-        self._turned_s = time.monotonic()
+        self._away_s = 0.0
+        self._turned_s = self._clock_s()
         self._until_s = math.inf
         self._limit_s = math.inf
         self._feed_every_s = (watchdog_s() or math.inf) / 3
@@ -58,12 +59,16 @@ class Watchdog:
 
     def progress(self) -> None:
         """The loop has turned."""
-        self._turned_s = time.monotonic()
+        self._turned_s = self._clock_s()
 
     def busy(self, limit_s: float) -> "_Busy":
         """``with watchdog.busy(10.0):`` around a call that may hang; one at a time, in one thread."""
         self._limit_s = limit_s
         return self._busy
+
+    def _clock_s(self) -> float:
+        """Stands still while the process does. Only the watch moves ``_away_s``, so that no thread undoes another's."""
+        return time.monotonic() - self._away_s
 
     def _watch(self) -> None:
         fed_s, looked_s = 0.0, time.monotonic()
@@ -72,13 +77,12 @@ class Watchdog:
                 faulthandler.dump_traceback_later(self._gil_s, exit=True)
                 now_s = time.monotonic()
                 if (away_s := now_s - looked_s) > PAUSED_S:  # all of us were stopped or starved, the loop as well
-                    self._turned_s += away_s
-                    self._until_s += away_s
-                looked_s = now_s
-                if now_s > self._until_s:
+                    self._away_s += away_s
+                looked_s, clock_s = now_s, self._clock_s()
+                if clock_s > self._until_s:
                     _end(f"A call of at most {self._limit_s:.1f} s has not come back")
-                if self._until_s == math.inf and now_s - self._turned_s > self._stall_s:
-                    _end(f"The inference loop has not turned for {now_s - self._turned_s:.1f} s")
+                if self._until_s == math.inf and clock_s - self._turned_s > self._stall_s:
+                    _end(f"The inference loop has not turned for {clock_s - self._turned_s:.1f} s")
                 if now_s - fed_s >= self._feed_every_s:
                     fed_s = now_s
                     notify("WATCHDOG=1")
@@ -93,7 +97,7 @@ class _Busy:
         self._watchdog = watchdog
 
     def __enter__(self) -> None:
-        self._watchdog._until_s = time.monotonic() + self._watchdog._limit_s
+        self._watchdog._until_s = self._watchdog._clock_s() + self._watchdog._limit_s
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -105,11 +105,20 @@ print("well")
     assert end_of(child(body)) == (0, "well\n", "")
 
 
-def test_a_process_that_was_stopped_as_a_whole_goes_on() -> None:
-    process = child("""
+BUSY_AND_IDLE = """
+    until_s = time.monotonic() + 6
+    while time.monotonic() < until_s:
+        with dog.busy(1.5):
+            time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("body", ["    turn(dog, 6)", BUSY_AND_IDLE], ids=["turning", "in calls"])
+def test_a_process_that_was_stopped_as_a_whole_goes_on(body: str) -> None:
+    process = child(f"""
 with Watchdog(stall_s=1.5) as dog:
     print("on guard", flush=True)
-    turn(dog, 6)
+{body}
 print("well")
 """)
     assert process.stdout is not None
