@@ -89,6 +89,13 @@ WRONG = [
     ("source = \"rtsp", "state = \"x\"\nsource = \"rtsp", 8, "cameras.gate.state", "put it above the first [table]"),
     ("source = \"rtsp://h/1\"", "source = \" \"", 8, "cameras.gate.source", "It is empty."),
     ("rtsp://h/1", "rtsp:///1", 8, "cameras.gate.source", "This is no address."),
+    ("rtsp://h/1", "rtps://h/1", 8, "cameras.gate.source", "Unknown source rtps://. Give a camera's number"),
+    ("rtsp://h/1", "rtsp://h/a b", 8, "cameras.gate.source", "cannot be understood"),
+    ("rtsp://h/1", "picamera2:11", 8, "cameras.gate.source", "Unknown source 'picamera2:11'."),
+    ("rtsp://h/1", "picamera2?fps=x", 8, "cameras.gate.source", "does not take fps=x"),
+    ("rtsp://h/1", "/dev/video1000", 8, "cameras.gate.source", "Unknown source '/dev/video1000'."),
+    ("synthetic:belt", "synthetic:bellt", 15, "cameras.belt.source", "no synthetic source 'bellt'"),
+    ("synthetic:belt", "synthetic:belt?speed=1", 15, "cameras.belt.source", "does not take speed=1"),
     ("source = \"rtsp", "crop = [0.5, 0, 0.5, 1]\nsource = \"rtsp", 8, "cameras.gate.crop", "It has no area."),
     ("source = \"rtsp", "crop = [0, 0,\n2, 1]\nsource = \"rtsp", 9, "cameras.gate.crop[2]", "a number from 0 to 1"),
     ("source = \"rtsp", "crop = [0, 1]\nsource = \"rtsp", 8, "cameras.gate.crop", "It has 2 entries, not 4."),
@@ -237,6 +244,13 @@ def test_no_finding_repeats_a_password(text: str, check: Callable[..., Checked])
     checked = check(text)
     assert checked.errors
     assert HIDDEN not in repr(checked.findings)
+
+
+@pytest.mark.parametrize("scheme", ["", "rtps://", "rtsp:/"])
+def test_a_source_of_no_kind_is_not_repeated_with_its_password(scheme: str, check: Callable[..., Checked]) -> None:
+    (finding,) = check(BASE.replace("rtsp://h/1", f"{scheme}me:{HIDDEN}@10.0.0.9/v")).findings
+    assert (finding.level, finding.key) == ("error", "cameras.gate.source")
+    assert HIDDEN not in repr(finding)
 
 
 def test_what_is_no_secret_stays_in_an_address() -> None:

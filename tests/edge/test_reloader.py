@@ -333,7 +333,7 @@ def test_a_check_that_throws_refuses_the_file_and_a_look_that_throws_ends_nothin
     steady.write(gate="1")
     assert steady.passes(3) == []
     assert "cannot be checked: ZeroDivisionError" in steady.reloader.status
-    failed, poll = [], steady.reloader.poll
+    failed, poll = list[float](), steady.reloader.poll
 
     def fails_once(now_s: float) -> Change | None:
         if not failed:

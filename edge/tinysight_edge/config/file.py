@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from tinysight_contract.errors import ConfigError
+from tinysight_contract.errors import CameraError, ConfigError
 from tinysight_contract.files import read_capped
 from tinysight_edge.config import checks, toml_lines
 from tinysight_edge.config.checks import Finding, Where
@@ -114,7 +114,8 @@ def parse_config(
     config = None
     if all(each.what == UNKNOWN for each in found):
         config = _absolute(msgspec.convert(kept, AgentConfig, dec_hook=read_leaf), source.absolute().parent)
-        found += checks.contradictions(config) + _secrets(config, environ) + _missing(config)
+        found += checks.contradictions(config)
+        found += _sources(config, {each.path for each in found}) + _secrets(config, environ) + _missing(config)
         found += checks.unknown_labels(config, labels) if labels is not None else []
     placed = _placed(found, text)
     placed.sort(key=lambda each: (each.line or 0, each.path != ()))
@@ -202,6 +203,24 @@ def _absolute(config: AgentConfig, folder: Path) -> AgentConfig:
         broker=msgspec.structs.replace(broker, password_file=under(broker.password_file)),
         cameras={id_: camera(each) for id_, each in config.cameras.items()},
     )
+
+
+def _sources(config: AgentConfig, refused: set[Where]) -> list[Finding]:
+    """Sources that are neither a path nor of a kind that we know; what is refused already is not asked again."""
+    from tinysight_edge.sources import known, unknown  # noqa: PLC0415 -- OpenCV, only where there is a camera
+
+    found: list[Finding] = []
+    for id_, camera in config.cameras.items():
+        where = ("cameras", id_, "source")
+        if where in refused or is_path(camera.source):
+            continue
+        try:
+            error = None if known(camera.source) is not None else unknown(camera.source)
+        except CameraError as wrong:
+            error = wrong
+        if error is not None:
+            found.append(Finding(where, error.what, error.mend))
+    return found
 
 
 def _secrets(config: AgentConfig, environ: Mapping[str, str]) -> list[Finding]:

@@ -16,9 +16,9 @@ from tinysight_edge.sources.base import LASTING, Image, Policy, Source
 from tinysight_edge.sources.capture import DeviceSource, FileSource
 from tinysight_edge.sources.images import IMAGE_SUFFIXES, MAX_PIXELS, FolderSource, decode_image
 from tinysight_edge.sources.paced import PacedSource
-from tinysight_edge.sources.picamera import PicameraSource
+from tinysight_edge.sources.picamera import PicameraSource, options_of
 from tinysight_edge.sources.rtsp import RtspSource
-from tinysight_edge.sources.synthetic import open_synthetic
+from tinysight_edge.sources.synthetic import check_synthetic, open_synthetic
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -27,9 +27,11 @@ __all__ = [
     "Policy",
     "Source",
     "decode_image",
+    "known",
     "name_of",
     "open_source",
     "policy_of",
+    "unknown",
 ]
 
 # A camera's number, or its path; the paths by id and by path stay the same when cameras are plugged in differently.
@@ -44,13 +46,8 @@ def policy_of(config: CameraConfig) -> Policy:
         CameraError: the kind is unknown, or no file is there.
     """
     source = config.source
-    if source.startswith("synthetic:"):
-        return Policy(live=True)
-    if source.startswith(("rtsp://", "http://", "https://")):
-        Address.parse(source)
-        return LASTING
-    if DEVICE.fullmatch(source) or PICAMERA.fullmatch(source):
-        return LASTING
+    if (policy := known(source)) is not None:
+        return policy
     path = Path(source)
     try:
         folder = path.is_dir()
@@ -59,9 +56,35 @@ def policy_of(config: CameraConfig) -> Policy:
         folder = there = False
     if there:
         return Policy(live=config.realtime, still=folder)
-    raise CameraError(
-        f"Unknown source {source!r}." if "://" not in source else f"Unknown source {source.partition(':')[0]}://.",
-        mend="Give a camera's number, rtsp://, http://, picamera2, a video, a folder of images, or synthetic:belt.",
+    raise unknown(source)
+
+
+def known(source: str) -> Policy | None:
+    """How a source that is no path is to be treated, or None; asks neither the disk nor the network.
+
+    Raises:
+        CameraError: its address or its options cannot be understood.
+    """
+    if source.startswith("synthetic:"):
+        check_synthetic(source)
+        return Policy(live=True)
+    if source.startswith(("rtsp://", "http://", "https://")):
+        Address.parse(source)
+        return LASTING
+    if PICAMERA.fullmatch(source):
+        options_of(source)
+        return LASTING
+    return LASTING if DEVICE.fullmatch(source) else None
+
+
+def unknown(source: str) -> CameraError:
+    """Of a source that is no kind of ours; what stands behind a scheme or a user may be a password, and is hidden."""
+    scheme = source.partition("://")[0].partition(":")[0]
+    shown = f"{scheme}://" if "://" in source else f"{scheme}:..." if "@" in source else repr(source)
+    return CameraError(
+        f"Unknown source {shown}.",
+        mend="Give a camera's number or /dev/video0, rtsp://, http://, https://, picamera2, picamera2:1, a video, "
+        "a folder of images, or synthetic:belt.",
     )
 
 
@@ -75,8 +98,8 @@ def name_of(config: CameraConfig) -> str:
             return f"{source.partition(':')[0]}://..."
     if source.isdecimal():
         return f"camera {source}"
-    known = DEVICE.fullmatch(source) or PICAMERA.fullmatch(source) or source.startswith("synthetic:")
-    return source.partition("?")[0] if known else Path(source).name
+    kind = DEVICE.fullmatch(source) or PICAMERA.fullmatch(source) or source.startswith("synthetic:")
+    return source.partition("?")[0] if kind else Path(source).name
 
 
 def open_source(config: CameraConfig, *, secret: str | None = None) -> Source:

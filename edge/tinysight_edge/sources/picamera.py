@@ -14,7 +14,7 @@ import numpy as np
 from tinysight_contract.errors import CameraError
 from tinysight_edge.sources.base import Image, Source
 
-__all__ = ["PicameraSource"]
+__all__ = ["PicameraSource", "options_of"]
 
 
 class PicameraSource(Source):
@@ -24,15 +24,8 @@ class PicameraSource(Source):
     """
 
     def __init__(self, spec: str) -> None:
-        name, _, query = spec.partition("?")
+        name, given = spec.partition("?")[0], options_of(spec)
         number = int(name.removeprefix("picamera2").removeprefix(":") or 0)
-        given = {"width": 1280, "height": 720, "fps": 30}
-        for key, value in parse_qsl(query, keep_blank_values=True):
-            if key not in given or re.fullmatch(r"[1-9]\d{0,3}", value) is None:
-                raise CameraError(
-                    f"picamera2 does not take {key}={value}.", mend=f"It takes whole numbers for {', '.join(given)}."
-                )
-            given[key] = int(value)
         self.name, self.fps = name, float(given["fps"])
         self.width, self.height = given["width"], given["height"]
         try:
@@ -73,3 +66,19 @@ class PicameraSource(Source):
         """Stop it and give it back."""
         self._camera.stop()
         self._camera.close()
+
+
+def options_of(spec: str) -> dict[str, int]:
+    """Width, height and fps; opens nothing.
+
+    Raises:
+        CameraError: it takes no such options.
+    """
+    given = {"width": 1280, "height": 720, "fps": 30}
+    for key, value in parse_qsl(spec.partition("?")[2], keep_blank_values=True):
+        if key not in given or re.fullmatch(r"[1-9]\d{0,3}", value) is None:
+            raise CameraError(
+                f"picamera2 does not take {key}={value}.", mend=f"It takes whole numbers for {', '.join(given)}."
+            )
+        given[key] = int(value)
+    return given

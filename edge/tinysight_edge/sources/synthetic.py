@@ -2,15 +2,16 @@
 
 import re
 import time
-from collections.abc import Callable
-from typing import Final
+from typing import Final, get_args
 from urllib.parse import parse_qsl
 
 from tinysight_contract.errors import CameraError
-from tinysight_edge.belt import Belt
+from tinysight_edge.belt import Belt, Split
 from tinysight_edge.sources.base import Image, Source
 
-__all__ = ["BeltSource", "open_synthetic"]
+__all__ = ["BeltSource", "check_synthetic", "open_synthetic"]
+
+SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 
 class BeltSource(Source):
@@ -22,23 +23,12 @@ class BeltSource(Source):
     name = "synthetic:belt"
 
     def __init__(self, options: dict[str, str]) -> None:
-        split = options.pop("split", "test")
-        if split not in {"train", "calibration", "test"}:
-            raise CameraError(f"The belt has no split {split!r}.", mend="Choose train, calibration or test.")
-        given = {"seed": 0.0, "fps": 15.0, "frames": 0.0, "width": 320.0, "height": 240.0}
-        for key, value in options.items():
-            if key not in given or re.fullmatch(r"\d+(\.\d+)?", value) is None:
-                raise CameraError(
-                    f"synthetic:belt does not take {key}={value}.", mend=f"It takes numbers for {', '.join(given)}."
-                )
-            given[key] = float(value)
+        split, given = _read(options)
         self.width, self.height = int(given["width"]), int(given["height"])
-        if not (64 <= self.width <= 4096 and 64 <= self.height <= 4096 and 0 < given["fps"] <= 1000):
-            raise CameraError("The belt's size or rate is out of range.", mend="Use 64 to 4096 pixels, up to 1000 fps.")
         self.fps, self._last = given["fps"], int(given["frames"])
         self._belt = Belt(
             int(given["seed"]),
-            split="train" if split == "train" else "calibration" if split == "calibration" else "test",
+            split=split,
             width=self.width,
             height=self.height,
             speed_px=60.0 / self.fps * self.width / 320.0,
@@ -68,16 +58,42 @@ class BeltSource(Source):
         """Nothing is held."""
 
 
-SYNTHETIC: Final[dict[str, Callable[[dict[str, str]], Source]]] = {"belt": BeltSource}
+def _read(options: dict[str, str]) -> tuple[Split, dict[str, float]]:
+    split: Split | None = next((each for each in SPLITS if each == options.get("split", "test")), None)
+    if split is None:
+        raise CameraError(f"The belt has no split {options['split']!r}.", mend="Choose train, calibration or test.")
+    given = {"seed": 0.0, "fps": 15.0, "frames": 0.0, "width": 320.0, "height": 240.0}
+    for key, value in options.items():
+        if key == "split":
+            continue
+        if key not in given or re.fullmatch(r"\d+(\.\d+)?", value) is None:
+            raise CameraError(
+                f"synthetic:belt does not take {key}={value}.", mend=f"It takes numbers for {', '.join(given)}."
+            )
+        given[key] = float(value)
+    if not (64 <= given["width"] <= 4096 and 64 <= given["height"] <= 4096 and 0 < given["fps"] <= 1000):
+        raise CameraError("The belt's size or rate is out of range.", mend="Use 64 to 4096 pixels, up to 1000 fps.")
+    return split, given
+
+
+def check_synthetic(spec: str) -> dict[str, str]:
+    """The options that stand behind a name; draws nothing.
+
+    Raises:
+        CameraError: there is no such world, or it does not take these options.
+    """
+    kind, _, query = spec.removeprefix("synthetic:").partition("?")
+    if kind != "belt":
+        raise CameraError(f"There is no synthetic source {kind!r}.", mend="Choose synthetic:belt.")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    _read(options)
+    return options
 
 
 def open_synthetic(spec: str) -> Source:
     """What ``synthetic:`` and a name with its query stand for.
 
     Raises:
-        CameraError: there is no such world, or it does not take these options.
+        CameraError: as `check_synthetic`.
     """
-    kind, _, query = spec.removeprefix("synthetic:").partition("?")
-    if kind not in SYNTHETIC:
-        raise CameraError(f"There is no synthetic source {kind!r}.", mend=f"Choose one of: {', '.join(SYNTHETIC)}.")
-    return SYNTHETIC[kind](dict(parse_qsl(query, keep_blank_values=True)))
+    return BeltSource(check_synthetic(spec))
