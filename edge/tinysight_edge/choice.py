@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Literal
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import RuntimeLoadError
+from tinysight_contract.errors import InferenceError, RuntimeLoadError
 from tinysight_contract.manifest import Variant
 from tinysight_edge.compiled import Accelerator, CompiledEngine, accelerators, rehearse
 from tinysight_edge.engines import Engine, InterpreterEngine, Runtime, edge_tpu, find_runtime, has_edge_tpu_code
@@ -41,25 +41,27 @@ def choose(bundle: Bundle, *, scheme: str | None = None, threads: int = 1, engin
     """
     manifest, runtime = bundle.manifest, find_runtime()
     best: Model | None = None
-    refused: RuntimeLoadError | None = None
+    refused: RuntimeLoadError | InferenceError | None = None
     told: list[str] = []
+    absent: dict[Accelerator, str] = dict(accelerators())
     for variant in manifest.variants if scheme is None else [manifest.variant(scheme)]:
-        for name, make in _ways(bundle.read(variant.file), variant, threads=threads, runtime=runtime, wanted=engine):
+        ways = _ways(bundle.read(variant.file), variant, threads=threads, runtime=runtime, wanted=engine, absent=absent)
+        for name, make in ways:
             try:
                 model = Model(b"", variant, runtime=runtime, engine=make())
                 prove(bundle, model)
-            except RuntimeLoadError as error:
+                model.median_ms = _median_ms(model)
+            except (RuntimeLoadError, InferenceError) as error:  # such as a driver that fails while it runs
                 told.append(f"{variant.scheme} by {name}: {error.what.rstrip('.')}")
                 refused = refused or error
                 continue
-            model.median_ms = _median_ms(model)
             note = f" ({model.engine.note})" if model.engine.note else ""
             told.append(f"{variant.scheme} by {name}: {model.median_ms:.2f} ms{note}")
             if best is None or is_better(model.median_ms, best.median_ms):
                 best = model
     if best is None:
         assert refused is not None  # noqa: S101 -- a manifest has at least one variant, and each has a way
-        raise refused
+        raise RuntimeLoadError(refused.what, mend=refused.mend) from refused
     best.choice = (*told, f"kept: {best.variant.scheme} by {best.engine.name}")
     return best
 
@@ -70,9 +72,18 @@ def is_better(ms: float, best_ms: float) -> bool:
 
 
 def _ways(
-    content: bytes, variant: Variant, *, threads: int, runtime: Runtime, wanted: EngineName
+    content: bytes,
+    variant: Variant,
+    *,
+    threads: int,
+    runtime: Runtime,
+    wanted: EngineName,
+    absent: dict[Accelerator, str],
 ) -> Iterator[tuple[str, Callable[[], Engine]]]:
-    """Names of engines, the simplest first, and what makes each of them or raises why it cannot be."""
+    """Names of engines, the simplest first, and what makes each of them or raises why it cannot be.
+
+    ``absent`` holds for each accelerator why it need not be tried, or nothing; what hangs once is noted there.
+    """
     plain = partial(InterpreterEngine, content, variant, threads=threads, runtime=runtime)
     if wanted == "edgetpu" or has_edge_tpu_code(content):
         yield "edgetpu", partial(_on_edge_tpu, plain, content, variant, wanted)
@@ -82,7 +93,7 @@ def _ways(
     if wanted in {"auto", "compiled-model"}:
         compiled = partial(CompiledEngine, content, variant, threads=threads, runtime=runtime)
         yield "compiled-model", partial(_checked, plain, compiled)
-        for accelerator, absent in accelerators().items():
+        for accelerator in absent:
             made = partial(compiled, accelerator=accelerator)
             yield accelerator, partial(_accelerated, partial(_checked, plain, made), content, accelerator, absent)
 
@@ -93,8 +104,14 @@ def _checked(plain: Callable[[], Engine], compiled: Callable[[], Engine]) -> Eng
     return compiled()
 
 
-def _accelerated(make: Callable[[], Engine], content: bytes, accelerator: Accelerator, absent: str) -> Engine:
-    reason = absent or rehearse(content, accelerator)
+def _accelerated(
+    make: Callable[[], Engine], content: bytes, accelerator: Accelerator, absent: dict[Accelerator, str]
+) -> Engine:
+    reason = absent[accelerator]
+    if not reason and (refused := rehearse(content, accelerator)) is not None:
+        reason = refused.why
+        if refused.always:
+            absent[accelerator] = reason
     if reason:
         raise RuntimeLoadError(f"{reason}.", mend="Choose another engine.")
     return make()

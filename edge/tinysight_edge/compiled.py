@@ -6,26 +6,30 @@ been at hand: what is tested is that they are found missing, refused, and surviv
 """
 
 import atexit
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import BundleError
 from tinysight_contract.manifest import Tensor, Variant
-from tinysight_edge.engines import Runtime, cannot_load, known, only_one
+from tinysight_edge.engines import Runtime, cannot_load, cannot_run, known, only_one
 from tinysight_edge.quiet import without_lines
 
-__all__ = ["Accelerator", "CompiledEngine", "accelerators", "rehearse"]
+__all__ = ["Accelerator", "CompiledEngine", "Refused", "accelerators", "rehearse"]
 
 REHEARSAL_S: Final = 30.0
+KILLED_S: Final = 2.0
+NO_LIBRARY: Final = 3  # the child's exit status
 Accelerator = Literal["cpu", "gpu", "npu"]
 
 
@@ -40,7 +44,7 @@ class CompiledEngine:
         accelerator: what shall run it; the processor takes what an accelerator leaves.
 
     Raises:
-        RuntimeLoadError: it is not installed, cannot load the file, or the accelerator takes nothing of it.
+        RuntimeLoadError: it is not installed, cannot load or run the file, or the accelerator takes nothing of it.
     """
 
     def __init__(
@@ -80,9 +84,13 @@ class CompiledEngine:
         for output in variant.outputs:
             _same_form(output, outputs, variant.file)
             self._places.append((names.index(output.name), output.shape, np.dtype(output.dtype)))
-        with without_lines(b""):
-            self.invoke()  # the first run makes an environment for the whole process, and says so
-        _say_no_more()
+        try:
+            with without_lines(b""):
+                self.invoke()  # the first run makes an environment for the whole process, and says so
+        except (ValueError, RuntimeError) as error:
+            raise cannot_run(runtime, variant, error) from error
+        finally:
+            _say_no_more()
 
     def lend_input(self) -> NDArray[Any]:
         """An array of ours, which is copied at the run: the API lends none of its own."""
@@ -125,24 +133,53 @@ def accelerators(dev: Path = Path("/dev")) -> dict[Accelerator, str]:
     }
 
 
-def rehearse(content: bytes, accelerator: Accelerator) -> str | None:
+class Refused(NamedTuple):
+    """Why an accelerator must not be used, and whether for this file alone or for whatever there is."""
+
+    why: str
+    always: bool
+
+
+def rehearse(content: bytes, accelerator: Accelerator) -> Refused | None:
     """Why a GPU or an NPU must not be used: in a child process, since a driver may crash or hang. None if it may."""
     code = f"from tinysight_edge.compiled import _rehearse; _rehearse({accelerator!r})"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code], input=content, capture_output=True, timeout=REHEARSAL_S, check=False
-        )
+        said, _ = child.communicate(content, timeout=REHEARSAL_S)
     except subprocess.TimeoutExpired:
-        return f"the {accelerator} hung for {REHEARSAL_S:.0f} s when it was tried"
-    if done.returncode < 0:
-        return f"the {accelerator} ended the process that tried it by signal {-done.returncode}"
-    return None if done.returncode == 0 else f"the {accelerator} failed when it was tried: {done.stdout.decode()}"
+        _end(child)
+        return Refused(f"the {accelerator} hung for {REHEARSAL_S:.0f} s when it was tried", always=True)
+    if child.returncode < 0:
+        why = f"the {accelerator} ended the process that tried it by signal {-child.returncode}"
+        return Refused(why, always=True)
+    if child.returncode == 0:
+        return None
+    why = f"the {accelerator} failed when it was tried: {said.decode(errors='replace')}"
+    return Refused(why, always=child.returncode == NO_LIBRARY)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """Kill it; one whose driver hangs in the kernel cannot be killed, and is left behind."""
+    child.kill()
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # what could not be sent
+                pipe.close()
+    try:
+        child.wait(KILLED_S)
+    except subprocess.TimeoutExpired:
+        threading.Thread(target=child.wait, name="hung-child", daemon=True).start()  # it may end at some time
 
 
 def _rehearse(accelerator: Accelerator) -> None:
     """In the child: load what comes on stdin and run it once."""
-    from ai_edge_litert import compiled_model as lite  # noqa: PLC0415 -- each runtime is optional
-
+    try:
+        from ai_edge_litert import compiled_model as lite  # noqa: PLC0415 -- each runtime is optional
+    except (ImportError, OSError) as error:  # also a library of the system that it needs
+        sys.stdout.write(" ".join(str(error).split()))
+        sys.exit(NO_LIBRARY)
     kinds = lite.HardwareAccelerator
     wanted = kinds.CPU | {"gpu": kinds.GPU, "npu": kinds.NPU}[accelerator]
     try:

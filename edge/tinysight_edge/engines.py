@@ -22,6 +22,7 @@ __all__ = [
     "InterpreterEngine",
     "Runtime",
     "cannot_load",
+    "cannot_run",
     "edge_tpu",
     "find_runtime",
     "has_edge_tpu_code",
@@ -193,6 +194,14 @@ def cannot_load(runtime: Runtime, variant: Variant, why: object) -> RuntimeLoadE
         return why
     return RuntimeLoadError(
         f"{runtime.name} {runtime.version} cannot load {variant.file}: {' '.join(str(why).split())}.",
+        mend="Choose another variant of the bundle, or update the runtime.",
+    )
+
+
+def cannot_run(runtime: Runtime, variant: Variant, why: object) -> RuntimeLoadError:
+    """What to raise when a runtime loads a variant's file and fails at its first run."""
+    return RuntimeLoadError(
+        f"{runtime.name} {runtime.version} cannot run {variant.file}: {' '.join(str(why).split())}.",
         mend="Choose another variant of the bundle, or update the runtime.",
     )
 
