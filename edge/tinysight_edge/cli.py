@@ -53,7 +53,8 @@ def run(
         Path | None, typer.Option(help="Folder for undelivered events. [default: the store, or a folder of the user]")
     ] = None,
     scheme: Annotated[
-        str | None, typer.Option(help="Variant to run. [default: the first that loads]", show_default=False)
+        str | None,
+        typer.Option(help="Variant to run. [default: the fastest that passes its self-test]", show_default=False),
     ] = None,
     threads: Annotated[int, typer.Option(help="Of the interpreter.", min=1, max=64)] = 1,
     start_offline: Annotated[

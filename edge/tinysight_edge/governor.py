@@ -72,7 +72,8 @@ class _Level:
 class Governor:
     """Bounds the age of frames and the heat of the processor.
 
-    ``allow`` and ``note`` belong to the inference loop, ``adjust`` to one other thread or the same.
+    ``allow`` runs in the inference thread; ``note`` and ``adjust`` elsewhere: where events are made, and in the thread
+    that looks after the device.
 
     Args:
         config: what is allowed; may be replaced while running.
