@@ -103,7 +103,11 @@ def run(
     lock = _hold(told.state)
     agent = Agent(loaded, told, address, watch=watch, watchdog=Watchdog())
 
+    well = False
+
     def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal well
+        well = True  # somebody wants it to end: that speaks against nothing, however the end goes
         agent.stop()
 
     def ready() -> None:
@@ -118,10 +122,11 @@ def run(
         signal.signal(number, end)
     try:
         result = agent.run(ready=ready)
+        well = True
     finally:
+        if watch is not None and well:
+            watch.reloader.close()
         os.close(lock)
-    if watch is not None:
-        watch.reloader.close()
     from tinysight_edge.console import finish  # the last thing that is needed, and 20 ms
 
     finish(result, as_json=as_json)

@@ -1,7 +1,10 @@
 """An agent's file as a user treats it: the commands, real processes, a real broker."""
 
 import json
+import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +114,25 @@ def test_a_run_of_a_wrong_file_is_one_line_with_the_way_to_the_others(file: Path
     assert done.stderr.startswith("error: ")
     assert "agent.toml:11: cameras.left.rotate" in done.stderr
     assert done.stderr.endswith(f"1 more: run `tinysight config check {file}`.\n")
+
+
+def test_a_start_that_was_asked_to_end_does_not_count_against_a_file_even_if_it_failed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "memory"))
+    mark = memory_of(file) / "agent.trial.json"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a broker that never answers, so that the run fails
+        file.write_text(file.read_text().replace("127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}"))
+        command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(file)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(30)
+        with silent.accept()[0]:
+            assert json.loads(mark.read_text())["starts"] == 1
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    assert "error: " in said
+    assert json.loads(mark.read_text())["starts"] == 0
 
 
 def test_what_show_prints_is_a_file_of_the_same_meaning(file: Path, tinysight: Tinysight) -> None:
