@@ -126,7 +126,8 @@ def run(
     finally:
         if watch is not None and well:
             watch.reloader.close()
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
     from tinysight_edge.console import finish  # the last thing that is needed, and 20 ms
 
     finish(result, as_json=as_json)
@@ -216,14 +217,24 @@ def _state_home() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
 
 
-def _hold(folder: Path) -> int:
-    """Make the folder and hold its lock, so that two agents never share an outbox. The lock ends with the process."""
+def _hold(folder: Path) -> int | None:
+    """Make the folder and hold its lock, so that two agents never share an outbox. The lock ends with the process.
+
+    None on a disk that is full or cannot be written: the agent goes on seeing and telling there, and says so.
+    """
+    import errno
+    import logging
+
     from tinysight_contract.errors import ConfigError, StoreError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
+        if error.errno in {errno.EROFS, errno.ENOSPC, errno.EDQUOT}:
+            log = logging.getLogger(__name__)
+            log.warning("%s: %s. Nothing keeps a second agent from it.", folder, error.strerror)
+            return None
         raise StoreError(f"{folder} cannot be used: {error.strerror}.", mend="Name another --state folder.") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

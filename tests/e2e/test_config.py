@@ -1,6 +1,8 @@
 """An agent's file as a user treats it: the commands, real processes, a real broker."""
 
+import errno
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from tinysight_contract import topics as t
+from tinysight_contract.errors import ConfigError, StoreError
 from tinysight_contract.messages import Info, decode
-from tinysight_edge.cli import from_flags, memory_of
+from tinysight_edge.cli import _hold, from_flags, memory_of
 from tinysight_edge.config.file import read_config
 
 Tinysight = Callable[..., subprocess.CompletedProcess[str]]
@@ -218,3 +221,28 @@ def test_what_an_agent_remembers_of_its_file_lies_where_no_typo_moves_it(
     monkeypatch.delenv("STATE_DIRECTORY")
     monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
     assert memory_of(tmp_path / "agent.toml") == Path("/home/me/state/tinysight/config") / one.name
+
+
+def test_a_folder_that_cannot_be_written_is_warned_of_and_any_other_fault_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = _hold(tmp_path)
+    assert held is not None
+    with pytest.raises(ConfigError, match="Another agent runs"):
+        _hold(tmp_path)
+    os.close(held)
+
+    def fails(number: int) -> Callable[..., int]:  # a disk of that kind cannot be had without rights
+        def refuse(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        return refuse
+
+    for number in (errno.EROFS, errno.ENOSPC):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", fails(number))
+            assert _hold(tmp_path) is None
+        assert os.strerror(number) in caplog.text
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be used"):
+        _hold(tmp_path / "file")
