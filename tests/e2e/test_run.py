@@ -372,3 +372,17 @@ def test_watch_prints_each_message_as_a_line_and_counts_what_is_missing(
     told = {line["topic"].split("/")[-1] for line in lines if "/alert/" not in line["topic"]}
     assert told == {"status", "info", "health", "counts", "event"}
     assert all("message" in line for line in lines)
+
+
+def test_the_line_at_the_start_shows_no_password_of_a_camera(mosquitto: Any, belt_bundle: Path, tmp_path: Path) -> None:
+    process = agent(belt_bundle, mosquitto.url, "http://127.0.0.1:1/login/pw=hush?usr=hush", tmp_path / "state")
+    assert process.stderr is not None
+    said = ""
+    while "Ctrl-C" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGTERM)
+    said += "".join(process.communicate(timeout=20))
+    assert "cam0 (http://127.0.0.1:1/...)" in said
+    assert "hush" not in said
