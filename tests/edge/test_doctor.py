@@ -3,7 +3,9 @@
 import json
 import os
 import stat
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +221,39 @@ privacy = {whole}
     assert turned[36:].mean() < 10
     figures = lines["camera turned"]["figures"]
     assert (figures["width"], figures["height"]) == (48, 64)
+
+
+SHUT = """
+import os, pwd, sys
+from pathlib import Path
+from tinysight_edge.doctor import places  # while it may still be read
+from tinysight_edge.doctor.child import check
+from tinysight_edge.doctor.subject import Options, Subject
+subject = Subject(options=Options(), state=Path(sys.argv[1]))
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for name in ("disk", "rights"):
+    print(check(name, subject))
+"""
+
+
+def test_a_state_folder_behind_a_closed_door_is_said_with_the_command_that_opens_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        os.chmod(folder, 0o755)
+        door = Path(folder, "door")
+        (door / "inner").mkdir(parents=True)
+        door.chmod(0o600)
+        command = [sys.executable, "-c", SHUT, str(door / "inner" / "state")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        door.chmod(0o700)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert f"may not enter {door}." in line
+        assert f"sudo chmod o+x {door}" in line
+        assert "fail" in line
 
 
 PI_4 = "processor : 0\nFeatures : fp asimd evtstrm crc32 cpuid\nHardware : BCM2835\nModel : Raspberry Pi 4 Model B\n"
