@@ -52,14 +52,14 @@ def test_each_report_begins_anew_and_totals_go_on() -> None:
     for number in (1, 2):
         hub.frames["a"] += 5
         hub.dropped["a"]["stale"] += 2
-        hub.dropped["a"]["broken"] += 1
+        hub.dropped["a"]["damaged"] += 1
         meter.drop("a", "governed")
         meter.note("a", took(float(number)))
         told = meter.take().cameras["a"]
         assert (told.frames, told.inferred) == (5, 1)
-        assert told.dropped == {"stale": 2, "broken": 1, "governed": 1}
+        assert told.dropped == {"stale": 2, "damaged": 1, "governed": 1}
         assert told.frame_age_ms.p95 == number
-    dropped = {("a", "stale"): 4, ("a", "broken"): 2, ("a", "governed"): 2}
+    dropped = {("a", "stale"): 4, ("a", "damaged"): 2, ("a", "governed"): 2}
     assert meter.totals() == Totals({"a": 10}, {"a": 2}, dropped)
     assert meter.frames == 2
     assert meter.take().latency_ms == {}, "nothing was inferred, so nothing took time"
