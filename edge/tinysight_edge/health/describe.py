@@ -5,11 +5,12 @@ In: the bundle, the loaded model, the opened cameras.  Out: `Info`. How it does 
 
 import os
 import platform
+from datetime import datetime
 from pathlib import Path
 
 from tinysight_contract import __version__
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.messages import BundleRef, CameraInfo, Info, utc_now
+from tinysight_contract.messages import BundleRef, CameraInfo, Info
 from tinysight_edge.interpreter import Model
 
 __all__ = ["describe"]
@@ -25,12 +26,14 @@ def _hardware() -> dict[str, str | int | float]:
     return {"model": model, "machine": platform.machine(), "cpus": os.cpu_count() or 1, "memory_mib": memory}
 
 
-def describe(bundle: Bundle, model: Model, cameras: dict[str, CameraInfo], *, boot_id: str) -> Info:
-    """The `Info` message: what this device is and runs."""
+def describe(
+    bundle: Bundle, model: Model, cameras: dict[str, CameraInfo], *, boot_id: str, started_at: datetime
+) -> Info:
+    """The `Info` message: what this device is and runs, and since when (aware UTC)."""
     manifest = bundle.manifest
     return Info(
         boot_id=boot_id,
-        started_at=utc_now(),
+        started_at=started_at,
         software={"tinysight": __version__, "python": platform.python_version(), "os": platform.platform()},
         runtime={
             "name": model.runtime.name,
