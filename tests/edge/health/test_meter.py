@@ -132,3 +132,18 @@ def test_the_age_at_publish_is_told_beside_the_stages() -> None:
     for age in (10.0, 20.0, 30.0):
         meter.published(age)
     assert meter.take().latency_ms[AGE_AT_PUBLISH].p50 == 20.0
+
+
+def test_a_look_takes_nothing_from_the_next_report() -> None:
+    hub = Counters(Counter(a=2))
+    meter = Meter(hub)
+    meter.note("a", took(1.0))
+    meter.drop("a", "still")
+    meter.published(7.0)
+    looked = meter.take(keep=True)
+    told = meter.take()
+    assert (looked.cameras["a"].frames, looked.latency_ms) == (2, told.latency_ms)
+    assert looked.cameras["a"].dropped == told.cameras["a"].dropped == {"stale": 0, "still": 1}
+    assert told.latency_ms[AGE_AT_PUBLISH].p50 == 7.0
+    assert (told.cameras["a"].frames, told.cameras["a"].inferred) == (2, 1)
+    assert meter.take().cameras["a"].frames == 0
