@@ -1,7 +1,7 @@
 """Record what an agent tells of a minute of the belt, for `tinysight simulate`.
 
 ``python benchmarks/record_belt.py BUNDLE`` needs Mosquitto's port in ``--broker``; writes the package's recording and
-prints ``{"lives", "events", "seconds", "bytes"}``. Run it again when the meaning of events has changed.
+prints ``{"lives", "events", "seconds", "bytes"}``. The camera has a zone and a line. Run it again when the meaning of events has changed.
 """
 
 import argparse
@@ -25,6 +25,22 @@ from tinysight_edge.simulate.recording import RECORDING, Recording, Step
 from tinysight_trainer.synth import belt_video
 
 FRAMES = 900  # a minute
+CONFIG = """
+site = "belt"
+device = "recorded"
+state = "state"
+[broker]
+url = "{broker}"
+[model]
+bundle = "{bundle}"
+[cameras.belt]
+source = "belt.mp4"
+[cameras.belt.zones.scale]
+polygon = [[0.3, 0.0], [0.7, 0.0], [0.7, 1.0], [0.3, 1.0]]
+[cameras.belt.lines.gate]
+start = [0.5, 1.0]
+end = [0.5, 0.0]
+"""
 LOST_S = 1.0  # an end is told so long after the object was last seen
 
 
@@ -42,11 +58,11 @@ def main() -> None:
     reader.open(timeout_s=5)
     reader.subscribe(f"{ROOT}/#")
     with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "belt.mp4"
-        belt_video(video, frames=FRAMES, seed=given.seed)
-        command = [sys.executable, "-m", "tinysight_deploy", "run", "--bundle", str(given.bundle), "--json"]
-        command += ["--source", str(video), "--broker", given.broker, "--site", "belt", "--device", "recorded"]
-        done = subprocess.run([*command, "--state", folder], capture_output=True, text=True, check=True)
+        belt_video(Path(folder) / "belt.mp4", frames=FRAMES, seed=given.seed)
+        config = Path(folder) / "agent.toml"
+        config.write_text(CONFIG.format(broker=given.broker, bundle=given.bundle.absolute()))
+        command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     sent = json.loads(done.stdout)["events_sent"]
     while sum(isinstance(parse(topic), EventTopic) for topic, _ in heard) < sent:
         time.sleep(0.05)
@@ -68,7 +84,9 @@ def recorded(events: list[Event], info: Info) -> Recording:
     for event in events:
         told_s = (event.seen_at - began).total_seconds() + (LOST_S if event.type is EventType.END else 0.0)
         at_s = round(max(at_s, told_s), 3)
-        steps.append(Step(at_s=at_s, event=replace(event, id=numbers[event.id], boot_id="recorded")))
+        reason = "left" if event.reason == "camera lost" else event.reason  # the video is over; the camera goes on
+        told = replace(event, id=numbers[event.id], boot_id="recorded", reason=reason)
+        steps.append(Step(at_s=at_s, event=told))
     bare = replace(
         info,
         boot_id="recorded",

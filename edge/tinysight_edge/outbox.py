@@ -6,7 +6,8 @@ process loses at most what was put in the last quarter second before the kill an
 
 Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted. A disk that
 is full or read-only stops nothing: what is new stays in memory, bounded as well, `Outbox.trouble` says so, and a write
-is tried each second.
+is tried each second. When the file cannot even be opened for such a reason, all of this start stays in memory, and what
+is in the file waits for the next one.
 
 Beside the queue stands what is open: the last event of each object that has no ``end`` yet, written in the same
 transactions, so that the next start can close what this one could not. An ``end`` that is given up for lack of room
@@ -37,7 +38,20 @@ MAX_OPEN: Final = 1000  # ends given up beyond that are not told later; the firs
 ROOM: Final = 1000  # once full, a thousandth is given up at a time
 OF_THE_DISK: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 _MEND: Final = "Free some space, check the disk, or name another --state folder."
+_SCHEMA: Final = (
+    "PRAGMA journal_mode=WAL",
+    "PRAGMA synchronous=FULL",
+    "CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,"
+    " payload BLOB NOT NULL, is_update INTEGER NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS oldest ON event (is_update DESC, id)",
+    "CREATE TABLE IF NOT EXISTS open (id TEXT PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)",
+)
 _OPEN: Final = "INSERT OR REPLACE INTO open (id, topic, payload) SELECT ?, ?, ? WHERE (SELECT count(*) FROM open) < ?"
+
+
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    """Whether it is full, read-only or broken, and may be well again; else the file is damaged."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK
 
 
 class Outbox:
@@ -49,10 +63,12 @@ class Outbox:
 
     Attributes:
         discarded: events that were given up, by cause.
-        trouble: why the last write failed; None when it did not. Meanwhile what is new is in memory alone.
+        trouble: why the disk failed last, at the start or when written or read; None when it did not. Meanwhile what
+            is new is in memory alone.
+        max_events: as given; fewer when the file could not be opened.
 
     Raises:
-        StoreError: the file cannot be opened or is damaged.
+        StoreError: the file is damaged, or cannot be opened for a reason that is not the disk's.
     """
 
     def __init__(self, path: Path, *, max_events: int = 100_000) -> None:
@@ -63,24 +79,31 @@ class Outbox:
         self._new: dict[int, tuple[str, bytes, bool]] = {}  # by number: topic, payload, whether it is an update
         self._done: set[int] = set()  # numbers of events in the file
         self._last_done = 0
-        self._open: dict[str, tuple[str, bytes] | None] = {}  # by object: topic and payload, None once it is closed
+        self._open: dict[str, tuple[str, bytes] | None] = {}  # by object: topic and payload, None once closed
         self._dirty_since_s: float | None = None
+        self._unopened: StoreError | None = None
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,"
-                " payload BLOB NOT NULL, is_update INTEGER NOT NULL)"
-            )
-            self._db.execute("CREATE INDEX IF NOT EXISTS oldest ON event (is_update DESC, id)")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS open (id TEXT PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)"
-            )
+            self._begin(path)
+        except sqlite3.Error as error:
+            trouble = StoreError(f"The outbox {path} cannot be opened: {error}.", mend=_MEND)
+            if not _is_of_the_disk(error):
+                raise trouble from error
+            log.warning("%s Events are kept in memory until the next start.", trouble)
+            self.trouble = self._unopened = trouble
+            self.max_events = min(max_events, MAX_HELD)
+            self._begin(Path(":memory:"))
+
+    def _begin(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            for statement in _SCHEMA:
+                self._db.execute(statement)
             self._depth = int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
             self._last = int(self._db.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
-        except sqlite3.Error as error:
-            raise StoreError(f"The outbox {path} cannot be opened: {error}.", mend=_MEND) from error
+            self._filed = {str(id_) for (id_,) in self._db.execute("SELECT id FROM open")}
+        except sqlite3.Error:
+            self._db.close()
+            raise
 
     def __len__(self) -> int:
         return self._depth
@@ -94,12 +117,17 @@ class Outbox:
         payload = encode(event)
         self._last += 1
         self._new[self._last] = topic, payload, event.type is EventType.UPDATE
-        self._open[event.id] = None if event.type is EventType.END else (topic, payload)
+        if event.type is not EventType.END:
+            self._open[event.id] = topic, payload
+        elif event.id in self._filed:
+            self._open[event.id] = None
+        else:
+            self._open.pop(event.id, None)
         self._depth += 1
         self._soil()
         if self._depth > self.max_events:
-            self.commit(now=self.trouble is None)
-        if self.trouble is not None:
+            self.commit(now=not self._failing)
+        if self._failing:
             self._give_up_held(max(self._depth - self.max_events, len(self._new) - MAX_HELD))
         return self._last
 
@@ -109,7 +137,7 @@ class Outbox:
         One that cannot be read is discarded and counted.
 
         Raises:
-            StoreError: the disk is broken.
+            StoreError: the file is damaged.
         """
         query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
         passed = len(self._done) if number < self._last_done else 0
@@ -129,7 +157,7 @@ class Outbox:
         To be asked for before anything is put: then these are of an earlier start. Each stays until its ``end`` is put.
 
         Raises:
-            StoreError: the disk is broken.
+            StoreError: the file is damaged.
         """
         self.commit(now=True)
         left = []
@@ -165,24 +193,22 @@ class Outbox:
         Raises:
             StoreError: the file is damaged. A disk that is full or read-only is told by `trouble`.
         """
-        every_s = COMMIT_EVERY_S if self.trouble is None else AGAIN_S
+        every_s = AGAIN_S if self._failing else COMMIT_EVERY_S
         if self._dirty_since_s is None or (not now and time.monotonic() - self._dirty_since_s < every_s):
             return
         try:
-            given_up = self._write()
+            given_up, kept_open = self._write()
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):  # it may have rolled back by itself
                 self._db.execute("ROLLBACK")
-            trouble = StoreError(f"The outbox {self._path} cannot be written: {error}.", mend=_MEND)
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_DISK:
-                raise trouble from error
-            if self.trouble is None:
-                log.warning("%s Events are kept in memory.", trouble)
-            self.trouble, self._dirty_since_s = trouble, time.monotonic()
+            self._suffer(error, "written")
             return
-        if self.trouble is not None:
+        if self._failing:
             log.info("the outbox %s can be written again", self._path)
-        self.trouble = self._dirty_since_s = None
+        self.trouble, self._dirty_since_s = self._unopened, None
+        self._filed.difference_update(self._open)
+        self._filed.update(id_ for id_, row in self._open.items() if row is not None)
+        self._filed.update(kept_open)
         self._new.clear()
         self._done.clear()
         self._open.clear()
@@ -192,22 +218,42 @@ class Outbox:
     def close(self) -> None:
         """Commit and close."""
         self.commit(now=True)
-        if self._new:
-            log.error("%d events are lost: %s", len(self._new), self.trouble)
+        if lost := len(self) if self._unopened is not None else len(self._new):
+            log.error("%d events are lost: %s", lost, self.trouble)
         self._db.close()
+
+    @property
+    def _failing(self) -> bool:
+        """What is new cannot be written, not even into the database in memory that replaces an unopened file."""
+        return self.trouble is not self._unopened
+
+    def _suffer(self, error: sqlite3.Error, done: str) -> None:
+        """Take note of what the disk did not do.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        trouble = StoreError(f"The outbox {self._path} cannot be {done}: {error}.", mend=_MEND)
+        if not _is_of_the_disk(error):
+            raise trouble from error
+        if not self._failing:
+            log.warning("%s Events are kept in memory.", trouble)
+        self.trouble, self._dirty_since_s = trouble, time.monotonic()
 
     def _soil(self) -> None:
         if self._dirty_since_s is None:
             self._dirty_since_s = time.monotonic()
 
     def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the file; none while the disk cannot be read."""
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise StoreError(f"The outbox {self._path} cannot be read: {error}.", mend=_MEND) from error
+            self._suffer(error, "read")
+            return []
 
-    def _write(self) -> Counter[str]:
-        """All that is new in one transaction; what was given up in it for lack of room."""
+    def _write(self) -> tuple[Counter[str], list[str]]:
+        """All that is new in one transaction; what was given up for lack of room, and objects left open by that."""
         run, many = self._db.execute, self._db.executemany
         run("BEGIN IMMEDIATE")
         many("INSERT INTO event VALUES (?, ?, ?, ?)", [(number, *row) for number, row in self._new.items()])
@@ -215,16 +261,17 @@ class Outbox:
         many("DELETE FROM open WHERE id = ?", [(id_,) for id_ in self._open])
         rows = [(id_, *row) for id_, row in self._open.items() if row is not None]
         many("INSERT INTO open (id, topic, payload) VALUES (?, ?, ?)", rows)
-        given_up: Counter[str] = Counter()
+        given_up, kept_open = Counter[str](), list[str]()
         if (excess := self._depth - self.max_events) > 0:
             query = "SELECT id, is_update, topic, payload FROM event ORDER BY is_update DESC, id LIMIT ?"
             for number, is_update, topic, payload in run(query, (excess + self.max_events // ROOM,)).fetchall():
                 run("DELETE FROM event WHERE id = ?", (number,))
                 given_up["update" if is_update else "start-or-end"] += 1
                 if not is_update and (event := self._read(payload)) is not None and event.type is EventType.END:
-                    run(_OPEN, (event.id, topic, payload, MAX_OPEN))
+                    if run(_OPEN, (event.id, topic, payload, MAX_OPEN)).rowcount:
+                        kept_open.append(event.id)
         run("COMMIT")
-        return given_up
+        return given_up, kept_open
 
     def _give_up_held(self, count: int) -> None:
         """The same for what is in memory while nothing can be written."""
@@ -235,4 +282,5 @@ class Outbox:
             self._depth -= 1
             self.discarded["update" if is_update else "start-or-end"] += 1
             if not is_update and (event := self._read(payload)) is not None and event.type is EventType.END:
-                self._open[event.id] = topic, payload
+                if event.id in self._open or len(self._filed) + len(self._open) < MAX_OPEN:
+                    self._open[event.id] = topic, payload

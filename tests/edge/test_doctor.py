@@ -3,7 +3,9 @@
 import json
 import os
 import stat
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from tinysight_contract import topics as t
 from tinysight_contract.messages import State, Status, encode, utc_now
 from tinysight_edge.doctor import plan
-from tinysight_edge.doctor.camera import _wrong
+from tinysight_edge.doctor.camera import _Look, _wrong
 from tinysight_edge.doctor.child import CHECKS, check
 from tinysight_edge.doctor.machine import cpu
 from tinysight_edge.doctor.result import Verdict
@@ -163,22 +165,95 @@ def test_a_camera_of_a_folder_of_dark_pictures_is_called_dark(doctor: Any, tmp_p
     assert status == any(line["verdict"] == "fail" for line in lines.values())
 
 
-NOISE = np.random.default_rng(1).integers(0, 255, (10, 64, 64, 3), np.uint8)
+NOISE = np.random.default_rng(1).integers(0, 255, (64, 64, 3), np.uint8)
+HALF_DARK = np.vstack([np.zeros((56, 64, 3), np.uint8), NOISE[:8]])
+UPPER = np.arange(64)[:, None].repeat(64, 1) < 56
+
+
+def look(last: Any, *, hidden: Any = None, differed: bool = True) -> _Look:
+    return _Look(last, hidden, 10, 1.0, differed)
 
 
 @pytest.mark.parametrize(
-    ("pictures", "live", "said"),
+    ("seen", "live", "said"),
     [
-        pytest.param(list(NOISE), True, None, id="well"),
-        pytest.param([NOISE[0][::8, ::8]] * 9 + [NOISE[0]], True, "frozen", id="frozen"),
-        pytest.param([NOISE[0][::8, ::8]] * 9 + [NOISE[0]], False, None, id="a file may show the same"),
-        pytest.param([np.full((64, 64, 3), 120, np.uint8)], True, "shows nothing", id="covered"),
-        pytest.param([np.full((64, 64, 3), 3, np.uint8)], True, "dark", id="dark"),
+        pytest.param(look(NOISE), True, None, id="well"),
+        pytest.param(look(NOISE, differed=False), True, "frozen", id="frozen"),
+        pytest.param(look(NOISE, differed=False), False, None, id="a file may show the same"),
+        pytest.param(look(np.full((64, 64, 3), 120, np.uint8)), True, "shows nothing", id="covered"),
+        pytest.param(look(np.full((64, 64, 3), 3, np.uint8)), True, "dark", id="dark"),
+        pytest.param(look(HALF_DARK, hidden=UPPER), True, None, id="what is hidden is not judged"),
+        pytest.param(look(HALF_DARK * 0, hidden=UPPER | True), True, "hide all", id="all is hidden"),
     ],
 )
-def test_what_may_be_wrong_with_a_picture(pictures: list[Any], live: bool, said: str | None) -> None:
-    found = _wrong(pictures, live=live)
+def test_what_may_be_wrong_with_a_picture(seen: _Look, live: bool, said: str | None) -> None:
+    found = _wrong(seen, live=live)
     assert found is None if said is None else found is not None and said in found[0]
+
+
+def test_the_picture_that_is_saved_is_the_one_that_the_agent_sees(
+    doctor: Any, belt_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "belt.bundle").write_bytes(belt_bundle.read_bytes())
+    (tmp_path / "view").mkdir()
+    image = np.zeros((48, 64, 3), np.uint8)
+    image[:, :32] = 200  # the left half
+    cv2.imwrite(str(tmp_path / "view" / "a.png"), image)
+    whole = "[[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]]"
+    more = f"""rotate = 90
+[cameras.turned]
+source = "{tmp_path / "view"}"
+rotate = 90
+[cameras.hidden]
+source = "{tmp_path / "view"}"
+privacy = {whole}
+"""
+    config = write_config(tmp_path, "mqtt://127.0.0.1:1", more)
+    _, lines = doctor("--config", config, "--pictures", tmp_path / "seen")
+    assert lines["camera hidden"]["verdict"] == "warn", lines
+    hidden, turned = (cv2.imread(str(tmp_path / "seen" / f"{name}.jpg")) for name in ("hidden", "turned"))
+    assert hidden is not None
+    assert hidden.mean() == 0
+    assert "hide all" in lines["camera hidden"]["what"]
+    assert turned is not None
+    assert turned.shape == (64, 48, 3)
+    assert turned[:28].mean() > 190, "the left half is above after a turn to the right"
+    assert turned[36:].mean() < 10
+    figures = lines["camera turned"]["figures"]
+    assert (figures["width"], figures["height"]) == (48, 64)
+
+
+SHUT = """
+import os, pwd, sys
+from pathlib import Path
+from tinysight_edge.doctor import places  # while it may still be read
+from tinysight_edge.doctor.child import check
+from tinysight_edge.doctor.subject import Options, Subject
+subject = Subject(options=Options(), state=Path(sys.argv[1]))
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for name in ("disk", "rights"):
+    print(check(name, subject))
+"""
+
+
+def test_a_state_folder_behind_a_closed_door_is_said_with_the_command_that_opens_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        os.chmod(folder, 0o755)
+        door = Path(folder, "door")
+        (door / "inner").mkdir(parents=True)
+        door.chmod(0o600)
+        command = [sys.executable, "-c", SHUT, str(door / "inner" / "state")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        door.chmod(0o700)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert f"may not enter {door}." in line
+        assert f"sudo chmod o+x {door}" in line
+        assert "fail" in line
 
 
 PI_4 = "processor : 0\nFeatures : fp asimd evtstrm crc32 cpuid\nHardware : BCM2835\nModel : Raspberry Pi 4 Model B\n"

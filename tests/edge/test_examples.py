@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinysight_contract.files import replace_file
 from tinysight_contract.messages import FrameSize, ModelRef
 from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.config.types import ExamplesConfig
@@ -308,6 +309,52 @@ def test_the_folder_is_bounded_and_its_index_names_what_is_there_after_a_kill(
     assert {image["file_name"] for image in index_of(tmp_path)["images"]} == names
     assert 4 <= len(names) < 18
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 1_000_000
+
+
+def test_the_folder_is_bounded_although_pictures_are_small_and_the_model_proposes_much(
+    make: Callable[..., Pictures], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, most = 2**20, 0
+
+    def replaced(path: Path, data: bytes) -> None:
+        nonlocal most
+        if path.parent.exists():
+            most = max(most, len(data) + sum(each.stat().st_size for each in tmp_path.rglob("*") if each.is_file()))
+        replace_file(path, data)
+
+    monkeypatch.setattr("tinysight_edge.pictures.examples.replace_file", replaced)
+    monkeypatch.setattr("tinysight_edge.pictures.ring.replace_file", replaced)
+    pictures = make(per_hour=3600, keep=Size(keep))
+    rows = [((100.0, 100.0, 150.0 + n / 10, 150.0), 0.9 - n / 2000) for n in range(199)] + [(OTHER, 0.52)]
+    for number in range(60):
+        pictures.offer(frame(number * 1.1, scene(number)), detections(*rows), tracks(), {})
+        while pictures._held_bytes:
+            time.sleep(0.001)
+    pictures.close()
+    assert pictures.counts == {"examples": 60}, pictures.trouble
+    assert 0 < most <= keep
+    names = {path.relative_to(tmp_path / "examples/images").as_posix() for path in tmp_path.rglob("*.jpg")}
+    assert {image["file_name"] for image in index_of(tmp_path)["images"]} == names
+    assert names
+
+
+def test_an_alike_picture_says_nothing_of_the_disk(
+    make: Callable[..., Pictures], monkeypatch: pytest.MonkeyPatch, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    pictures, hard = make(per_hour=3600), detections((INNER, 0.52))
+    pictures.offer(frame(0.0, scene(1)), hard, tracks(), {})
+    eventually(lambda: pictures.counts["examples"] == 1)
+    with monkeypatch.context() as fault:
+        fault.setattr("tinysight_edge.pictures.ring.replace_file", full)
+        pictures.offer(frame(2.0, scene(2)), hard, tracks(), {})
+        eventually(lambda: pictures.counts["failed"] == 1)
+        pictures.offer(frame(4.0, scene(1)), hard, tracks(), {})
+        eventually(lambda: pictures.counts["alike"] == 1)
+        assert pictures.trouble is not None
+
+
+def full(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
 
 
 def test_a_damaged_or_foreign_picture_counts_for_the_bound_and_is_not_in_the_index(

@@ -1,11 +1,14 @@
 """Nothing put into the outbox is lost before it is done, unless it is counted."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -270,4 +273,95 @@ def test_an_event_that_is_acknowledged_at_once_is_never_written(tmp_path: Path) 
     outbox.done(outbox.put("topic", event(1)))
     outbox.commit(now=True)
     assert outbox._db.execute("SELECT count(*) FROM sqlite_sequence").fetchone() == (0,)
+    outbox.close()
+
+
+def test_what_ends_while_nothing_can_be_written_leaves_no_trace_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_HELD", 50)
+    monkeypatch.setattr(outbox_module, "MAX_OPEN", 20)
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.put("topic", of("filed", 1, "start"))
+    outbox.commit(now=True)
+    limit(outbox, 1)
+    for seq in range(2, 2000, 2):
+        outbox.put("topic", of(f"o{seq}", seq, "start"))
+        outbox.put("topic", of(f"o{seq}", seq + 1, "end"))
+        outbox.commit(now=outbox.trouble is None)
+    assert outbox.trouble is not None
+    assert len(outbox._new) <= 50
+    assert len(outbox._open) <= 20
+    outbox.put("topic", of("filed", 2001, "end"))
+    limit(outbox, 10_000)
+    outbox.commit(now=True)
+    assert outbox.trouble is None
+    assert "filed" not in dict(left(outbox)), "an end of what is in the file is not forgotten"
+    outbox.close()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow: every write of this process fails as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["the file is there", "it is not"])
+def test_a_start_on_a_full_disk_keeps_events_in_memory_and_the_old_ones_for_the_next_start(
+    old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_HELD", 5)
+    if old:
+        before = Outbox(tmp_path / "o.db")
+        before.put("topic", of("old", 1, "start"))
+        before.close()
+    with full_disk():
+        outbox = Outbox(tmp_path / "o.db")
+        assert left(outbox) == []
+        for seq in range(1, 9):
+            outbox.put("topic", event(seq))
+        outbox.commit(now=True)
+        trouble = outbox.trouble
+        assert trouble is not None
+        assert "cannot be opened" in trouble.what
+        assert trouble.mend.startswith("Free some space")
+        assert seqs(outbox) == [4, 5, 6, 7, 8], "no more than fits into memory"
+        assert outbox.discarded == {"update": 3}
+        outbox.done(outbox.after(0, 1)[0][0])
+    outbox.commit(now=True)
+    assert outbox.trouble is trouble, "it stays said until the next start"
+    outbox.close()
+    assert "4 events are lost" in caplog.text
+    again = Outbox(tmp_path / "o.db")
+    assert (seqs(again), left(again)) == (([1], [("old", 1)]) if old else ([], []))
+    assert again.trouble is None
+    again.close()
+
+
+def test_a_disk_that_cannot_be_read_is_said_and_hides_the_file_meanwhile(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.put("topic", event(1))
+    outbox.commit(now=True)
+    whole = outbox._db
+
+    class Unread:
+        """A connection to a disk that does not answer."""
+
+        def execute(self, *_: object) -> None:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
+
+    outbox._db = Unread()  # type: ignore[assignment]
+    outbox.put("topic", event(2))
+    assert seqs(outbox) == [2]
+    assert "cannot be read: disk I/O error" in str(outbox.trouble)
+    outbox._db = whole
+    outbox.commit(now=True)
+    assert (seqs(outbox), outbox.trouble) == ([1, 2], None)
     outbox.close()

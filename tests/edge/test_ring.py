@@ -72,3 +72,18 @@ def test_what_others_deleted_is_no_error(tmp_path: Path) -> None:
     ring.put("a", {".jpg": bytes(60)})
     (tmp_path / "a.jpg").unlink()
     assert ring.put("b", {".jpg": bytes(60)}) == ["a"]
+
+
+def test_what_cannot_be_removed_is_an_error_and_no_entry_is_left_of_what_was_not_written(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, keep_bytes=100)
+    ring.open()
+    ring.put("a", {".jpg": bytes(60)})
+    (tmp_path / "a.jpg").unlink()
+    (tmp_path / "a.jpg").mkdir()  # unlink says no, as on a disk that is read-only
+    for number in range(3):
+        with pytest.raises(OSError, match=r"a\.jpg"):
+            ring.put(f"b{number}", {".jpg": bytes(60)})
+    assert ring.keys == ["a"]
+    assert ring.total_bytes == 60
+    (tmp_path / "a.jpg").rmdir()
+    assert ring.put("c", {".jpg": bytes(60)}) == ["a"]

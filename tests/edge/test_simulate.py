@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, ConfigError
-from tinysight_contract.messages import PAYLOADS, Counts, Event, EventType, Info, State, Status, decode, encode
+from tinysight_contract.messages import PAYLOADS, Counts, Event, EventType, Health, Info, State, Status, decode, encode
 from tinysight_contract.schemas import load
 from tinysight_edge.mqtt import Address
 from tinysight_edge.simulate.crowd import Crowd
@@ -36,6 +36,10 @@ def test_the_recording_can_be_played_again_and_again_for_all_that_begins_in_it_e
     for told in lives.values():
         assert (told[0], told[-1]) == (EventType.START, EventType.END)
         assert set(told[1:-1]) <= {EventType.UPDATE}
+    ends = [step.event for step in RECORDING.steps if step.event.type is EventType.END]
+    assert {end.reason for end in ends} == {"left"}
+    assert any(end.crossed for end in ends)
+    assert any(end.zones.dwell_s for end in ends)
     times = [step.at_s for step in RECORDING.steps]
     assert times == sorted(times)
     assert 0 <= times[0] <= times[-1] <= RECORDING.duration_s
@@ -135,6 +139,10 @@ def test_fifty_devices_tell_everything_in_the_contracts_words_and_leave_politely
     open_ids = Counter(event.id for event in reader.events() if event.type is EventType.START)
     open_ids.subtract(event.id for event in reader.events() if event.type is EventType.END)
     assert set(open_ids.values()) == {0}, "all that began has ended"
+    reasons = Counter(event.reason for event in reader.events() if event.type is EventType.END)
+    assert set(reasons) == {"left", "stopped"}, "every end says why"
+    health = decode(reader.of(t.HealthTopic)[0], Health).cameras
+    assert {each.fps_in for each in health.values()} == {each.fps for each in health.values()} != {0.0}
     last = {text: payload for text, payload, _ in reader.heard if isinstance(t.parse(text), t.CountsTopic)}
     assert {sum(decode(payload, Counts).objects.values()) for payload in last.values()} == {0}
     info = decode(reader.of(t.InfoTopic)[0], Info)

@@ -17,6 +17,7 @@ from tinysight_contract.messages import FrameSize, ModelRef
 from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.config.types import SnapshotsConfig
 from tinysight_edge.decode import Detections
+from tinysight_edge.pictures import pictures as module
 from tinysight_edge.pictures.jpeg import read_comment, with_comment
 from tinysight_edge.pictures.pictures import HELD_BYTES, About, Pictures
 from tinysight_edge.pictures.snapshots import Best, Snapshot, draw, quality
@@ -235,6 +236,29 @@ def test_a_disk_that_says_no_is_told_and_never_reaches_the_loop_and_then_it_goes
     pictures.close()
     assert pictures.trouble is None
     assert (tmp_path / "snapshots/gate/kept.jpg").exists()
+
+
+def test_the_trouble_is_over_when_the_disk_is_well_although_nothing_is_to_be_written(
+    make: Callable[..., Pictures], tmp_path: Path, eventually: Callable[[Callable[[], object]], None]
+) -> None:
+    with pytest.MonkeyPatch.context() as sooner:
+        sooner.setattr(module, "PROBE_EVERY_S", 0.05)
+        pictures = make()
+        pictures.start()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            alive = tracks([(1, (100, 100, 150, 150), 0.8)], 0.0)
+            pictures.offer(frame(0.0), NOTHING, alive, {1: "lost"})
+            eventually(lambda: pictures.trouble is not None)
+            time.sleep(0.2)
+            assert pictures.trouble is not None
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        eventually(lambda: pictures.trouble is None)
+    pictures.close()
+    assert pictures.counts == {"failed": 1}, "a probe that failed is no picture that is lost"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_state_folder_that_cannot_be_made_is_told_and_tried_again(

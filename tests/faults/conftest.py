@@ -151,7 +151,8 @@ class Ear:
             numbers.setdefault(event.boot_id, set()).add(event.seq)
         for _, health in self.of(Health):
             heads[health.boot_id] = max(heads[health.boot_id], health.outbox.last_seq)
-        return sum(max(heads[boot], *seqs) - len(seqs) for boot, seqs in numbers.items())
+        boots = {boot: numbers.get(boot, set()) for boot in numbers.keys() | heads.keys()}
+        return sum(max(heads[boot], *seqs, 0) - len(seqs) for boot, seqs in boots.items())
 
     def check_all_came(self) -> None:
         """No event number is missing; those of this moment may take a while."""
@@ -283,9 +284,10 @@ def world(cameras: Any, mjpeg: Any) -> World:
 
 @pytest.fixture
 def ear(mosquitto: Any) -> Iterator[Ear]:
-    """Hears all that is published, and when."""
+    """Hears all that is published, and when; in the end, when the agents have ended, nothing may be missing."""
     listening = Ear(mosquitto.url)
     yield listening
+    listening.check_all_came()
     listening.close()
 
 
@@ -293,15 +295,15 @@ MakeDevice = Callable[..., Device]
 
 
 @pytest.fixture
-def make_device(mosquitto: Any, belt_bundle: Path, tmp_path: Path) -> Iterator[MakeDevice]:
-    """Start an agent with these cameras, as TOML below ``[cameras.NAME]``; it ends with the test."""
+def make_device(ear: Ear, belt_bundle: Path, tmp_path: Path) -> Iterator[MakeDevice]:
+    """Start an agent with these cameras, as TOML below ``[cameras.NAME]``; it ends with the test, before ``ear`` does."""
     made: list[Device] = []
 
     def make(
         *, bundle: Path = belt_bundle, more: str = "", env: dict[str, str] | None = None, **cameras: str
     ) -> Device:
         toml = (
-            f'site = "{SITE}"\ndevice = "{DEVICE}"\nstate = "state"\ntrial = "5s"\n[broker]\nurl = "{mosquitto.url}"\n'
+            f'site = "{SITE}"\ndevice = "{DEVICE}"\nstate = "state"\ntrial = "5s"\n[broker]\nurl = "{ear.url}"\n'
             f'[model]\nbundle = "{bundle}"\n[health]\nevery = "1s"\n{more}\n'
         )
         for name, text in cameras.items():

@@ -5,7 +5,7 @@ import signal
 import time
 from typing import Any
 
-from tinysight_contract.messages import CameraState, Event
+from tinysight_contract.messages import CameraState, Event, EventType
 
 SHORT = 'read_timeout = "1s"\nopen_timeout = "2s"\n'
 AWAY_S = 4.0
@@ -58,10 +58,16 @@ def test_the_end_is_clean_and_soon_with_a_hung_camera_and_a_frozen_broker(
     assert took_s < END_WITHIN_S
     assert len(device.ends) == 1
     before = {event.boot_id for _, event in ear.of(Event)}
+    begun = {event.id for _, event in ear.of(Event)}
     device.start()
     ear.event(lambda event: event.boot_id not in before)
     ear.check_all_came()
+    ends = {event.id: event for _, event in ear.of(Event) if event.type is EventType.END and event.boot_id in before}
+    assert begun <= ends.keys(), "each object of the first start has its end, by the first start"
+    assert "stopped" in {end.reason for end in ends.values()}
+    assert {end.reason for end in ends.values()} <= {"stopped", "left"}
     replayed = sum(event.replayed for _, event in ear.of(Event))
+    assert replayed > 0
     said = f"nothing more; its next start sent {replayed} events `replayed`, 0 missing"
     tell("end asked for with a hung camera and a frozen broker", well_s=took_s, published=said)
 

@@ -5,9 +5,10 @@ import time
 from typing import Final
 
 from tinysight_contract.bundle import Bundle
+from tinysight_edge.choice import choose
 from tinysight_edge.doctor.result import Figure, Result, ok, skip, warn
 from tinysight_edge.doctor.subject import Subject
-from tinysight_edge.interpreter import Model, golden_inputs
+from tinysight_edge.interpreter import golden_inputs
 from tinysight_edge.preprocess import Preprocessor
 from tinysight_edge.store import Store
 
@@ -33,7 +34,7 @@ def model(subject: Subject) -> Result:
             return skip("No model is named.", "Give --bundle, --store or --config.")
         bundle = Store(named.store).active()
     manifest = bundle.manifest
-    loaded = Model.load(bundle, scheme=named.scheme, threads=named.threads)
+    loaded = choose(bundle, scheme=named.scheme, threads=named.threads, engine=named.engine)
     tensor = Preprocessor(manifest.input, loaded.variant.input).from_picture(golden_inputs(bundle)[0])
     took_ms: list[float] = []
     until_s = time.perf_counter() + MEASURE_S
@@ -46,12 +47,14 @@ def model(subject: Subject) -> Result:
         "digest": bundle.digest,
         "variants": [variant.scheme for variant in manifest.variants],
         "scheme": loaded.variant.scheme,
+        "engine": loaded.engine.name,
+        "choice": list(loaded.choice),
         "p50_ms": round(middle, 3),
         "p95_ms": round(worst, 3),
     }
     about = (
         f"{manifest.name} {manifest.version} ({bundle.digest[:12]}), {loaded.variant.scheme} passes its self-test on "
-        f"{loaded.runtime.name} {loaded.runtime.version} and takes {middle:.1f} ms, 95 % within {worst:.1f} ms"
+        f"{loaded.runtime.name} {loaded.runtime.version} ({loaded.engine.name}) and takes {middle:.1f} ms, 95 % within {worst:.1f} ms"
     )
     if middle > SLOW_MS:
         mend = "Convert it to int8, take a smaller model, or give it more `threads`."

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from tinysight_contract.errors import ConfigError
+from tinysight_contract.errors import ConfigError, StoreError
 from tinysight_edge.config.file import check_config
 from tinysight_edge.doctor.result import Result, Verdict, fail, ok, skip, warn
 from tinysight_edge.doctor.subject import Subject
@@ -91,9 +91,29 @@ def _measure(folder: Path) -> tuple[float, list[float]]:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or what it will be made in."""
+    """The folder, or what it will be made in.
+
+    Raises:
+        StoreError: a folder on the way may not be entered.
+    """
     folder = folder.absolute()
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    for each in (folder, *folder.parents):
+        try:
+            each.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError as error:
+            shut = _shut(each)
+            user = getpass.getuser()
+            mend = f"Run `sudo chmod o+x {shut}`, or `sudo chown {user} {shut}` if it is to be {user}'s."
+            raise StoreError(f"{user} may not enter {shut}.", mend=mend) from error
+        return each
+    return Path(folder.anchor)
+
+
+def _shut(path: Path) -> Path:
+    """The outermost folder above that may not be entered."""
+    return next((each for each in reversed(path.parents) if not os.access(each, os.X_OK)), path.parent)
 
 
 def rights(subject: Subject) -> Result:

@@ -1,4 +1,4 @@
-"""Standing problems as retained messages: set once, told again when their cameras change, cleared when they are over.
+"""Standing problems as retained messages: set once, told again when their cameras or cause change, cleared when they are over.
 
 In: what `judge` found.  Out: what to publish. Pure but for what it remembers; knows nothing of MQTT.
 """
@@ -15,12 +15,13 @@ __all__ = ["Alerts"]
 
 CLEAR_AFTER_S: Final = 10.0  # a problem that comes and goes is one problem
 _UNTELLABLE: Final = frozenset({Code.BROKER_ABSENT})  # when it can be told, it is over
+_CAUSES: Final = frozenset({Code.CAMERA_FAILED, Code.CONFIG_REFUSED})  # their words are a cause, not figures that vary
 
 
 @dataclass(slots=True)
 class _Standing:
     since: datetime
-    subjects: tuple[str, ...]
+    about: tuple[str, ...]
     seen_s: float
 
 
@@ -49,9 +50,10 @@ class Alerts:
         for code, problem in present.items():
             old = self._standing.get(code)
             since = old.since if old else now
-            if old is None or old.subjects != problem.subjects:
+            about = (problem.what,) if code in _CAUSES else problem.subjects
+            if old is None or old.about != about:
                 found.append((self._topics[code], self._alert(problem, since)))
-            self._standing[code] = _Standing(since, problem.subjects, now_s)
+            self._standing[code] = _Standing(since, about, now_s)
         for code in list(self._standing):
             if code not in present and now_s - self._standing[code].seen_s >= CLEAR_AFTER_S:
                 del self._standing[code]

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 EVERY_S: Final = 1.0
 FIRST_S: Final = 5.0
-LATE: Final = 1.5  # of the time between two reports; then nobody asks, since the broker is away
+LATE: Final = 1.5  # of the time between two reports, while nobody asks because the broker is away
 
 
 class Told(Protocol):
@@ -104,37 +104,46 @@ class Caretaker:
 
     def camera(self, camera: str, state: CameraState | None) -> None:
         """A camera's new state; None when there is no such camera any more."""
-        cameras = {known: of for known, of in self._cameras.items() if known != camera}
-        self._cameras = cameras if state is None else {**cameras, camera: state}
+        if state is None:
+            self._cameras.pop(camera, None)
+        else:
+            self._cameras[camera] = state  # one step of the interpreter each, for several threads come here
 
     def say(self, code: Code, what: str | None) -> None:
         """A problem that another part has found, such as a refused configuration; None when it is over."""
-        said = {known: of for known, of in self._said.items() if known is not code}
-        self._said = said if what is None else {**said, code: what}
+        if what is None:
+            self._said.pop(code, None)
+        else:
+            self._said[code] = what
 
     def report(self, outbox: OutboxHealth) -> tuple[HealthTopic, Health]:
         """All since the last report; what `Publisher` asks for."""
         with self._lock:
-            flow, reading, limits = self._meter.take(), self._reading, self._governor.limits()
-            cameras = {id_: replace(each, limit_fps=limits.get(id_)) for id_, each in flow.cameras.items()}
-            self._problems = judge(self._facts({id_: each.frame_age_ms.p95 for id_, each in cameras.items()}, outbox))
+            health = self._take_stock(outbox, keep=False)
             self._discarded = sum(outbox.discarded.values())
-            self._reported_s = time.monotonic()
-            self._health = Health(
-                at=utc_now(),
-                boot_id=self._boot_id,
-                uptime_s=round(self._reported_s - self._begun_s, 3),
-                cameras=cameras,
-                latency_ms=flow.latency_ms,
-                cpu_percent=flow.cpu_percent,
-                memory_mib=reading.memory_mib,
-                temperature_c=reading.temperature_c,
-                disk_free_mib=reading.disk_free_mib,
-                outbox=outbox,
-                verdict=verdict(self._problems),
-                throttled=None if reading.slowed is None else bool(reading.slowed),
-            )
-            return self._topic, self._health
+            return self._topic, health
+
+    def _take_stock(self, outbox: OutboxHealth, *, keep: bool) -> Health:
+        """How everything does; with ``keep`` the next report has all of it again."""
+        flow, reading, limits = self._meter.take(keep=keep), self._reading, self._governor.limits()
+        cameras = {id_: replace(each, limit_fps=limits.get(id_)) for id_, each in flow.cameras.items()}
+        self._problems = judge(self._facts({id_: each.frame_age_ms.p95 for id_, each in cameras.items()}, outbox))
+        self._reported_s = time.monotonic()
+        self._health = Health(
+            at=utc_now(),
+            boot_id=self._boot_id,
+            uptime_s=round(self._reported_s - self._begun_s, 3),
+            cameras=cameras,
+            latency_ms=flow.latency_ms,
+            cpu_percent=flow.cpu_percent,
+            memory_mib=reading.memory_mib,
+            temperature_c=reading.temperature_c,
+            disk_free_mib=reading.disk_free_mib,
+            outbox=outbox,
+            verdict=verdict(self._problems),
+            throttled=None if reading.slowed is None else bool(reading.slowed),
+        )
+        return self._health
 
     def snapshot(self) -> Snapshot | None:
         """For Prometheus: the last report, and the counters as they are now."""
@@ -155,9 +164,10 @@ class Caretaker:
         now_s = time.monotonic()
         self._governor.adjust(self._reading.temperature_c, self._reading.slowed, now_s)
         outbox = self._publisher.outbox_health()
-        if now_s - self._reported_s > (FIRST_S if self._health is None else LATE * self.every_s):
-            self.report(outbox)
         with self._lock:
+            due_s = FIRST_S if self._health is None else LATE * self.every_s
+            if self._publisher.away_since_s is not None and now_s - self._reported_s > due_s:
+                self._take_stock(outbox, keep=True)
             ages = {id_: each.frame_age_ms.p95 for id_, each in self._health.cameras.items()} if self._health else {}
             self._problems = judge(self._facts(ages, outbox))
             told = self._alerts.changes(self._problems, now_s=now_s, now=utc_now())
@@ -171,7 +181,7 @@ class Caretaker:
     def _facts(self, ages: Mapping[str, float], outbox: OutboxHealth) -> Facts:
         config, away_since_s = self._governor.config, self._publisher.away_since_s
         return Facts(
-            cameras=self._cameras,
+            cameras=dict(list(self._cameras.items())),
             machine=self._reading,
             max_temperature_c=config.max_temperature_c,
             age_p95_ms={camera: ages[camera] for camera in self._governor.cameras if camera in ages},
@@ -181,5 +191,5 @@ class Caretaker:
             outbox_share=outbox.depth / max(self._publisher.outbox_room, 1),
             discarded=sum(outbox.discarded.values()) - self._discarded,
             broker_away_s=None if away_since_s is None else time.monotonic() - away_since_s,
-            said=self._said,
+            said=dict(list(self._said.items())),
         )

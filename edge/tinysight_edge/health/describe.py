@@ -29,7 +29,7 @@ def _hardware() -> dict[str, str | int | float]:
 def describe(
     bundle: Bundle, model: Model, cameras: dict[str, CameraInfo], *, boot_id: str, started_at: datetime
 ) -> Info:
-    """The `Info` message: what this device is and runs."""
+    """The `Info` message: what this device is and runs, and since when (aware UTC)."""
     manifest = bundle.manifest
     return Info(
         boot_id=boot_id,

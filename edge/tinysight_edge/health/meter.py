@@ -126,14 +126,22 @@ class Meter:
             dropped.update({(camera, cause): count for cause, count in list(causes.items())})
         return Totals(dict(self._hub.frames), {camera: inferred[i] for camera, i in numbers.items()}, dict(dropped))
 
-    def take(self) -> Flow:
-        """All since the last call; for one caller only."""
+    def take(self, *, keep: bool = False) -> Flow:
+        """All since the last call, for one caller at a time.
+
+        Args:
+            keep: only look; the next call finds all of it again.
+        """
         now_s, cpu_s, totals, before = time.monotonic(), time.process_time(), self.totals(), self._before
-        published, self._published = self._published, deque(maxlen=_ROWS)
-        rows = self._rows()
-        seconds = max(now_s - self._since_s, 1e-3)
-        cpu_percent = round(100.0 * (cpu_s - self._cpu_s) / seconds, 1)
-        self._since_s, self._cpu_s, self._before = now_s, cpu_s, totals
+        since_s, since_cpu_s, upto, published = self._since_s, self._cpu_s, self._next, self._published
+        rows = self._rows(upto)
+        if keep:
+            published = published.copy()
+        else:
+            self._since_s, self._cpu_s, self._before, self._taken = now_s, cpu_s, totals, upto
+            self._published = deque(maxlen=_ROWS)
+        seconds = max(now_s - since_s, 1e-3)
+        cpu_percent = round(100.0 * (cpu_s - since_cpu_s) / seconds, 1)
         cameras = {}
         for camera, frames in totals.frames.items():
             came = frames - before.frames.get(camera, 0)
@@ -155,11 +163,9 @@ class Meter:
         latency_ms[AGE_AT_PUBLISH] = _percentiles(np.array(published, np.float32))
         return Flow(seconds, cameras, latency_ms if len(rows) else {}, cpu_percent)
 
-    def _rows(self) -> NDArray[np.float32]:
+    def _rows(self, upto: int) -> NDArray[np.float32]:
         """float32 (n, 9): what was noted since the last time, as far as it was not overwritten."""
-        upto = self._next
         count = min(upto - self._taken, _ROWS)
-        self._taken = upto
         ring = np.frombuffer(bytes(self._buffer), np.float32).reshape(_ROWS, _COLUMNS)
         return ring[np.arange(upto - count, upto) % _ROWS]
 

@@ -71,8 +71,8 @@ RULES: Final[Mapping[Code, Rule]] = {
     ),
     Code.CAMERA_FAILED: Rule(
         Well.DEGRADED,
-        "a camera cannot be opened, or has broken for good",
-        "Check its source in agent.toml, and the file.",
+        "a camera cannot be opened, or its file has broken",
+        "Check its `source` in agent.toml and the file; what cannot be opened is tried again.",
     ),
     Code.CAMERA_RECONNECTING: Rule(
         Well.DEGRADED, "a camera is gone and tried again", "Check its power, cable, address and password."
@@ -164,7 +164,7 @@ class Facts:
     """All that the verdict is made of.
 
     Attributes:
-        cameras: each camera's state; a disabled one (a file that ended) is no problem.
+        cameras: each camera's state; a disabled one is no problem by itself: it may be a file that ended.
         machine: the last reading.
         max_temperature_c: from the configuration.
         age_p95_ms: per camera, of the last report.
@@ -230,7 +230,7 @@ def verdict(problems: list[Problem]) -> Verdict:
 def _of_cameras(facts: Facts) -> list[Problem]:
     wanted = {camera: state for camera, state in facts.cameras.items() if state is not CameraState.DISABLED}
     found = []
-    if wanted and all(state in _AWAY for state in wanted.values()):
+    if (wanted or Code.CAMERA_FAILED in facts.said) and all(state in _AWAY for state in wanted.values()):
         found.append(Problem(Code.CAMERAS_NONE, "No camera delivers pictures."))
     for state, code in _OF_CAMERA.items():
         if those := tuple(sorted(camera for camera in wanted if wanted[camera] is state)):

@@ -9,6 +9,7 @@ Every picture is marked as not labelled: the boxes are a model's proposals, and 
 A near-duplicate of one that was kept lately is passed over. Used by one thread (that of `pictures`).
 """
 
+import math
 import secrets
 from collections import deque
 from typing import Any, Final
@@ -32,7 +33,7 @@ Image = NDArray[np.uint8]
 ANNOTATIONS: Final = "annotations.json"
 SCHEMA: Final = 1
 MAX_PROPOSALS: Final = 200  # the strongest; more do not fit a JPEG's comment
-INDEX_SHARE: Final = 1 / 8  # of what may be kept: room for annotations.json
+INDEX_SHARE: Final = 1 / 8  # of what may be kept: room for annotations.json, twice while it is replaced
 QUALITY: Final = 95
 THUMB_WH: Final = (64, 48)
 RECENT: Final = 256
@@ -64,10 +65,11 @@ class Examples:
 
     Args:
         ring: its pictures, in ``images`` below the folder of ``annotations.json``.
+        index_bytes: no more than so much in ``annotations.json``; the oldest pictures go when it would hold more.
     """
 
-    def __init__(self, ring: Ring) -> None:
-        self._ring, self._index = ring, ring.folder.parent / ANNOTATIONS
+    def __init__(self, ring: Ring, *, index_bytes: int) -> None:
+        self.ring, self._index, self._index_bytes = ring, ring.folder.parent / ANNOTATIONS, index_bytes
         self._said: dict[str, Example] = {}
         self._thumbs: deque[tuple[str, NDArray[np.int16]]] = deque(maxlen=RECENT)
         self.unwritten = 0
@@ -78,14 +80,16 @@ class Examples:
         Raises:
             OSError: the disk is broken or not writable.
         """
-        self._ring.open()
-        for key in self._ring.keys:
-            if not (path := self._ring.path(key, ".jpg")).is_file():
+        self.ring.open()
+        for key in self.ring.keys:
+            if not (path := self.ring.path(key, ".jpg")).is_file():
                 continue  # somebody else's file; it counts, and goes when its time comes
             with path.open("rb") as file:
                 said = read_comment(file.read(MAX_COMMENT_BYTES + 4096), Example)
             if said is not None:
                 self._said[key] = said
+        if self._index.exists() and self._index.stat().st_size > self._index_bytes:
+            self._index.unlink()  # of when more might be kept
         self.write_index()
 
     def put(self, image: Image, said: Example) -> bool:
@@ -99,7 +103,7 @@ class Examples:
             return False
         when = f"{said.captured_at:%Y%m%dT%H%M%S}{said.captured_at.microsecond // 1000:03d}Z"
         key = f"{said.device}/{said.camera}/{when}-{said.reason}-{secrets.token_hex(2)}"
-        for gone in self._ring.put(key, {".jpg": write_jpeg(image, said, quality=QUALITY)}):
+        for gone in self.ring.put(key, {".jpg": write_jpeg(image, said, quality=QUALITY)}):
             self._said.pop(gone, None)
         self._said[key] = said
         self._thumbs.append((said.camera, thumb))
@@ -112,7 +116,12 @@ class Examples:
         Raises:
             OSError: the disk is full or broken; it is then as it was.
         """
-        replace_file(self._index, msgspec.json.encode(_coco(self._said)))
+        while len(index := msgspec.json.encode(_coco(self._said))) > self._index_bytes and self._said:
+            least = math.ceil(len(self._said) * (1 - self._index_bytes / len(index)))
+            for key in list(self._said)[:least]:
+                self.ring.drop(key)
+                del self._said[key]
+        replace_file(self._index, index)
         self.unwritten = 0
 
 

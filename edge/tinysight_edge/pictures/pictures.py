@@ -15,6 +15,7 @@ when the disk does. The pictures are the frames themselves, so what privacy poly
 import logging
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 HELD_BYTES: Final = 12 * 2**20  # four frames of 720p, one of 4K
 INDEX_EVERY_S: Final = 600.0
 INDEX_EVERY: Final = 10
+PROBE_EVERY_S: Final = 10.0  # while there is trouble
+PROBE_BYTES: Final = 4096
 SUSPECT_S: Final = 1.0
 _NONE: Final = np.empty(0, np.intp)
 _MEND: Final = "Free some space on the disk of the state folder and check its rights; lower `keep` if it is full again."
@@ -106,7 +109,8 @@ class Pictures:
     Attributes:
         counts: pictures so far: ``snapshots`` and ``examples`` written, ``alike`` (near-duplicates passed over),
             ``dropped`` (the disk was too slow) and ``failed`` (the disk said no).
-        trouble: why the last one could not be written; None when it could.
+        trouble: why the last one could not be written; None when it could. While nothing is to be written, a small file
+            tells every 10 s whether it could be.
     """
 
     def __init__(
@@ -121,9 +125,12 @@ class Pictures:
         self._held_bytes, self._lock = 0, threading.Lock()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ring = None if snapshots is None else Ring(state / "snapshots", keep_bytes=snapshots.keep)
-        keep = 0 if examples is None else int(examples.keep * (1 - INDEX_SHARE))
-        folder = state / "examples" / "images"
-        self._examples = None if examples is None else Examples(Ring(folder, keep_bytes=keep))
+        self._examples = None
+        if examples is not None:
+            index = int(examples.keep * INDEX_SHARE)
+            ring = Ring(state / "examples" / "images", keep_bytes=examples.keep - index)
+            self._examples = Examples(ring, index_bytes=index // 2)  # the old one and the new one lie there together
+        self._probe_s = 0.0
         self._thread = threading.Thread(target=self._live, name="pictures", daemon=True)
 
     def start(self) -> None:
@@ -237,7 +244,7 @@ class Pictures:
         opened, going = False, True
         while going:
             try:
-                job = self._jobs.get(timeout=INDEX_EVERY_S)
+                job = self._jobs.get(timeout=INDEX_EVERY_S if self.trouble is None else PROBE_EVERY_S)
                 going = job is not None
             except queue.Empty:
                 job = None
@@ -247,9 +254,11 @@ class Pictures:
                     opened = True
                 if job is not None:
                     self._write(job)
+                if self.trouble is not None and time.monotonic() >= self._probe_s:
+                    self._probe()
                 self._write_index(now=job is None)
             except Exception as error:  # noqa: BLE001 -- whatever a codec or a disk throws costs one picture, not all
-                self._failed(error)
+                self._failed(error, lost=job is not None)
             if job is not None:
                 with self._lock:
                     self._held_bytes -= job.image.nbytes
@@ -270,8 +279,21 @@ class Pictures:
                 }
                 self._ring.put(f"{each.camera}/{each.event}", files)
                 self.counts["snapshots"] += 1
+                self.trouble = None
         if self._examples is not None and job.example is not None:
-            self.counts["examples" if self._examples.put(job.image, job.example) else "alike"] += 1
+            if self._examples.put(job.image, job.example):
+                self.counts["examples"] += 1
+                self.trouble = None
+            else:
+                self.counts["alike"] += 1
+
+    def _probe(self) -> None:
+        """Whether the disk takes a picture again, though there is none to write."""
+        if self._ring is not None:
+            self._ring.probe(PROBE_BYTES)
+        if self._examples is not None:
+            self._examples.ring.probe(PROBE_BYTES)
+        log.info("pictures can be written again")
         self.trouble = None
 
     def _write_index(self, *, now: bool) -> None:
@@ -279,9 +301,10 @@ class Pictures:
         if self._examples is not None and self._examples.unwritten >= (1 if now else INDEX_EVERY):
             self._examples.write_index()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, *, lost: bool) -> None:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
         if self.trouble is None:
             log.warning("a picture could not be written: %s", why)
         self.trouble = StoreError(f"Pictures cannot be written: {why}.", mend=_MEND)
-        self.counts["failed"] += 1
+        self.counts["failed"] += lost
+        self._probe_s = time.monotonic() + PROBE_EVERY_S

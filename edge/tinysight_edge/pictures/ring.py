@@ -86,8 +86,8 @@ class Ring:
         known = self._sizes.pop(key, {})
         self._sizes[key] = known  # the newest now, so that it is not what goes
         replaced = sum(known.get(suffix, 0) for suffix in files)
-        gone = self._make_room(size - replaced, spare=key)
         try:
+            gone = self._make_room(size - replaced, spare=key)
             for suffix, content in files.items():
                 path = self.path(key, suffix)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,17 +99,38 @@ class Ring:
                 del self._sizes[key]
         return gone
 
+    def drop(self, key: str) -> None:
+        """Remove an entry.
+
+        Raises:
+            OSError: the disk is read-only or broken. Files of the entry that were removed before are gone.
+        """
+        for suffix, size in list(self._sizes[key].items()):
+            self.path(key, suffix).unlink(missing_ok=True)
+            self._total -= size
+            del self._sizes[key][suffix]
+        del self._sizes[key]
+
+    def probe(self, size: int) -> None:
+        """See that so many bytes can be written, fewer where the bound is near; nothing stays.
+
+        Raises:
+            OSError: they cannot.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / ".probe"
+        try:
+            replace_file(path, bytes(max(min(size, self.keep_bytes - self._total), 0)))
+        finally:
+            path.unlink(missing_ok=True)
+
     def _make_room(self, wanted: int, *, spare: str | None = None) -> list[str]:
         gone = []
         for key in list(self._sizes):
             if self._total + wanted <= self.keep_bytes:
                 break
             if key != spare:
-                for suffix, size in list(self._sizes[key].items()):
-                    self.path(key, suffix).unlink(missing_ok=True)
-                    self._total -= size
-                    del self._sizes[key][suffix]
-                del self._sizes[key]
+                self.drop(key)
                 gone.append(key)
         return gone
 

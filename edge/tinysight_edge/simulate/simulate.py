@@ -205,7 +205,7 @@ class Device:
         age = self.recording.steps[0].event.latency_ms
         ages = Percentiles(p50=age.total, p95=age.total)
         frames = round(fps * HEALTH_EVERY_S)
-        flow = CameraHealth(fps=fps, frames=frames, inferred=frames, dropped=dropped, frame_age_ms=ages)
+        flow = CameraHealth(fps=fps, fps_in=fps, frames=frames, inferred=frames, dropped=dropped, frame_age_ms=ages)
         stages = ("wait", "preprocess", "inference", "decode", "track")
         message = Health(
             at=now,

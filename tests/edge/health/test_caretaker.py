@@ -3,6 +3,7 @@
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,48 @@ def test_while_the_broker_is_away_nobody_asks_and_prometheus_still_sees(
     assert "broker.absent" in {problem.code for problem in snapshot.problems}
     assert snapshot.totals.inferred == {"gate": 1}
     assert "broker-absent" not in kit.publisher.standing
+
+
+def test_published_reports_add_up_to_all_frames_whatever_was_looked_at_between(
+    kit: Kit, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FIRST_S", 0.01)
+    monkeypatch.setattr(module, "LATE", 0.0)
+    frames = []
+
+    def flow(count: int) -> None:
+        for _ in range(count):
+            kit.frame()
+
+    def seen() -> int:
+        snapshot = kit.caretaker.snapshot()
+        return 0 if snapshot is None else snapshot.health.cameras["gate"].frames
+
+    flow(5)
+    time.sleep(0.1)  # the first report comes after some seconds, and nobody looks before
+    assert kit.caretaker.snapshot() is None
+    frames.append(kit.report().cameras["gate"])
+    flow(7)
+    kit.publisher.away_since_s = time.monotonic()
+    eventually(lambda: seen() == 7)
+    flow(2)
+    eventually(lambda: seen() == 9)
+    kit.publisher.away_since_s = None
+    frames.append(kit.report().cameras["gate"])
+    assert [(each.frames, each.inferred) for each in frames] == [(5, 5), (9, 9)]
+
+
+def test_states_that_come_from_many_threads_at_once_are_all_kept(kit: Kit) -> None:
+    def tell(name: str) -> None:
+        for _ in range(300):
+            kit.caretaker.camera(name, CameraState.STALLED)
+            kit.caretaker.camera(f"{name}-gone", CameraState.ONLINE)
+            kit.caretaker.camera(f"{name}-gone", None)
+
+    names = [f"c{number}" for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(tell, names))
+    assert kit.caretaker._cameras == dict.fromkeys(names, CameraState.STALLED)
 
 
 def test_a_failure_of_its_own_does_not_end_it(kit: Kit, eventually: Wait, caplog: pytest.LogCaptureFixture) -> None:

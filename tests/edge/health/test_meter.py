@@ -52,14 +52,14 @@ def test_each_report_begins_anew_and_totals_go_on() -> None:
     for number in (1, 2):
         hub.frames["a"] += 5
         hub.dropped["a"]["stale"] += 2
-        hub.dropped["a"]["broken"] += 1
+        hub.dropped["a"]["damaged"] += 1
         meter.drop("a", "governed")
         meter.note("a", took(float(number)))
         told = meter.take().cameras["a"]
         assert (told.frames, told.inferred) == (5, 1)
-        assert told.dropped == {"stale": 2, "broken": 1, "governed": 1}
+        assert told.dropped == {"stale": 2, "damaged": 1, "governed": 1}
         assert told.frame_age_ms.p95 == number
-    dropped = {("a", "stale"): 4, ("a", "broken"): 2, ("a", "governed"): 2}
+    dropped = {("a", "stale"): 4, ("a", "damaged"): 2, ("a", "governed"): 2}
     assert meter.totals() == Totals({"a": 10}, {"a": 2}, dropped)
     assert meter.frames == 2
     assert meter.take().latency_ms == {}, "nothing was inferred, so nothing took time"
@@ -132,3 +132,18 @@ def test_the_age_at_publish_is_told_beside_the_stages() -> None:
     for age in (10.0, 20.0, 30.0):
         meter.published(age)
     assert meter.take().latency_ms[AGE_AT_PUBLISH].p50 == 20.0
+
+
+def test_a_look_takes_nothing_from_the_next_report() -> None:
+    hub = Counters(Counter(a=2))
+    meter = Meter(hub)
+    meter.note("a", took(1.0))
+    meter.drop("a", "still")
+    meter.published(7.0)
+    looked = meter.take(keep=True)
+    told = meter.take()
+    assert (looked.cameras["a"].frames, looked.latency_ms) == (2, told.latency_ms)
+    assert looked.cameras["a"].dropped == told.cameras["a"].dropped == {"stale": 0, "still": 1}
+    assert told.latency_ms[AGE_AT_PUBLISH].p50 == 7.0
+    assert (told.cameras["a"].frames, told.cameras["a"].inferred) == (2, 1)
+    assert meter.take().cameras["a"].frames == 0

@@ -34,7 +34,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.CAMERAS_NONE: {"cameras": {"gate": CameraState.STALLED, "yard": CameraState.RECONNECTING}},
     Code.OUTBOX_DISCARDING: {"discarded": 3},
     Code.DISK_FULL: machine(disk_free_mib=5.0),
-    Code.CAMERA_FAILED: {"said": {Code.CAMERA_FAILED: "gate: gate.mp4 cannot be opened."}},
+    Code.CAMERA_FAILED: {**camera(CameraState.DISABLED), "said": {Code.CAMERA_FAILED: "gate: there is no device."}},
     Code.CAMERA_RECONNECTING: camera(CameraState.RECONNECTING),
     Code.CAMERA_STALLED: camera(CameraState.STALLED),
     Code.CAMERA_FROZEN: camera(CameraState.FROZEN),
@@ -82,6 +82,22 @@ def test_each_code_stands_for_its_facts(code: Code) -> None:
     assert (told.state, told.code, told.mend) == (RULES[code].state, code.value, RULES[code].mend)
     assert decode(encode(told), Message) == told
     assert told.what.endswith(".")
+
+
+def test_a_device_whose_cameras_have_all_left_is_not_well_when_one_of_them_failed() -> None:
+    gone = {"gate": CameraState.DISABLED, "clip": CameraState.DISABLED}
+    assert verdict(judge(Facts(machine=WELL, cameras=gone))).state is Well.OK
+    failed = judge(Facts(machine=WELL, cameras=gone, said={Code.CAMERA_FAILED: "gate: there is no device."}))
+    assert [each.code for each in failed] == [Code.CAMERAS_NONE, Code.CAMERA_FAILED]
+
+
+def test_an_alert_is_told_again_when_its_cause_is_another() -> None:
+    alerts = Alerts("plant-1", "belt-7", "b1")
+    told = []
+    for now_s, cause in enumerate(["gate: no device.", "gate: no device.", "gate, yard: no device."]):
+        found = alerts.changes([Problem(Code.CAMERA_FAILED, cause)], now_s=float(now_s), now=NOW)
+        told.append([alert.what for _, alert in found if alert is not None])
+    assert told == [["gate: no device."], [], ["gate, yard: no device."]]
 
 
 def test_every_code_has_a_rule_in_the_order_of_its_gravity_with_an_imperative_sentence() -> None:
