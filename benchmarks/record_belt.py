@@ -1,7 +1,8 @@
 """Record what an agent tells of a minute of the belt, for `tinysight simulate`.
 
 ``python benchmarks/record_belt.py BUNDLE`` needs Mosquitto's port in ``--broker``; writes the package's recording and
-prints ``{"lives", "events", "seconds", "bytes"}``. The camera has a zone and a line. Run it again when the meaning of events has changed.
+prints ``{"lives", "events", "seconds", "bytes"}``. The camera has a zone and a line.
+Run it again when the meaning of events has changed.
 """
 
 import argparse

@@ -41,8 +41,8 @@ _MEND: Final = "Free some space, check the disk, or name another --state folder.
 _SCHEMA: Final = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
-    "CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,"
-    " payload BLOB NOT NULL, is_update INTEGER NOT NULL)",
+    """CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,
+    payload BLOB NOT NULL, is_update INTEGER NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS oldest ON event (is_update DESC, id)",
     "CREATE TABLE IF NOT EXISTS open (id TEXT PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)",
 )
@@ -177,6 +177,10 @@ class Outbox:
             self.discarded["unreadable"] += 1
             return None
 
+    def _end_of(self, payload: bytes) -> Event | None:
+        event = self._read(payload)
+        return event if event is not None and event.type is EventType.END else None
+
     def done(self, number: int) -> None:
         """Forget an event that the broker has."""
         if self._new.pop(number, None) is not None:
@@ -267,9 +271,9 @@ class Outbox:
             for number, is_update, topic, payload in run(query, (excess + self.max_events // ROOM,)).fetchall():
                 run("DELETE FROM event WHERE id = ?", (number,))
                 given_up["update" if is_update else "start-or-end"] += 1
-                if not is_update and (event := self._read(payload)) is not None and event.type is EventType.END:
-                    if run(_OPEN, (event.id, topic, payload, MAX_OPEN)).rowcount:
-                        kept_open.append(event.id)
+                end = None if is_update else self._end_of(payload)
+                if end is not None and run(_OPEN, (end.id, topic, payload, MAX_OPEN)).rowcount:
+                    kept_open.append(end.id)
         run("COMMIT")
         return given_up, kept_open
 
@@ -281,6 +285,6 @@ class Outbox:
             topic, payload, is_update = self._new.pop(number)
             self._depth -= 1
             self.discarded["update" if is_update else "start-or-end"] += 1
-            if not is_update and (event := self._read(payload)) is not None and event.type is EventType.END:
-                if event.id in self._open or len(self._filed) + len(self._open) < MAX_OPEN:
-                    self._open[event.id] = topic, payload
+            end = None if is_update else self._end_of(payload)
+            if end is not None and (end.id in self._open or len(self._filed) + len(self._open) < MAX_OPEN):
+                self._open[end.id] = topic, payload

@@ -241,7 +241,7 @@ for name in ("disk", "rights"):
 
 def test_a_state_folder_behind_a_closed_door_is_said_with_the_command_that_opens_it() -> None:
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o711)
         door = Path(folder, "door")
         (door / "inner").mkdir(parents=True)
         door.chmod(0o600)

@@ -296,7 +296,7 @@ MakeDevice = Callable[..., Device]
 
 @pytest.fixture
 def make_device(ear: Ear, belt_bundle: Path, tmp_path: Path) -> Iterator[MakeDevice]:
-    """Start an agent with these cameras, as TOML below ``[cameras.NAME]``; it ends with the test, before ``ear`` does."""
+    """Start an agent with these cameras, as TOML below ``[cameras.NAME]``; it ends before ``ear`` does."""
     made: list[Device] = []
 
     def make(

@@ -54,7 +54,8 @@ def model(subject: Subject) -> Result:
     }
     about = (
         f"{manifest.name} {manifest.version} ({bundle.digest[:12]}), {loaded.variant.scheme} passes its self-test on "
-        f"{loaded.runtime.name} {loaded.runtime.version} ({loaded.engine.name}) and takes {middle:.1f} ms, 95 % within {worst:.1f} ms"
+        f"{loaded.runtime.name} {loaded.runtime.version} ({loaded.engine.name}) "
+        f"and takes {middle:.1f} ms, 95 % within {worst:.1f} ms"
     )
     if middle > SLOW_MS:
         mend = "Convert it to int8, take a smaller model, or give it more `threads`."

@@ -1,4 +1,4 @@
-"""Standing problems as retained messages: set once, told again when their cameras or cause change, cleared when they are over.
+"""Standing problems as retained messages: set once, told again when cameras or cause change, cleared when over.
 
 In: what `judge` found.  Out: what to publish. Pure but for what it remembers; knows nothing of MQTT.
 """
