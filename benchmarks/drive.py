@@ -216,7 +216,6 @@ class Bare:
 
 def run_bare(bundle: Path, video: Path) -> Pass:
     """A reader thread, `cv2.resize`, invoke; nothing else."""
-    sys.setswitchinterval(0.005)  # Python's own; the agent has another
     bare = Bare(bundle)
     waiting: queue.Queue[Any] = queue.Queue(BACKLOG)
 

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -100,13 +99,11 @@ class Agent:
             TinySightError: the model fails its self-test or on a frame, a file cannot be opened or breaks, the broker
                 is absent or refuses. What was seen until then has been told.
         """
-        switch_s, drain_s, reason = sys.getswitchinterval(), DRAIN_S, "stopped"
+        drain_s, reason = DRAIN_S, "stopped"
         with contextlib.ExitStack() as beside:
             if self._watchdog is not None:
                 beside.enter_context(self._watchdog)
             self._prepare()
-            sys.setswitchinterval(SWITCH_S)
-            beside.callback(sys.setswitchinterval, switch_s)
             try:
                 if not self.config.broker.start_offline:
                     self._publisher.wait_first_connect()
