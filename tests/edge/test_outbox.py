@@ -357,7 +357,7 @@ def test_a_disk_that_cannot_be_read_is_said_and_hides_the_file_meanwhile(tmp_pat
             error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
             raise error
 
-    outbox._db = Unread()  # type: ignore[assignment] -- a real disk does not fail to read on demand
+    outbox._db = Unread()  # type: ignore[assignment]  # a real disk does not fail to read on demand
     outbox.put("topic", event(2))
     assert seqs(outbox) == [2]
     assert "cannot be read: disk I/O error" in str(outbox.trouble)
