@@ -47,9 +47,6 @@ DRAIN_S: Final = 10.0
 STOP_WITHIN_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.25
 START_WITHIN_S: Final = 180.0  # to load the model, with accelerators that hang
-SWITCH_S: Final = (
-    1e-4  # so long a thread may keep others waiting for the lock; Python's 5 ms is a frame of a video file
-)
 
 
 class Agent:
