@@ -21,6 +21,7 @@ import sqlite3
 import time
 from collections import Counter
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,7 +100,7 @@ class Outbox:
             for statement in _SCHEMA:
                 self._db.execute(statement)
             self._depth = int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
-            self._last = int(self._db.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
+            self._last = self._written = int(self._db.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
             self._filed = {str(id_) for (id_,) in self._db.execute("SELECT id FROM open")}
         except sqlite3.Error:
             self._db.close()
@@ -131,24 +132,28 @@ class Outbox:
             self._give_up_held(max(self._depth - self.max_events, len(self._new) - MAX_HELD))
         return self._last
 
-    def after(self, number: int, limit: int) -> list[tuple[int, str, Event]]:
-        """Up to ``limit`` kept events with a number above ``number``, oldest first.
+    def after(self, number: int, limit: int) -> list[tuple[int, str, bytes]]:
+        """Up to ``limit`` kept events with a number above ``number``, oldest first, each encoded.
 
-        One that cannot be read is discarded and counted.
+        One of the file that cannot be read is discarded and counted.
 
         Raises:
             StoreError: the file is damaged.
         """
-        query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
-        passed = len(self._done) if number < self._last_done else 0
-        rows = [row for row in self._ask(query, number, limit + passed) if row[0] not in self._done]
-        rows += [(each, topic, payload) for each, (topic, payload, _) in self._new.items() if each > number]
-        kept = []
-        for row, topic, payload in rows[:limit]:
-            if (event := self._read(payload)) is None:
-                self.done(row)
-            else:
-                kept.append((int(row), str(topic), event))
+        kept, room = list[tuple[int, str, bytes]](), limit
+        if number < self._written:
+            query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
+            passed = len(self._done) if number < self._last_done else 0
+            rows = [row for row in self._ask(query, number, limit + passed) if row[0] not in self._done]
+            room -= len(rows)
+            for row, topic, payload in rows[:limit]:
+                if self._read(payload) is None:
+                    self.done(row)
+                else:
+                    kept.append((int(row), str(topic), payload))
+        if room > 0 and number < self._last:
+            new = ((each, topic, payload) for each, (topic, payload, _) in self._new.items() if each > number)
+            kept += islice(new, room)
         return kept
 
     def left_open(self) -> list[tuple[str, Event]]:
@@ -213,6 +218,7 @@ class Outbox:
         self._filed.difference_update(self._open)
         self._filed.update(id_ for id_, row in self._open.items() if row is not None)
         self._filed.update(kept_open)
+        self._written = self._last
         self._new.clear()
         self._done.clear()
         self._open.clear()

@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tinysight_contract.errors import BrokerError, DeviceError, TinySightError
-from tinysight_contract.messages import Event, OutboxHealth, Status, encode, utc_now
+from tinysight_contract.messages import Event, OutboxHealth, Status, decode, encode, utc_now
 from tinysight_contract.topics import EventTopic, StatusTopic, Topic
 from tinysight_edge.mqtt import Address, Connection, Will
 from tinysight_edge.outbox import Outbox
@@ -253,8 +253,10 @@ class Publisher:
         return connection
 
     def _on_ack(self, message: int, refusal: str | None, final: bool) -> None:
+        """Note it; wake the thread only when it may be waiting for that, else the next event or tick finds it."""
         self._acks.append((message, refusal, final))
-        self._wake.set()
+        if len(self._acks) >= IN_FLIGHT // 2 or refusal is not None or self._closing.is_set():
+            self._wake.set()
 
     def _talk(self, connection: Connection) -> None:
         """Send until the session is lost or all is said."""
@@ -307,12 +309,13 @@ class Publisher:
         """Fill the window; the number of the last event sent."""
         if len(in_flight) >= IN_FLIGHT or not len(self._outbox):
             return sent_up_to
-        for number, topic, event in self._outbox.after(sent_up_to, IN_FLIGHT - len(in_flight)):
-            told = event if number in self._fresh else replace(event, replayed=True)
-            message = connection.publish(topic, encode(told), qos=EventTopic.QOS, retain=False)
-            in_flight[message] = number
+        for number, topic, payload in self._outbox.after(sent_up_to, IN_FLIGHT - len(in_flight)):
             if (captured_s := self._fresh.get(number)) is not None:
                 self._published((time.monotonic() - captured_s) * 1e3)
+            else:
+                payload = encode(replace(decode(payload, Event), replayed=True))  # noqa: PLW2901 -- the same, told late
+            message = connection.publish(topic, payload, qos=EventTopic.QOS, retain=False)
+            in_flight[message] = number
             sent_up_to = number
         return sent_up_to
 

@@ -29,7 +29,7 @@ def event(seq: int, kind: EventType = EventType.UPDATE) -> Event:
 
 
 def seqs(outbox: Outbox) -> list[int]:
-    return [each.seq for _, _, each in outbox.after(0, 10_000)]
+    return [decode(each, Event).seq for _, _, each in outbox.after(0, 10_000)]
 
 
 def test_events_come_out_in_order_until_they_are_done(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_open_ones_are_those_whose_end_was_not_put_or_was_given_up(story: li
     outbox = Outbox(Path(":memory:"), max_events=room)
     open_: dict[str, int] = {}
     for seq, (object_id, kind) in enumerate(story, start=1):
-        before = {each.seq: each for _, _, each in outbox.after(0, 99)}
+        before = {(event := decode(each, Event)).seq: event for _, _, each in outbox.after(0, 99)}
         outbox.put("topic", new := of(object_id, seq, kind))
         open_.pop(object_id, None)
         if kind != "end":
@@ -174,7 +174,7 @@ def test_after_a_kill_the_open_ones_are_those_of_the_events_that_were_kept(tmp_p
             os.kill(writer.pid, signal.SIGKILL)
             writer.stdout.read()
         outbox = Outbox(path)
-        kept = [each for _, _, each in outbox.after(0, 1_000_000)]
+        kept = [decode(each, Event) for _, _, each in outbox.after(0, 1_000_000)]
         ended = {each.id for each in kept if each.type is EventType.END}
         assert kept
         assert left(outbox) == [(each.id, each.seq) for each in kept if each.id not in ended]
@@ -231,7 +231,7 @@ def test_a_full_disk_is_said_and_what_is_new_waits_in_memory_until_there_is_room
     assert seqs(outbox) == list(range(1, 103))
     assert left(outbox) == [("a", 1)], "as it stands in the file"
     for number, _, each in outbox.after(0, 60):
-        if each.seq % 2:
+        if decode(each, Event).seq % 2:
             outbox.done(number)
     outbox.commit(now=True)
     kept = [seq for seq in range(1, 103) if seq > 60 or seq % 2 == 0]

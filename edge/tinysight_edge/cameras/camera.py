@@ -246,6 +246,7 @@ class Camera:
             known = 0 < source.duration_s < MAX_DURATION_S
             begun = utc_now() - timedelta(seconds=source.duration_s if known else 0)
             damaged_s: float | None = None
+            told: CameraState | None = None
             orient = Orient(self.config)  # its buffers are this thread's alone
             while attempt is self._current and (at_s := source.grab()) is not None:
                 if attempt is not self._current:  # given up meanwhile: nothing of it counts
@@ -278,7 +279,9 @@ class Camera:
                 del image  # the hub's reader alone decides when its memory is free
                 if attempt.first_s is None:
                     attempt.first_s, self._info = now_s, self._describe(source)
-                self._say(state, REASONS[state], attempt)
+                if state is not told:
+                    told = state
+                    self._say(state, REASONS[state], attempt)
         finally:
             source.close()
 

@@ -67,8 +67,8 @@ class Seat:
         with self._changed:
             if live:
                 self._pass_over()
-            else:
-                self._changed.wait_for(lambda: len(self.waiting) < FILE_BACKLOG or not self._wanted())
+            while not live and len(self.waiting) >= FILE_BACKLOG and self._wanted():
+                self._changed.wait()
             if self._wanted():
                 self._hub.frames[self.camera] += 1
                 self.waiting.append(frame)
@@ -99,6 +99,8 @@ class Seat:
 
     def _pass_over(self) -> None:
         """Drop the frames that wait, not the gaps."""
+        if not self.waiting:
+            return
         gaps = [each for each in self.waiting if isinstance(each, Gap)]
         if stale := len(self.waiting) - len(gaps):
             self._hub.dropped[self.camera]["stale"] += stale
