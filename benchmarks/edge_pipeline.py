@@ -1,6 +1,6 @@
 """The whole agent against the shortest honest loop: how much of a bare interpreter's speed is left, and at what cost.
 
-    python benchmarks/edge_pipeline.py        about 3 minutes; 6 more the first time, to train both detectors
+    python benchmarks/edge_pipeline.py        about 5 minutes; 6 more the first time, to train both detectors
 
 A 720p H.264 file with 20 crates in view, read whole by both. The bare loop is a reader thread with
 ``cv2.VideoCapture``, then ``cv2.resize`` and invoke; the agent also decodes, tracks, makes events, keeps them in its
@@ -104,7 +104,7 @@ def frame_age(bundle: Path, url: str, cameras: dict[str, CameraConfig], *, secon
 def main() -> None:
     """Make, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=7, help="of bare loop and agent, for each model")
+    parser.add_argument("--turns", type=int, default=15, help="of bare loop and agent, for each model")
     parser.add_argument("--live-s", type=float, default=20.0, help="of each live run")
     given = parser.parse_args()
     video = yard_video(FRAMES)

@@ -106,7 +106,7 @@ def open_source(config: CameraConfig, *, secret: str | None = None) -> Source:
     """Open what the user named. May take as long as ``open_timeout`` and some seconds.
 
     Args:
-        config: source, user name, transport, time-outs, rate, and whether to play it in real time.
+        config: source, user name, transport, time-outs and whether to play it in real time; nothing else is read.
         secret: the camera's password.
 
     Raises:
@@ -117,7 +117,7 @@ def open_source(config: CameraConfig, *, secret: str | None = None) -> Source:
         return open_synthetic(source)
     if not policy.lasting:
         path = Path(source)
-        opened = FolderSource(path) if policy.still else FileSource(path, all_wanted=config.max_fps is None)
+        opened = FolderSource(path) if policy.still else FileSource(path)
         return PacedSource(opened) if policy.live else opened
     if source.startswith("picamera2"):
         return PicameraSource(source)

@@ -6,7 +6,7 @@ address with its credentials, and what matters of it is told as a `CameraError`.
 
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import cv2
 import numpy as np
@@ -43,12 +43,8 @@ class Captured(Source):
 
     def retrieve(self) -> Image | None:
         """The frame in one of our buffers, or in a new array when it has another size than the last one."""
-        return self._whole(*self._capture.retrieve(self._buffer()))
-
-    def _buffer(self) -> Image:
-        return self._buffers.take((self.height, self.width, 3))
-
-    def _whole(self, good: bool, image: Any) -> Image | None:  # noqa: ANN401 -- whatever OpenCV returns
+        buffer = self._buffers.take((self.height, self.width, 3))
+        good, image = self._capture.retrieve(buffer)
         if not good or image is None or image.ndim != 3 or image.shape[2] != 3:
             return None
         self.height, self.width = image.shape[:2]
@@ -60,16 +56,11 @@ class Captured(Source):
 
 
 class FileSource(Captured):
-    """A video file, every frame of it.
-
-    Args:
-        path: it.
-        all_wanted: a `retrieve` follows each `grab`. Both are done in one call then, which asks for Python's lock once.
-    """
+    """A video file, every frame of it."""
 
     mend = "Check that it is a whole video."
 
-    def __init__(self, path: Path, *, all_wanted: bool = True) -> None:
+    def __init__(self, path: Path) -> None:
         # More threads decode no cheaper, take the cores from the model, and put frames on hold.
         capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not capture.isOpened():
@@ -78,12 +69,10 @@ class FileSource(Captured):
         frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self._promised = int(frames) if 0 < frames < MAX_FRAMES else 0
         self.duration_s = self._promised / self.fps if self.fps else 0.0
-        self._all_wanted = all_wanted
-        self._image: Image | None = None
 
     def grab(self) -> float | None:
         """The next frame, or the end."""
-        if self._advance():
+        if self._capture.grab():
             self._next += 1
             return (self._next - 1) / (self.fps or 25.0)
         if self._next == 0:
@@ -93,21 +82,6 @@ class FileSource(Captured):
                 f"{self.name} ends after {self._next} of {self._promised} frames.", mend="Copy the whole file again."
             )
         return None
-
-    def retrieve(self) -> Image | None:
-        """The frame, in one of our buffers."""
-        if not self._all_wanted:
-            return super().retrieve()
-        image, self._image = self._image, None  # who holds it is what tells the buffers that it is in use
-        return image
-
-    def _advance(self) -> bool:
-        """Whether there was one more frame."""
-        if not self._all_wanted:
-            return bool(self._capture.grab())
-        good, image = self._capture.read(self._buffer())
-        self._image = self._whole(good, image)
-        return good or self._capture.get(cv2.CAP_PROP_POS_FRAMES) > self._next  # there was one that is damaged
 
 
 class DeviceSource(Captured):
