@@ -80,7 +80,7 @@ class Camera:
 
     Attributes:
         policy: how its kind of source is treated; known after `open`.
-        fit: makes of a picture what the model sees, in the capture thread, so that the model need not wait for it.
+        fit: makes of a file's picture what the model sees, in the capture thread, so that the model need not wait.
         failure: why a file ended before its end; or None.
     """
 
@@ -274,7 +274,8 @@ class Camera:
                 state = CameraState.ONLINE
                 if self.policy.live:
                     state = self._sight.look(image, now_s, hidden=orient.hidden)
-                fitted = self.fit(image) if self._seat.waiting else None  # else the model waits for us, not we for it
+                ahead = not self.policy.live and self._seat.waiting  # else it may be for nothing, or the model waits
+                fitted = self.fit(image) if ahead else None
                 self._give(attempt, Frame(self.id, image, at_s, captured_at, now_s, fitted))
                 del image  # the hub's reader alone decides when its memory is free
                 if attempt.first_s is None:
