@@ -2,18 +2,20 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
 from tinysight_contract.errors import CameraError
-from tinysight_contract.messages import CameraState
+from tinysight_contract.messages import CameraState, ModelRef
 from tinysight_edge.cameras import camera as camera_module
 from tinysight_edge.cameras import pace
 from tinysight_edge.cameras.camera import Camera
 from tinysight_edge.cameras.hub import Frame, Gap, Hub
 from tinysight_edge.config.types import CameraConfig
+from tinysight_edge.pictures.pictures import About
 from tinysight_edge.sources import Policy, Source, open_source
 from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Seconds
@@ -57,6 +59,25 @@ def tracks() -> Callable[..., Tracks]:
             stationary=np.full(n, stationary),
             first_boxes_px=boxes([begun[number] for number in sorted(feet)]),
         )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def about() -> About:
+    """Whose pictures they are: a detector of cats and dogs, threshold 0.5."""
+    model = ModelRef(name="m", version="1", digest="a" * 64)
+    return About(site="plant-1", device="belt-7", model=model, task="detect", labels=("cat", "dog"), threshold=0.5)
+
+
+@pytest.fixture(scope="session")
+def frame() -> Callable[..., Frame]:
+    """Make frames of 320x240 of a camera that began at 10:00:00 on 2026-11-25."""
+
+    def make(at_s: float, image: Any = None, camera: str = "gate") -> Frame:
+        image = np.full((240, 320, 3), 90, np.uint8) if image is None else image
+        captured_at = datetime(2026, 11, 25, 10, tzinfo=UTC) + timedelta(seconds=at_s)
+        return Frame(camera, image, at_s, captured_at, 1000.0 + at_s)
 
     return make
 
