@@ -1,11 +1,26 @@
 """What several tests of the device share."""
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tinysight_contract.errors import CameraError
+from tinysight_contract.messages import CameraState, ModelRef
+from tinysight_edge.cameras import camera as camera_module
+from tinysight_edge.cameras import pace
+from tinysight_edge.cameras.camera import Camera
+from tinysight_edge.cameras.hub import Frame, Gap, Hub
+from tinysight_edge.config.types import CameraConfig
+from tinysight_edge.pictures.pictures import About
+from tinysight_edge.sources import Policy, Source, open_source
 from tinysight_edge.tracking.tracks import Tracks
+from tinysight_edge.units import Seconds
+
+DEVICE = Policy(live=True, lasting=True)
 
 Foot = tuple[float, float]
 
@@ -46,3 +61,114 @@ def tracks() -> Callable[..., Tracks]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def about() -> About:
+    """Whose pictures they are: a detector of cats and dogs, threshold 0.5."""
+    model = ModelRef(name="m", version="1", digest="a" * 64)
+    return About(site="plant-1", device="belt-7", model=model, task="detect", labels=("cat", "dog"), threshold=0.5)
+
+
+@pytest.fixture(scope="session")
+def frame() -> Callable[..., Frame]:
+    """Make frames of 320x240 of a camera that began at 10:00:00 on 2026-11-25."""
+
+    def make(at_s: float, image: Any = None, camera: str = "gate") -> Frame:
+        image = np.full((240, 320, 3), 90, np.uint8) if image is None else image
+        captured_at = datetime(2026, 11, 25, 10, tzinfo=UTC) + timedelta(seconds=at_s)
+        return Frame(camera, image, at_s, captured_at, 1000.0 + at_s)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def opened() -> Callable[..., Source]:
+    """Open a source by its name, with short time limits."""
+
+    def make(spec: str, *, secret: str | None = None, **given: Any) -> Source:
+        limits = {"open_timeout": Seconds(5), "read_timeout": Seconds(1)}
+        return open_source(CameraConfig(source=spec, **{**limits, **given}), secret=secret)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def drain() -> Callable[[Source], list[tuple[int, ...]]]:
+    """Read a source to its end, and close it: the shapes of its pictures."""
+
+    def read(source: Source) -> list[tuple[int, ...]]:
+        shapes = []
+        while (got := source.read()) is not None:
+            shapes.append(got[0].shape)
+        source.close()
+        return shapes
+
+    return read
+
+
+class Rig:
+    """A camera, its hub, a loop that takes everything, and what was told."""
+
+    def __init__(self, **config: Any) -> None:
+        given = {"source": "0", "open_timeout": Seconds(2), "read_timeout": Seconds(0.5), **config}
+        self.hub = Hub()
+        self.told: list[tuple[CameraState, str]] = []
+        self.items: list[Frame | Gap] = []
+        secret = given.pop("secret", None)
+        self.camera = Camera(
+            "a", CameraConfig(**given), self.hub, lambda _, *told: self.told.append(told), secret=secret
+        )
+        self._loop = threading.Thread(target=self._take, daemon=True)
+
+    def start(self) -> "Rig":
+        self.camera.open()
+        self._loop.start()
+        self.camera.start()
+        return self
+
+    def _take(self) -> None:
+        self.items.extend(item for item in self.hub if item is not None)
+
+    def end(self) -> None:
+        if self._loop.ident is None:  # never begun
+            return
+        self.camera.stop()
+        self._loop.join(5)
+        assert not self._loop.is_alive()
+
+    @property
+    def states(self) -> list[CameraState]:
+        return [state for state, _ in self.told]
+
+    @property
+    def numbers(self) -> list[int | str]:
+        return [int(i.image_bgr[0, 0, 0]) if isinstance(i, Frame) else "gap" for i in self.items]
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
+    """Make rigs; given scripts, these are what opening gives, one after the other. Waits are short."""
+    monkeypatch.setattr(pace, "WAITS_S", (0.1, 0.2))
+    monkeypatch.setattr(camera_module, "MARGIN_S", 0.2)
+    monkeypatch.setattr(camera_module, "ASK_MARGIN_S", 0.5)
+    made: list[Rig] = []
+
+    def make(*scripts: Source | Exception, policy: Policy = DEVICE, **config: Any) -> Rig:
+        if scripts:
+            left = list(scripts)
+
+            def open_script(_config: CameraConfig, **_: Any) -> Source:
+                script = left.pop(0) if left else CameraError("It is away.", mend="Wait.")
+                if isinstance(script, Exception):
+                    raise script
+                return script
+
+            monkeypatch.setattr(camera_module, "open_source", open_script)
+            monkeypatch.setattr(camera_module, "policy_of", lambda _: policy)
+        made.append(Rig(**config))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end()

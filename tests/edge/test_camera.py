@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import CameraError
 from tinysight_contract.messages import CameraInfo, CameraState
 from tinysight_edge.cameras import camera as camera_module
-from tinysight_edge.cameras import pace
 from tinysight_edge.cameras.camera import Camera, stop_all
-from tinysight_edge.cameras.hub import Frame, Gap, Hub
+from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.cameras.orient import Orient
 from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.sources import Policy, Source
@@ -54,73 +52,6 @@ class Script(Source):
 
     def close(self) -> None:
         self.closed = True
-
-
-class Rig:
-    """A camera, its hub, a loop that takes everything, and what was told."""
-
-    def __init__(self, **config: Any) -> None:
-        given = {"source": "0", "open_timeout": Seconds(2), "read_timeout": Seconds(0.5), **config}
-        self.hub = Hub()
-        self.told: list[tuple[CameraState, str]] = []
-        self.items: list[Frame | Gap] = []
-        secret = given.pop("secret", None)
-        self.camera = Camera(
-            "a", CameraConfig(**given), self.hub, lambda _, *told: self.told.append(told), secret=secret
-        )
-        self._loop = threading.Thread(target=self._take, daemon=True)
-
-    def start(self) -> "Rig":
-        self.camera.open()
-        self._loop.start()
-        self.camera.start()
-        return self
-
-    def _take(self) -> None:
-        self.items.extend(item for item in self.hub if item is not None)
-
-    def end(self) -> None:
-        if self._loop.ident is None:  # never begun
-            return
-        self.camera.stop()
-        self._loop.join(5)
-        assert not self._loop.is_alive()
-
-    @property
-    def states(self) -> list[CameraState]:
-        return [state for state, _ in self.told]
-
-    @property
-    def numbers(self) -> list[int | str]:
-        return [int(i.image_bgr[0, 0, 0]) if isinstance(i, Frame) else "gap" for i in self.items]
-
-
-@pytest.fixture
-def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
-    """Make rigs; given scripts, these are what opening gives, one after the other. Waits are short."""
-    monkeypatch.setattr(pace, "WAITS_S", (0.1, 0.2))
-    monkeypatch.setattr(camera_module, "MARGIN_S", 0.2)
-    monkeypatch.setattr(camera_module, "ASK_MARGIN_S", 0.5)
-    made: list[Rig] = []
-
-    def make(*scripts: Script | Exception, policy: Policy = DEVICE, **config: Any) -> Rig:
-        if scripts:
-            left = list(scripts)
-
-            def open_script(_config: CameraConfig, **_: Any) -> Source:
-                script = left.pop(0) if left else CameraError("It is away.", mend="Wait.")
-                if isinstance(script, Exception):
-                    raise script
-                return script
-
-            monkeypatch.setattr(camera_module, "open_source", open_script)
-            monkeypatch.setattr(camera_module, "policy_of", lambda _: policy)
-        made.append(Rig(**config))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.end()
 
 
 def loose() -> CameraError:
@@ -243,27 +174,13 @@ def test_a_read_that_fails_after_its_time_out_has_stalled(rig: Any, eventually: 
 def test_damaged_pictures_are_counted_and_too_many_are_a_loss(rig: Any, eventually: Any) -> None:
     pause: Step = lambda: time.sleep(0.15)  # noqa: E731 -- a step of a script
     taken: Step = lambda: eventually(lambda: made.numbers == [1])  # noqa: E731 -- another
-    made: Rig = rig(Script(1, None, taken, 2, *[pause, None] * 8), Script(3, threading.Event().wait))
+    made: Any = rig(Script(1, None, taken, 2, *[pause, None] * 8), Script(3, threading.Event().wait))
     made.start()
     eventually(lambda: 3 in made.numbers)
     assert made.numbers == [1, 2, "gap", 3]
     assert made.hub.dropped["a"]["damaged"] >= 4
     assert made.hub.frames["a"] == 3 + made.hub.dropped["a"]["damaged"]
     assert (LOST, "All pictures are damaged.") in made.told
-
-
-def test_stopping_one_camera_leaves_the_hub_to_the_others(rig: Any, eventually: Any) -> None:
-    made = rig(source="synthetic:belt?fps=50").start()
-    other = Camera("b", CameraConfig(source="synthetic:belt?fps=50"), made.hub, lambda *_: None)
-    other.open()
-    other.start()
-    eventually(lambda: {i.camera for i in made.items} == {"a", "b"})
-    other.stop()
-    assert "camera-b" not in {thread.name for thread in threading.enumerate()}
-    eventually(lambda: Gap("b") in made.items)
-    count = len(made.items)
-    eventually(lambda: len(made.items) > count + 5)
-    assert not made.hub.stopped
 
 
 def test_cameras_that_all_hang_end_together_within_two_seconds(
@@ -338,96 +255,3 @@ def test_a_file_that_throws_is_a_failure_and_not_an_end(rig: Any, eventually: An
     assert "ValueError" in str(made.camera.failure)
     assert f"ValueError in {__file__}:" in caplog.text
     assert "hush" not in f"{made.camera.failure} {made.told} {caplog.text}", "what was thrown may hold an address"
-
-
-def test_what_is_no_device_and_cannot_be_opened_is_an_error_at_once(rig: Any, tmp_path: Path) -> None:
-    (tmp_path / "v.mp4").write_bytes(b"no video")
-    for source in ("nowhere.mp4", str(tmp_path / "v.mp4"), "synthetic:moon"):
-        with pytest.raises(CameraError):
-            rig(source=source).camera.open()
-
-
-def test_a_clock_that_jumps_changes_no_frames_order(rig: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = datetime(2026, 5, 1, 12, tzinfo=UTC)
-    clock = iter([now, now, now + timedelta(hours=1), datetime(1970, 1, 1, tzinfo=UTC), now])
-    monkeypatch.setattr(camera_module, "utc_now", lambda: next(clock, now))
-    made = rig(source="synthetic:belt?fps=50&frames=6").start()
-    eventually(lambda: DISABLED in made.states)
-    made.end()
-    frames = [item for item in made.items if isinstance(item, Frame)]
-    times = [item.at_s for item in frames]
-    assert times == sorted(times)
-    assert times[-1] < 60
-    assert {frame.captured_at.year for frame in frames} <= {1970, 2026}
-
-
-def test_a_live_picture_that_says_nothing_is_told(rig: Any, mjpeg: Any, cameras: Any, eventually: Any) -> None:
-    mjpeg.start()
-    made = rig(source=mjpeg.url, frozen_after=Seconds(2), read_timeout=Seconds(5)).start()
-    eventually(lambda: made.states[-1] is ONLINE)
-    for kind, state in (("frozen", CameraState.FROZEN), ("lively", ONLINE), ("dark", CameraState.DARK)):
-        mjpeg.picture = lambda number, kind=kind: cameras.scene(kind, number)
-        eventually(lambda state=state: made.states[-1] is state)
-    assert made.states == [LOST, ONLINE, CameraState.FROZEN, ONLINE, CameraState.DARK]
-
-
-def test_mjpeg_is_found_when_it_comes_late_and_after_a_stall_a_kill_and_a_new_size(
-    rig: Any, mjpeg: Any, eventually: Any
-) -> None:
-    mjpeg.picture = lambda number: np.full((48, 64, 3), number % 200, np.uint8)
-    made = rig(source=mjpeg.url).start()
-    eventually(lambda: "nothing listens" in made.told[-1][1])
-    mjpeg.start()
-    eventually(lambda: made.states[-1] is ONLINE)
-    assert (made.camera.describe().width, made.camera.describe().height) == (64, 48)
-    mjpeg.picture = lambda number: np.full((96, 80, 3), number % 200, np.uint8)
-    eventually(lambda: isinstance(made.items[-1], Frame) and made.items[-1].image_bgr.shape == (96, 80, 3))
-    assert LOST not in made.states[2:], "another size is no loss"
-    mjpeg.stall()
-    eventually(lambda: made.states[-1] is STALLED)
-    mjpeg.go_on()
-    eventually(lambda: made.states[-1] is ONLINE)
-    mjpeg.kill()
-    eventually(lambda: made.states[-1] is LOST)
-    mjpeg.start()
-    eventually(lambda: made.states[-1] is ONLINE)
-
-
-@pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_rtsp_is_found_when_it_comes_late_and_after_a_stall_and_a_kill(
-    rig: Any, rtsp: Any, eventually: Any, transport: str
-) -> None:
-    made = rig(source=rtsp.url, transport=transport, read_timeout=Seconds(1), open_timeout=Seconds(5)).start()
-    eventually(lambda: "nothing listens" in made.told[-1][1])
-    rtsp.start()
-    eventually(lambda: made.states[-1] is ONLINE)
-    info = made.camera.describe()
-    assert (info.source, info.width, info.height, info.fps) == (rtsp.url, 320, 240, 15.0)
-    rtsp.stall()
-    eventually(lambda: made.states[-1] is STALLED)
-    rtsp.go_on()
-    eventually(lambda: made.states[-1] is ONLINE)
-    rtsp.kill()
-    eventually(lambda: made.states[-1] in {LOST, STALLED})
-    rtsp.start()
-    eventually(lambda: made.states[-1] is ONLINE)
-    made.end()
-    assert made.hub.frames["a"] == sum(isinstance(i, Frame) for i in made.items) + sum(made.hub.dropped["a"].values())
-
-
-def test_a_dead_camera_takes_nothing_from_a_living_one(rig: Any, eventually: Any) -> None:
-    made = rig(source="rtsp://127.0.0.1:1/none").start()
-    belt = Camera("b", CameraConfig(source="synthetic:belt?fps=100&frames=150"), made.hub, lambda *_: None)
-    belt.open()
-    belt.start()
-    eventually(lambda: Gap("b") in made.items)
-    assert sum(isinstance(i, Frame) for i in made.items) + made.hub.dropped["b"]["stale"] == 150
-
-
-def test_the_password_is_in_nothing_that_is_told(rig: Any, rtsp: Any, eventually: Any, caplog: Any) -> None:
-    rtsp.user, rtsp.password = "viewer", "hush-hush"
-    rtsp.start()
-    made = rig(source=rtsp.url, username="viewer", secret=rtsp.password + "-wrong").start()
-    eventually(lambda: "refuses the user name" in made.told[-1][1])
-    said = f"{made.told} {made.camera} {made.camera.describe()} {caplog.text}"
-    assert "hush" not in said

@@ -4,7 +4,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.files import replace_file
-from tinysight_contract.messages import FrameSize, ModelRef
-from tinysight_edge.cameras.hub import Frame
+from tinysight_contract.messages import FrameSize
 from tinysight_edge.config.types import ExamplesConfig
 from tinysight_edge.decode import Detections
 from tinysight_edge.pictures.doubts import Doubts, Reason, Sampler
@@ -28,14 +27,6 @@ from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Size
 
 SIZE = FrameSize(width=320, height=240)
-ABOUT = About(
-    site="plant-1",
-    device="belt-7",
-    model=ModelRef(name="m", version="1", digest="a" * 64),
-    task="detect",
-    labels=("cat", "dog"),
-    threshold=0.5,
-)
 BEGAN = datetime(2026, 11, 25, 10, tzinfo=UTC)
 Box = tuple[float, float, float, float]
 INNER: Box = (100, 100, 150, 150)
@@ -166,21 +157,17 @@ def test_a_frequent_reason_leaves_room_for_rare_ones_and_for_other_cameras() -> 
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Pictures]]:
+def make(tmp_path: Path, about: About) -> Iterator[Callable[..., Pictures]]:
     made: list[Pictures] = []
 
-    def begin(about: About = ABOUT, **config: Any) -> Pictures:
-        made.append(Pictures(tmp_path, about, snapshots=None, examples=ExamplesConfig(**config)))
+    def begin(whose: About = about, **config: Any) -> Pictures:
+        made.append(Pictures(tmp_path, whose, snapshots=None, examples=ExamplesConfig(**config)))
         made[-1].start()
         return made[-1]
 
     yield begin
     for each in made:
         each.close()
-
-
-def frame(at_s: float, image: Any, camera: str = "gate") -> Frame:
-    return Frame(camera, image, at_s, BEGAN + timedelta(seconds=at_s), 1000.0 + at_s)
 
 
 def scene(seed: int, size: tuple[int, int] = (240, 320)) -> Any:
@@ -195,7 +182,7 @@ def index_of(folder: Path) -> dict[str, Any]:
 
 
 def test_a_hard_picture_is_kept_whole_with_what_the_model_proposes(
-    make: Callable[..., Pictures], tmp_path: Path
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
 ) -> None:
     pictures, image = make(), scene(1)
     image[:60, :80] = 0  # as a privacy polygon leaves it
@@ -222,7 +209,7 @@ def test_a_hard_picture_is_kept_whole_with_what_the_model_proposes(
 
 
 def test_the_frame_in_which_an_object_was_missed_is_the_one_that_is_kept(
-    make: Callable[..., Pictures], tmp_path: Path
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
 ) -> None:
     pictures = make()
     busy = (AT_EDGE, 0.9)  # something is always at the edge, so a change of the count says nothing
@@ -242,7 +229,9 @@ def test_the_frame_in_which_an_object_was_missed_is_the_one_that_is_kept(
     assert abs(float(kept.mean()) - 60) < 3
 
 
-def test_another_camera_between_two_frames_changes_nothing(make: Callable[..., Pictures], tmp_path: Path) -> None:
+def test_another_camera_between_two_frames_changes_nothing(
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
+) -> None:
     pictures, calm, busy = make(), detections(SURE), (AT_EDGE, 0.9)
     both, one = detections(SURE, (OTHER, 0.9), busy), detections(SURE, busy)
     for at, (found, seen) in enumerate([(both, [0, 0]), (one, [1, 0]), (both, [2, 2])]):
@@ -253,7 +242,7 @@ def test_another_camera_between_two_frames_changes_nothing(make: Callable[..., P
 
 
 def test_near_duplicates_are_passed_over_and_a_small_object_makes_the_difference(
-    make: Callable[..., Pictures], tmp_path: Path
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
 ) -> None:
     pictures, image = make(per_hour=3600), scene(1)
     hard, rng = detections((INNER, 0.52)), np.random.default_rng(2)
@@ -269,7 +258,9 @@ def test_near_duplicates_are_passed_over_and_a_small_object_makes_the_difference
     assert sorted(path.parent.name for path in tmp_path.rglob("*.jpg")) == ["gate", "gate", "yard"]
 
 
-def test_a_picture_of_very_many_objects_keeps_the_strongest(make: Callable[..., Pictures], tmp_path: Path) -> None:
+def test_a_picture_of_very_many_objects_keeps_the_strongest(
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
+) -> None:
     pictures = make()
     rows = [((100.0, 100.0, 150.0 + n / 10, 150.0), 0.9 - n / 2000) for n in range(700)] + [(OTHER, 0.52)]
     pictures.offer(frame(0.0, scene(1)), detections(*rows), tracks(), {})
@@ -279,18 +270,17 @@ def test_a_picture_of_very_many_objects_keeps_the_strongest(make: Callable[..., 
     assert len(held["annotations"]) == 200
 
 
-def test_a_classifier_proposes_a_label_and_no_box(make: Callable[..., Pictures], tmp_path: Path) -> None:
-    about = About(
-        site="s", device="d", model=ABOUT.model, task="classify", labels=("cat", "dog"), threshold=0.5
-    )  # fmt: skip
-    pictures, whole = make(about), (0.0, 0.0, 320.0, 240.0)
+def test_a_classifier_proposes_a_label_and_no_box(
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any, about: About
+) -> None:
+    pictures, whole = make(replace(about, task="classify")), (0.0, 0.0, 320.0, 240.0)
     pictures.offer(frame(0.0, scene(1)), detections((whole, 0.48), (whole, 0.4)), tracks(), {})
     pictures.close()
     assert index_of(tmp_path)["annotations"] == [{"id": 1, "image_id": 1, "category_id": 1, "score": 0.48}]
 
 
 def test_the_folder_is_bounded_and_its_index_names_what_is_there_after_a_kill(
-    make: Callable[..., Pictures], tmp_path: Path
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
 ) -> None:
     hard, rng = detections((INNER, 0.52)), np.random.default_rng(2)
     for boot in range(2):
@@ -312,7 +302,7 @@ def test_the_folder_is_bounded_and_its_index_names_what_is_there_after_a_kill(
 
 
 def test_the_folder_is_bounded_although_pictures_are_small_and_the_model_proposes_much(
-    make: Callable[..., Pictures], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., Pictures], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: Any
 ) -> None:
     keep, most = 2**20, 0
 
@@ -339,7 +329,10 @@ def test_the_folder_is_bounded_although_pictures_are_small_and_the_model_propose
 
 
 def test_an_alike_picture_says_nothing_of_the_disk(
-    make: Callable[..., Pictures], monkeypatch: pytest.MonkeyPatch, eventually: Callable[[Callable[[], object]], None]
+    make: Callable[..., Pictures],
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Callable[[Callable[[], object]], None],
+    frame: Any,
 ) -> None:
     pictures, hard = make(per_hour=3600), detections((INNER, 0.52))
     pictures.offer(frame(0.0, scene(1)), hard, tracks(), {})
@@ -358,7 +351,7 @@ def full(*_: Any) -> None:
 
 
 def test_a_damaged_or_foreign_picture_counts_for_the_bound_and_is_not_in_the_index(
-    make: Callable[..., Pictures], tmp_path: Path
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
 ) -> None:
     folder = tmp_path / "examples/images/belt-7/gate"
     folder.mkdir(parents=True)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinysight_contract.messages import FrameSize, ModelRef
-from tinysight_edge.cameras.hub import Frame
+from tinysight_contract.messages import FrameSize
 from tinysight_edge.config.types import SnapshotsConfig
 from tinysight_edge.decode import Detections
 from tinysight_edge.pictures import pictures as module
@@ -25,14 +24,6 @@ from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Size
 
 SIZE = FrameSize(width=320, height=240)
-ABOUT = About(
-    site="plant-1",
-    device="belt-7",
-    model=ModelRef(name="m", version="1", digest="a" * 64),
-    task="detect",
-    labels=("cat", "dog"),
-    threshold=0.5,
-)
 BEGAN = datetime(2026, 11, 25, 10, tzinfo=UTC)
 NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 Box = tuple[float, float, float, float]
@@ -51,17 +42,12 @@ def tracks(rows: Sequence[tuple[int, Box, float]], at_s: float) -> Tracks:
     return Tracks(**{each.name: matters.get(each.name, boxes) for each in fields(Tracks)})  # nobody asks for the rest
 
 
-def frame(at_s: float, image: Any = None, camera: str = "gate") -> Frame:
-    image = np.full((240, 320, 3), 90, np.uint8) if image is None else image
-    return Frame(camera, image, at_s, BEGAN + timedelta(seconds=at_s), 1000.0 + at_s)
-
-
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Pictures]]:
+def make(tmp_path: Path, about: About) -> Iterator[Callable[..., Pictures]]:
     made: list[Pictures] = []
 
     def begin(**config: Any) -> Pictures:
-        made.append(Pictures(tmp_path, ABOUT, snapshots=SnapshotsConfig(**config), examples=None))
+        made.append(Pictures(tmp_path, about, snapshots=SnapshotsConfig(**config), examples=None))
         return made[-1]
 
     yield begin
@@ -136,7 +122,7 @@ def test_one_that_found_no_room_is_offered_again() -> None:
 
 
 def test_each_event_has_its_picture_drawn_and_clean_and_both_say_what_they_show(
-    make: Callable[..., Pictures], tmp_path: Path
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
 ) -> None:
     image = np.full((240, 320, 3), 90, np.uint8)
     image[:60, :80] = 0  # as a privacy polygon leaves it
@@ -167,7 +153,7 @@ def test_each_event_has_its_picture_drawn_and_clean_and_both_say_what_they_show(
     assert pictures.counts == {"snapshots": 1}
 
 
-def test_a_better_picture_replaces_the_first(make: Callable[..., Pictures], tmp_path: Path) -> None:
+def test_a_better_picture_replaces_the_first(make: Callable[..., Pictures], tmp_path: Path, frame: Any) -> None:
     pictures = make()
     pictures.start()
     for at_s, side in ((0.0, 40), (1.0, 120), (2.0, 60)):
@@ -182,7 +168,9 @@ def test_a_better_picture_replaces_the_first(make: Callable[..., Pictures], tmp_
     assert pictures.counts == {"snapshots": 2}
 
 
-def test_the_ring_is_bounded_and_goes_on_after_a_restart(make: Callable[..., Pictures], tmp_path: Path) -> None:
+def test_the_ring_is_bounded_and_goes_on_after_a_restart(
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
+) -> None:
     noise = np.random.default_rng(3).integers(0, 255, (240, 320, 3), np.uint8)
     for boot in range(2):
         pictures = make(keep=Size(400_000))
@@ -200,7 +188,7 @@ def test_the_ring_is_bounded_and_goes_on_after_a_restart(make: Callable[..., Pic
 
 
 def test_a_slow_disk_costs_pictures_that_are_counted_and_never_more_than_a_few_frames_of_memory(
-    make: Callable[..., Pictures],
+    make: Callable[..., Pictures], frame: Any
 ) -> None:
     pictures, image = make(), np.zeros((720, 1280, 3), np.uint8)  # not started: the slowest of all disks
     for number in range(20):
@@ -215,7 +203,7 @@ def test_a_slow_disk_costs_pictures_that_are_counted_and_never_more_than_a_few_f
 
 
 def test_a_disk_that_says_no_is_told_and_never_reaches_the_loop_and_then_it_goes_on(
-    make: Callable[..., Pictures], tmp_path: Path, eventually: Callable[[Callable[[], object]], None]
+    make: Callable[..., Pictures], tmp_path: Path, eventually: Callable[[Callable[[], object]], None], frame: Any
 ) -> None:
     pictures = make()
     pictures.start()
@@ -239,7 +227,7 @@ def test_a_disk_that_says_no_is_told_and_never_reaches_the_loop_and_then_it_goes
 
 
 def test_the_trouble_is_over_when_the_disk_is_well_although_nothing_is_to_be_written(
-    make: Callable[..., Pictures], tmp_path: Path, eventually: Callable[[Callable[[], object]], None]
+    make: Callable[..., Pictures], tmp_path: Path, eventually: Callable[[Callable[[], object]], None], frame: Any
 ) -> None:
     with pytest.MonkeyPatch.context() as sooner:
         sooner.setattr(module, "PROBE_EVERY_S", 0.05)
@@ -262,7 +250,7 @@ def test_the_trouble_is_over_when_the_disk_is_well_although_nothing_is_to_be_wri
 
 
 def test_a_state_folder_that_cannot_be_made_is_told_and_tried_again(
-    make: Callable[..., Pictures], tmp_path: Path
+    make: Callable[..., Pictures], tmp_path: Path, frame: Any
 ) -> None:
     (tmp_path / "snapshots").write_text("in the way")
     pictures = make()
@@ -277,7 +265,7 @@ def test_a_state_folder_that_cannot_be_made_is_told_and_tried_again(
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.9, 0.9, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0)])
-def test_drawing_stays_within_the_picture_and_leaves_the_original_alone(box: Box) -> None:
+def test_drawing_stays_within_the_picture_and_leaves_the_original_alone(box: Box, about: About) -> None:
     image = np.full((60, 40, 3), 7, np.uint8)
     what = Snapshot(
         site="s",
@@ -286,8 +274,8 @@ def test_drawing_stays_within_the_picture_and_leaves_the_original_alone(box: Box
         event="e",
         captured_at=BEGAN,
         frame=FrameSize(width=40, height=60),
-        model=ABOUT.model,
-        detection=Pictures(Path(), ABOUT, snapshots=None, examples=None)._detection(
+        model=about.model,
+        detection=Pictures(Path(), about, snapshots=None, examples=None)._detection(
             np.int32(0), np.float32(0.5), np.array(box, np.float32) * (40, 60, 40, 60), FrameSize(width=40, height=60)
         ),
     )
