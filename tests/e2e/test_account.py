@@ -28,6 +28,7 @@ class Device:
         self._head = (
             f'site = "s"\ndevice = "d"\nstate = "state"\n[broker]\nurl = "{url}"\n'
             f'[model]\nbundle = "{bundle}"\n[health]\nevery = "1s"\n'
+            '[governor]\nmax_frame_age = "60s"\n'  # else it may rest just when it is stopped
         )
         self.configure(cameras)
         command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(self._path)]

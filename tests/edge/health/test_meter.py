@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysight_contract.messages import LatencyMs
+from tinysight_contract.messages import LatencyMs, utc_now
+from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.health.meter import AGE_AT_PUBLISH, STAGES, Meter, Totals
 
 
@@ -186,6 +187,27 @@ def test_a_camera_that_is_gone_is_told_until_all_of_it_is_and_goes_on_when_it_is
     hub.forgotten.discard("a")
     hub.frames["a"] += 2
     assert meter.take().cameras["a"].frames == 2
+
+
+def test_a_camera_that_goes_and_comes_back_between_two_reports_is_told_whole() -> None:
+    hub = Hub()
+    meter = Meter(hub)
+
+    def come(count: int) -> None:
+        seat = hub.join("a")
+        for _ in range(count):
+            seat.put(Frame("a", np.zeros((2, 2, 3), np.uint8), 0.0, utc_now(), 0.0), live=True)
+        seat.leave(now=True)
+
+    come(5)
+    meter.take()
+    come(3)
+    hub.forget("a")
+    come(2)
+    told = meter.take().cameras["a"]
+    assert (told.frames, told.dropped) == (5, {"stale": 3, "stopped": 2})
+    hub.forget("a")
+    assert meter.take().cameras == {}
 
 
 def test_two_threads_that_drop_for_one_cause_lose_no_count() -> None:
