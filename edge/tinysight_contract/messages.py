@@ -127,7 +127,9 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
     """One camera's flow since the last report: ``fps_in`` came from it, ``fps`` of them were inferred.
 
     ``dropped`` by cause: stale (a newer one came first), still (nothing moved), governed (see ``limit_fps``), rate
-    (above the configured one), damaged (undecodable). ``limit_fps`` is what the governor allows, null when that is all.
+    (above the configured one), damaged (undecodable), reloaded (the configuration changed while it was looked at),
+    stopped (its camera or the agent ended first). Until the last report frames may be on their way, and neither.
+    ``limit_fps`` is what the governor allows, null when that is all.
     """
 
     fps: Annotated[float, Meta(ge=0.0)]

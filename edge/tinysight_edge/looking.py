@@ -5,7 +5,7 @@ frame (boxes, tracks, events) is done while the model, which needs no GIL, sees 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -41,20 +41,18 @@ class Looking:
 
     Args:
         hub: where frames come from.
-        views: by camera; may be replaced while running. Frames of others are passed over.
-        allow: whether a frame may be inferred.
+        view_of: who is to see a frame, as of now; None when it is passed over, and was counted.
         guard: ends the process when so many runs of the model take too long.
     """
 
     def __init__(
         self,
         hub: Hub,
-        views: Mapping[str, View],
         *,
-        allow: Callable[[Frame], bool],
+        view_of: Callable[[Frame], View | None],
         guard: Callable[[int], AbstractContextManager[object]],
     ) -> None:
-        self._hub, self._views, self._allow, self._guard = hub, views, allow, guard
+        self._hub, self._view_of, self._guard = hub, view_of, guard
         self._made: SimpleQueue[object] = SimpleQueue()
         self._room: SimpleQueue[None] = SimpleQueue()  # what may still be put; both queues are C, and need no lock
         self._room.put(None)
@@ -103,8 +101,7 @@ class Looking:
 
     def _look(self, frame: Frame) -> None:
         """Hand on the last look only when the model runs again, if it soon will: until then we need the lock."""
-        view = self._views.get(frame.camera) if self._allow(frame) else None
-        if view is not None:
+        if (view := self._view_of(frame)) is not None:
             with self._guard(view.infer.most_runs):
                 looked = view.infer.look(frame.image_bgr, frame.at_s, fitted=frame.fitted, prepared=self._flush)
             self._flush()

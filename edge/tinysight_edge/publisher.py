@@ -321,6 +321,7 @@ class Publisher:
 
     def _say_goodbye(self, connection: Connection) -> None:
         """Say that we are gone. If the broker does not take it, leave without a goodbye: then it publishes the will."""
+        self._send_state(connection)  # a report that was made a moment ago and is replaced by the last one
         self.state(*self._report(self.outbox_health()))
         self._send_state(connection)
         topic, gone = self._offline

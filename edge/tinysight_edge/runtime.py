@@ -36,7 +36,7 @@ from tinysight_edge.mqtt import Address
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.parts import cameras_gone, make_caretaker, make_pictures, make_publisher
-from tinysight_edge.view import Seer
+from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
 
 __all__ = ["Agent"]
@@ -140,7 +140,7 @@ class Agent:
             config, self.boot_id, self._broker, outbox=outbox, caretaker=self._caretaker, meter=self.meter
         )
         self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=self._tell, say=self._tell_camera)
-        self._looking = Looking(self.hub, self._lineup.views, allow=self._allow, guard=self._guard_runs)
+        self._looking = Looking(self.hub, view_of=self._view_of, guard=self._guard_runs)
         left_open = outbox.left_open()
         for topic, event in closings(left_open, site=site, device=device, boot_id=self.boot_id, sequence=seer.sequence):
             self._publish(topic, event)
@@ -163,6 +163,7 @@ class Agent:
         self._looking.close()
         if self._pictures is not None:
             self._pictures.close(wait_s=0.5)
+        self.meter.close()
         if self._stopped_s is not None:
             drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - begun_s))
         return self._publisher.close(drain_s=drain_s, reason=reason)
@@ -192,16 +193,16 @@ class Agent:
     def _guard_runs(self, runs: int) -> contextlib.AbstractContextManager[object]:
         return self._guard(runs * self._seer.model.limit_s)
 
-    def _allow(self, frame: Frame) -> bool:
-        """Whether a frame is to be inferred; asked by the inference thread."""
-        camera = self._lineup.cameras.get(frame.camera)
-        if camera is None:
+    def _view_of(self, frame: Frame) -> View | None:
+        """Who is to see a frame, None when it is passed over; asked by the inference thread."""
+        camera, view = self._lineup.cameras.get(frame.camera), self._lineup.views.get(frame.camera)
+        if camera is None or view is None:
             self.meter.drop(frame.camera, "reloaded")
-            return False
+            return None
         if not camera.policy.live or self._governor.allow(frame.camera, frame.captured_s):
-            return True
+            return view
         self.meter.drop(frame.camera, "governed")
-        return False
+        return None
 
     def _see(self, look: Look) -> None:
         """From the model's answer to events."""

@@ -121,7 +121,7 @@ def test_a_camera_that_leaves_at_once_takes_its_frames_along_and_frees_its_threa
     other.leave()
     got = taken(hub)
     assert sorted(map(str, got)) == sorted(map(str, [Gap("a"), ("b", 7), Gap("b")]))
-    assert hub.frames["a"] == hub.dropped["a"]["stale"] == 2, "each that arrived is accounted for"
+    assert hub.frames["a"] == hub.dropped["a"]["stopped"] == 2, "each that arrived is accounted for"
 
 
 def test_a_camera_that_comes_again_follows_its_own_gap_and_the_old_seat_is_dead() -> None:

@@ -65,11 +65,11 @@ class Seat:
     def put(self, frame: Frame, *, live: bool) -> None:
         """Hand a frame over. Live: replaces one that still waits. File: waits until there is room."""
         with self._changed:
-            if live:
-                self._pass_over()
             while not live and len(self.waiting) >= FILE_BACKLOG and self._wanted():
                 self._changed.wait()
             if self._wanted():
+                if live:
+                    self._pass_over("stale")
                 self._hub.frames[self.camera] += 1
                 self.waiting.append(frame)
                 self._changed.notify_all()
@@ -92,18 +92,18 @@ class Seat:
         with self._changed:
             if self.taken:
                 if now:
-                    self._pass_over()
+                    self._pass_over("stopped")
                 self.waiting.append(Gap(self.camera))
                 self.taken = False
                 self._changed.notify_all()
 
-    def _pass_over(self) -> None:
+    def _pass_over(self, cause: str) -> None:
         """Drop the frames that wait, not the gaps."""
         if not self.waiting:
             return
         gaps = [each for each in self.waiting if isinstance(each, Gap)]
-        if stale := len(self.waiting) - len(gaps):
-            self._hub.dropped[self.camera]["stale"] += stale
+        if frames := len(self.waiting) - len(gaps):
+            self._hub.dropped[self.camera][cause] += frames
             self.waiting = deque(gaps)
 
     def _wanted(self) -> bool:
@@ -115,7 +115,8 @@ class Hub:
 
     Attributes:
         frames: by camera, pictures that arrived.
-        dropped: by camera and cause (stale, rate, damaged), those of them that the loop never got.
+        dropped: by camera and cause (stale, rate, damaged, stopped), those of them that the loop never got.
+        forgotten: cameras that are no longer told of; their figures stay, so that each frame is counted once.
         changed: guards all of this; held for microseconds.
         stopped: `stop` was called.
     """
@@ -123,6 +124,7 @@ class Hub:
     def __init__(self) -> None:
         self.frames: Counter[str] = Counter()
         self.dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.forgotten: set[str] = set()
         self.changed = threading.Condition()
         self.stopped = False
         self._seats: deque[Seat] = deque()
@@ -139,13 +141,13 @@ class Hub:
                 seat.waiting.extend(old.waiting)
                 self._seats.remove(old)
             self._seats.append(seat)
+            self.forgotten.discard(camera)
             return seat
 
     def forget(self, camera: str) -> None:
-        """Such a camera is no longer told of."""
+        """Such a camera is no longer told of, once all of its frames have been."""
         with self.changed:
-            self.frames.pop(camera, None)
-            self.dropped.pop(camera, None)
+            self.forgotten.add(camera)
 
     @contextmanager
     def held(self) -> Iterator[None]:

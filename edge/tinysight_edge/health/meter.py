@@ -5,6 +5,7 @@ and `Totals` since the start. Bounded: the last 8,192 frames between two reports
 """
 
 import struct
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -26,9 +27,10 @@ _ROW: Final = struct.Struct(f"{_COLUMNS}f")
 
 
 class Counted(Protocol):
-    """What is read of the hub: frames that came by camera, those of them that were dropped."""
+    """What is read of the hub: frames that came by camera, those of them that were dropped, cameras that are gone."""
 
     frames: Counter[str]
+    forgotten: set[str]
 
     @property
     def dropped(self) -> Mapping[str, Counter[str]]:
@@ -62,9 +64,11 @@ class Totals:
 
 
 class Meter:
-    """Written by the inference loop (`note`, `drop`) and the publisher (`published`), read by the caretaker.
+    """Written by the telling loop (`note`, `drop`), the inference thread (`drop`) and the publisher (`published`).
 
-    No locks: each figure has one writer, and a reader takes a copy in one step of the interpreter.
+    What is written for each inferred frame has one writer and needs no lock; a reader takes a copy in one step of the
+    interpreter. A frame is counted as come before it is counted as anything else, and read in the opposite order: so no
+    report has more inferred and dropped than came.
 
     Args:
         hub: whose counters are read.
@@ -79,6 +83,8 @@ class Meter:
         self._inferred: list[int] = []
         self._dropped: Counter[tuple[str, str]] = Counter()
         self._published: deque[float] = deque(maxlen=_ROWS)
+        self._lock = threading.Lock()
+        self._final: Totals | None = None
         self._since_s, self._cpu_s = time.monotonic(), time.process_time()
         self._before = Totals({}, {}, {})
 
@@ -111,15 +117,35 @@ class Meter:
         self._next += 1
 
     def drop(self, camera: str, cause: str) -> None:
-        """One frame that the loop passed over: ``still`` or ``governed``."""
-        self._dropped[camera, cause] += 1
+        """One frame that was passed over after it had left the hub: ``still``, ``governed`` or ``reloaded``."""
+        with self._lock:
+            self._dropped[camera, cause] += 1
+
+    def close(self) -> None:
+        """Close the account, when nothing is seen any more: what came and was not told of was dropped as ``stopped``.
+
+        Whatever a thread that was left behind still does counts no more.
+        """
+        with self._lock:
+            totals = self._sums()
+            left = Counter(totals.frames)
+            left.subtract(totals.inferred)
+            for (camera, _), count in totals.dropped.items():
+                left[camera] -= count
+            dropped = Counter(totals.dropped)
+            dropped.update({(camera, "stopped"): count for camera, count in left.items() if count > 0})
+            self._final = Totals(totals.frames, totals.inferred, dict(dropped))
 
     def published(self, age_ms: float) -> None:
         """How old the frame was when its event was handed to the connection."""
         self._published.append(age_ms)
 
     def totals(self) -> Totals:
-        """All since the start."""
+        """All since the start; once closed, always the same."""
+        with self._lock:
+            return self._final or self._sums()
+
+    def _sums(self) -> Totals:
         numbers, inferred = dict(self._numbers), list(self._inferred)
         dropped = Counter(dict(self._dropped))
         for camera, causes in list(self._hub.dropped.items()):
@@ -146,17 +172,19 @@ class Meter:
         for camera, frames in totals.frames.items():
             came = frames - before.frames.get(camera, 0)
             inferred = totals.inferred.get(camera, 0) - before.inferred.get(camera, 0)
+            dropped = {
+                cause: count - before.dropped.get((of, cause), 0)
+                for (of, cause), count in sorted(totals.dropped.items())
+                if of == camera
+            }
+            if camera in self._hub.forgotten and not (came or inferred or any(dropped.values())):
+                continue
             cameras[camera] = CameraHealth(
                 fps=round(inferred / seconds, 2),
                 fps_in=round(came / seconds, 2),
                 frames=came,
                 inferred=inferred,
-                dropped={"stale": 0}
-                | {
-                    cause: count - before.dropped.get((of, cause), 0)
-                    for (of, cause), count in sorted(totals.dropped.items())
-                    if of == camera
-                },
+                dropped={"stale": 0} | dropped,
                 frame_age_ms=_percentiles(rows[rows[:, 0] == self._numbers.get(camera, -1), 1]),
             )
         latency_ms = {stage: _percentiles(rows[:, 2 + i]) for i, stage in enumerate(STAGES)}

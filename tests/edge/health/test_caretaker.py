@@ -48,6 +48,7 @@ class Hub:
     def __init__(self) -> None:
         self.frames: Counter[str] = Counter()
         self.dropped: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.forgotten: set[str] = set()
 
 
 class Kit:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysight_contract.messages import LatencyMs
+from tinysight_contract.messages import LatencyMs, utc_now
+from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.health.meter import AGE_AT_PUBLISH, STAGES, Meter, Totals
 
 
@@ -18,6 +19,7 @@ from tinysight_edge.health.meter import AGE_AT_PUBLISH, STAGES, Meter, Totals
 class Counters:
     frames: Counter[str] = field(default_factory=Counter)
     dropped: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    forgotten: set[str] = field(default_factory=set)
 
 
 def took(total: float, **stages: float) -> LatencyMs:
@@ -147,3 +149,77 @@ def test_a_look_takes_nothing_from_the_next_report() -> None:
     assert told.latency_ms[AGE_AT_PUBLISH].p50 == 7.0
     assert (told.cameras["a"].frames, told.cameras["a"].inferred) == (2, 1)
     assert meter.take().cameras["a"].frames == 0
+
+
+def test_a_closed_account_has_what_was_on_its_way_as_stopped_and_counts_no_more() -> None:
+    hub = Counters(Counter(a=9, b=1))
+    meter = Meter(hub)
+    hub.dropped["a"].update(stale=2, damaged=1)
+    meter.drop("a", "governed")
+    meter.note("a", took(1.0))
+    meter.note("b", took(1.0))
+    assert "stopped" not in meter.take().cameras["a"].dropped, "they are on their way, and may be told yet"
+    hub.frames["a"] += 1
+    meter.close()
+    hub.frames["a"] += 1  # what a thread that was left behind still does
+    hub.dropped["a"]["rate"] += 1
+    meter.drop("a", "governed")
+    meter.note("a", took(1.0))
+    last = meter.take().cameras
+    assert (last["a"].frames, last["a"].inferred) == (1, 0)
+    assert last["a"].dropped == {"stale": 0, "damaged": 0, "governed": 0, "stopped": 5}
+    assert last["b"].dropped == {"stale": 0}
+    assert meter.take().cameras["a"].dropped["stopped"] == 0
+
+
+def test_a_camera_that_is_gone_is_told_until_all_of_it_is_and_goes_on_when_it_is_back() -> None:
+    hub = Counters(Counter(a=3, b=1))
+    meter = Meter(hub)
+    meter.note("a", took(1.0))
+    meter.take()
+    hub.frames["a"] += 1
+    hub.forgotten.add("a")
+    assert meter.take().cameras["a"].frames == 1
+    assert set(meter.take().cameras) == {"b"}
+    meter.drop("a", "reloaded")
+    assert meter.take().cameras["a"].dropped == {"stale": 0, "reloaded": 1}
+    assert set(meter.take().cameras) == {"b"}
+    hub.forgotten.discard("a")
+    hub.frames["a"] += 2
+    assert meter.take().cameras["a"].frames == 2
+
+
+def test_a_camera_that_goes_and_comes_back_between_two_reports_is_told_whole() -> None:
+    hub = Hub()
+    meter = Meter(hub)
+
+    def come(count: int) -> None:
+        seat = hub.join("a")
+        for _ in range(count):
+            seat.put(Frame("a", np.zeros((2, 2, 3), np.uint8), 0.0, utc_now(), 0.0), live=True)
+        seat.leave(now=True)
+
+    come(5)
+    meter.take()
+    come(3)
+    hub.forget("a")
+    come(2)
+    told = meter.take().cameras["a"]
+    assert (told.frames, told.dropped) == (5, {"stale": 3, "stopped": 2})
+    hub.forget("a")
+    assert meter.take().cameras == {}
+
+
+def test_two_threads_that_drop_for_one_cause_lose_no_count() -> None:
+    meter = Meter(Counters(Counter(a=1)))
+
+    def drop() -> None:
+        for _ in range(20_000):
+            meter.drop("a", "reloaded")
+
+    threads = [threading.Thread(target=drop) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert meter.totals().dropped == {("a", "reloaded"): 80_000}
