@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final
 
-from tinysight_contract.errors import CameraError
+from tinysight_contract.errors import CameraError, ConfigError
 from tinysight_contract.messages import CameraInfo, CameraState, utc_now
 from tinysight_edge.cameras.hub import Frame, Hub, Seat
 from tinysight_edge.cameras.orient import Orient
@@ -45,9 +45,10 @@ REASONS: Final = {
 class _Attempt(threading.Thread):
     """One opening of the source, read until it ends, breaks, or nobody wants it any more."""
 
-    def __init__(self, camera: str, read: Callable[["_Attempt"], None]) -> None:
+    def __init__(self, camera: str, read: Callable[["_Attempt"], None], sight: Sight) -> None:
         super().__init__(name=f"capture-{camera}", daemon=True)
         self._read = read
+        self.sight = sight  # its own: an attempt that hangs and comes back must not disturb the next one's
         self.ended = threading.Event()
         self.error: CameraError | None = None
         self.progress_s = time.monotonic()
@@ -106,7 +107,6 @@ class Camera:
         self._hung: list[threading.Thread] = []
         self._told: tuple[CameraState, str] | None = None
         self._sight = Sight(config.frozen_after)
-        self._limit = RateLimit(config.max_fps)
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -167,7 +167,7 @@ class Camera:
 
     def _play(self) -> None:
         """Read the source once, in this thread."""
-        attempt = self._current = _Attempt(self.id, self._read)
+        attempt = self._current = _Attempt(self.id, self._read, self._sight)
         attempt.run()
         self.failure = attempt.error
         if not self._stop.is_set():
@@ -196,7 +196,8 @@ class Camera:
             if self._stop.wait(1.0):
                 return 0.0
             self._hung = [thread for thread in self._hung if thread.is_alive()]
-        attempt = _Attempt(self.id, self._read)
+        self._sight = self._sight.heir()
+        attempt = _Attempt(self.id, self._read, self._sight)
         with self._lock:
             if self._stop.is_set():
                 return 0.0
@@ -222,7 +223,6 @@ class Camera:
             return
         if attempt.first_s is not None:
             self._seat.lose()
-        self._sight.lost()
         if not attempt.ended.is_set():
             self._hung.append(attempt)
             state = CameraState.STALLED if attempt.opened else CameraState.RECONNECTING
@@ -247,7 +247,7 @@ class Camera:
             begun = utc_now() - timedelta(seconds=source.duration_s if known else 0)
             damaged_s: float | None = None
             told: CameraState | None = None
-            orient = Orient(self.config)  # its buffers are this thread's alone
+            orient, limit = Orient(self.config), RateLimit(self.config.max_fps)  # this thread's alone
             while attempt is self._current and (at_s := source.grab()) is not None:
                 if attempt is not self._current:  # given up meanwhile: nothing of it counts
                     return
@@ -257,7 +257,7 @@ class Camera:
                 else:
                     captured_at = begun + timedelta(seconds=at_s)
                 attempt.progress_s = now_s
-                if not self._limit.passes(at_s):
+                if not limit.passes(at_s):
                     self._seat.drop("rate")
                     continue
                 image = source.retrieve()
@@ -273,7 +273,7 @@ class Camera:
                 image = orient(image)
                 state = CameraState.ONLINE
                 if self.policy.live:
-                    state = self._sight.look(image, now_s, hidden=orient.hidden)
+                    state = attempt.sight.look(image, now_s, hidden=orient.hidden)
                 fitted = self.fit(image) if self._seat.waiting else None  # else the model waits for us, not we for it
                 self._give(attempt, Frame(self.id, image, at_s, captured_at, now_s, fitted))
                 del image  # the hub's reader alone decides when its memory is free
