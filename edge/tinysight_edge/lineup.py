@@ -6,6 +6,7 @@ the telling thread; the inference thread only looks into `views`.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from tinysight_contract.errors import TinySightError
@@ -59,12 +60,14 @@ class Lineup:
         self._again_s = 0.0
 
     def open(self, *, all_of_them: bool) -> None:
-        """Open all, in their order.
+        """Open all, in their order; no more once the hub is stopped.
 
         Raises:
             TinySightError: one cannot be opened, and ``all_of_them`` are wanted; or none can be.
         """
         for id_ in self.config.cameras:
+            if self._hub.stopped:
+                return
             self._open(id_)
             if id_ in self.unopened and (all_of_them or len(self.unopened) == len(self.config.cameras)):
                 raise self.unopened[id_]
@@ -139,7 +142,7 @@ class Lineup:
         known = self.unopened.pop(id_, None)
         try:
             config = self.config.cameras[id_]
-            secret = secret_of(config.password_file, config.password_env, self._environ)
+            secret = partial(secret_of, config.password_file, config.password_env, self._environ)
             camera = Camera(id_, config, self._hub, self._say, secret=secret)
             camera.open()
         except TinySightError as error:

@@ -77,7 +77,7 @@ class Camera:
         hub: where frames go.
         tell: called with the id, the new state and its reason whenever either changes; by any thread, never two at
             a time.
-        secret: the camera's password.
+        secret: gives the camera's password, or raises `ConfigError`; asked at each opening.
 
     Attributes:
         policy: how its kind of source is treated; known after `open`.
@@ -95,7 +95,7 @@ class Camera:
         hub: Hub,
         tell: Callable[[str, CameraState, str], None],
         *,
-        secret: str | None = None,
+        secret: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.id, self.config = id_, config
         self.failure: CameraError | None = None
@@ -118,7 +118,7 @@ class Camera:
         """
         self.policy = policy_of(self.config)
         self._orient = Orient(self.config)
-        self._source: Source | None = None if self.policy.lasting else open_source(self.config, secret=self._secret)
+        self._source: Source | None = None if self.policy.lasting else self._open()
         self._info = self._describe(self._source)
         self._seat = self._hub.join(self.id)
 
@@ -147,6 +147,13 @@ class Camera:
     def describe(self) -> CameraInfo:
         """What is known of it: the size of its frames, and zeros as long as a device has not been opened."""
         return self._info
+
+    def _open(self) -> Source:
+        try:
+            secret = self._secret()
+        except ConfigError as error:
+            raise CameraError(error.what, mend=error.mend) from error
+        return open_source(self.config, secret=secret)
 
     def _describe(self, source: Source | None) -> CameraInfo:
         if source is None:
@@ -240,7 +247,7 @@ class Camera:
 
     def _read(self, attempt: _Attempt) -> None:
         """The way of a picture, in the attempt's thread."""
-        source = self._source if self._source is not None else open_source(self.config, secret=self._secret)
+        source = self._source if self._source is not None else self._open()
         try:
             attempt.progress_s, attempt.opened = time.monotonic(), True
             known = 0 < source.duration_s < MAX_DURATION_S
