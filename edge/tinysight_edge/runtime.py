@@ -34,7 +34,7 @@ from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import cameras_gone, make_caretaker, make_pictures, make_publisher
+from tinysight_edge.parts import cameras_gone, foreign_labels, make_caretaker, make_pictures, make_publisher
 from tinysight_edge.view import Seer
 from tinysight_edge.watchdog import Watchdog
 
@@ -159,6 +159,7 @@ class Agent:
             )
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
         self._caretaker = make_caretaker(config, self.boot_id, self.meter, self._governor)
+        self._say_labels()
         self._publisher = make_publisher(
             config, self.boot_id, self._environ, outbox=outbox, caretaker=self._caretaker, meter=self.meter
         )
@@ -288,6 +289,7 @@ class Agent:
         self._governor.config = change.config.governor
         self._publisher.every_s = self._caretaker.every_s = change.config.health.every
         self._lineup.apply(change)
+        self._say_labels()
         for id_ in change.removed:
             self._governor.forget(id_)
             self._clear(id_)
@@ -297,6 +299,11 @@ class Agent:
                 self._pictures.close(wait_s=2.0)
             self._take_pictures()
         self._info_due = True
+
+    def _say_labels(self) -> None:
+        if (what := foreign_labels(self.config, self.bundle.manifest.labels)) is not None:
+            log.warning("%s", what)
+        self._caretaker.say(Code.CONFIG_LABELS, what)
 
     def _clear(self, camera: str) -> None:
         """Nobody shall believe in a camera that is no longer configured."""

@@ -15,7 +15,7 @@ import pytest
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, StoreError
-from tinysight_contract.messages import Info, decode
+from tinysight_contract.messages import Alert, Health, Info, Well, decode
 from tinysight_edge.cli import _hold, from_flags, memory_of
 from tinysight_edge.config.file import read_config
 
@@ -98,6 +98,30 @@ def test_check_asks_the_model_for_its_labels(file: Path, tinysight: Tinysight) -
     done = tinysight("config", "check", file)
     assert done.returncode == 2
     assert "rules.a.labels[1]: The model knows no label 'cat'." in done.stderr
+
+
+def test_a_label_that_the_model_has_lost_is_told_and_all_else_goes_on(
+    mosquitto: Any, make_reader: Any, file: Path, belt_bundle: Path, eventually: Any
+) -> None:
+    reader = make_reader(mosquitto.url)
+    text = TEXT.format(url=mosquitto.url, bundle=belt_bundle, login="").replace("frames=5", "fps=30")
+    rules = '[rules.pets]\nlabels = ["cat"]\n[rules.digits]\nlabels = ["cat", "0", "1", "2", "3", "4"]\n'
+    file.write_text(text + '[cameras.left.zones.yard]\npolygon = [[0,0],[1,0],[1,1]]\nlabels = ["dog"]\n' + rules)
+    command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(file), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: {event.camera for event in reader.events()} == {"left", "right"})
+    eventually(lambda: any(map(len, reader.of(t.AlertTopic))))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "cameras.left.zones.yard.labels[0]: The model knows no label 'dog'." in said
+    alerts = {topic: payload for topic, payload, _ in reader.heard if isinstance(t.parse(topic), t.AlertTopic)}
+    alert = decode(alerts[str(t.AlertTopic("plant-1", "belt-7", "config-labels"))], Alert)
+    for place in ("cameras.left.zones.yard.labels[0]", "rules.pets.labels[0]", "rules.digits.labels[0]"):
+        assert place in alert.what
+    assert {name for event in reader.events() for name in event.rules} == {"digits"}
+    eventually(lambda: reader.of(t.HealthTopic))
+    assert decode(reader.of(t.HealthTopic)[-1], Health).verdict.state is Well.DEGRADED
 
 
 def test_check_of_a_damaged_bundle_is_one_line(file: Path, belt_bundle: Path, tinysight: Tinysight) -> None:
