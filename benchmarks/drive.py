@@ -163,7 +163,7 @@ def run_agent(
             cameras=cameras,
             health=HealthConfig(every=Seconds(health_s)),
         )
-        agent = Agent(Bundle.open(bundle), config, address)
+        agent = Agent(Bundle.open(bundle), config)
         agent.hub.__class__, agent.meter.__class__ = TimedHub, TimedMeter
         meter = cast("TimedMeter", agent.meter)
         meter.ages_ms = deque(maxlen=KEPT)

@@ -95,7 +95,13 @@ def recorded(events: list[Event], info: Info) -> Recording:
         software={},
         hardware={"model": "simulated"},
     )
-    return Recording(duration_s=round(at_s + LOST_S, 3), info=bare, steps=steps)
+    return Recording(
+        duration_s=round(at_s + LOST_S, 3),
+        info=bare,
+        steps=steps,
+        zones=sorted({name for event in events for name in event.zones.entered}),
+        lines=sorted({crossing.line for event in events for crossing in event.crossed}),
+    )
 
 
 if __name__ == "__main__":

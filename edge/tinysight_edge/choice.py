@@ -26,7 +26,14 @@ MAX_MEASURE_S: Final = 0.1
 MUST_GAIN: Final = 0.9  # two engines on XNNPACK differ by less from start to start; the first, simpler one then stays
 
 
-def choose(bundle: Bundle, *, scheme: str | None = None, threads: int = 1, engine: EngineName = "auto") -> Model:
+def choose(
+    bundle: Bundle,
+    *,
+    scheme: str | None = None,
+    threads: int = 1,
+    engine: EngineName = "auto",
+    heed: Callable[[], None] = lambda: None,
+) -> Model:
     """The fastest variant and engine here, warm.
 
     Args:
@@ -34,6 +41,7 @@ def choose(bundle: Bundle, *, scheme: str | None = None, threads: int = 1, engin
         scheme: only this one.
         threads: of every engine.
         engine: only this one; ``auto`` tries all that can be here.
+        heed: called before each call of a runtime, none of which can be interrupted; what it raises ends the choice.
 
     Raises:
         RuntimeLoadError: nothing works; said is what became of the first.
@@ -45,12 +53,21 @@ def choose(bundle: Bundle, *, scheme: str | None = None, threads: int = 1, engin
     told: list[str] = []
     absent: dict[Accelerator, str] = dict(accelerators())
     for variant in manifest.variants if scheme is None else [manifest.variant(scheme)]:
-        ways = _ways(bundle.read(variant.file), variant, threads=threads, runtime=runtime, wanted=engine, absent=absent)
+        ways = _ways(
+            bundle.read(variant.file),
+            variant,
+            threads=threads,
+            runtime=runtime,
+            wanted=engine,
+            absent=absent,
+            heed=heed,
+        )
         for name, make in ways:
+            heed()
             try:
                 model = Model(b"", variant, runtime=runtime, engine=make())
-                prove(bundle, model)
-                model.median_ms = _median_ms(model)
+                prove(bundle, model, heed=heed)
+                model.median_ms = _median_ms(model, heed)
             except (RuntimeLoadError, InferenceError) as error:  # such as a driver that fails while it runs
                 told.append(f"{variant.scheme} by {name}: {error.what.rstrip('.')}")
                 refused = refused or error
@@ -79,6 +96,7 @@ def _ways(
     runtime: Runtime,
     wanted: EngineName,
     absent: dict[Accelerator, str],
+    heed: Callable[[], None],
 ) -> Iterator[tuple[str, Callable[[], Engine]]]:
     """Names of engines, the simplest first, and what makes each of them or raises why it cannot be.
 
@@ -95,7 +113,7 @@ def _ways(
         yield "compiled-model", partial(_checked, plain, compiled)
         for accelerator in absent:
             made = partial(compiled, accelerator=accelerator)
-            yield accelerator, partial(_accelerated, partial(_checked, plain, made), content, accelerator, absent)
+            yield accelerator, partial(_accelerated, partial(_checked, plain, made), content, accelerator, absent, heed)
 
 
 def _checked(plain: Callable[[], Engine], compiled: Callable[[], Engine]) -> Engine:
@@ -105,10 +123,14 @@ def _checked(plain: Callable[[], Engine], compiled: Callable[[], Engine]) -> Eng
 
 
 def _accelerated(
-    make: Callable[[], Engine], content: bytes, accelerator: Accelerator, absent: dict[Accelerator, str]
+    make: Callable[[], Engine],
+    content: bytes,
+    accelerator: Accelerator,
+    absent: dict[Accelerator, str],
+    heed: Callable[[], None],
 ) -> Engine:
     reason = absent[accelerator]
-    if not reason and (refused := rehearse(content, accelerator)) is not None:
+    if not reason and (refused := rehearse(content, accelerator, heed=heed)) is not None:
         reason = refused.why
         if refused.always:
             absent[accelerator] = reason
@@ -127,11 +149,12 @@ def _on_edge_tpu(make: Callable[..., Engine], content: bytes, variant: Variant, 
     raise RuntimeLoadError(f"{variant.file} {why}.", mend="Choose another engine or another variant of the bundle.")
 
 
-def _median_ms(model: Model) -> float:
+def _median_ms(model: Model, heed: Callable[[], None]) -> float:
     """Of a few runs on the last golden picture, which the self-test has left in the input."""
     took: list[float] = []
     begun_s = time.perf_counter()
     while len(took) < MIN_RUNS or (len(took) < MAX_RUNS and time.perf_counter() - begun_s < MAX_MEASURE_S):
+        heed()
         at_s = time.perf_counter()
         model.run_lent()
         took.append((time.perf_counter() - at_s) * 1e3)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tinysight_edge.config.types import AgentConfig
+    from tinysight_contract.bundle import Bundle
+    from tinysight_edge.config.types import AgentConfig, ModelConfig
 
-__all__ = ["from_flags", "memory_of", "run"]
+__all__ = ["from_flags", "memory_of", "open_bundle", "run"]
 
 
 def run(
@@ -70,14 +71,23 @@ def run(
     import logging
     import time
 
-    from tinysight_contract.bundle import Bundle
     from tinysight_edge.config.file import address_of
     from tinysight_edge.config.reloader import Reloader, Watch
     from tinysight_edge.runtime import Agent
     from tinysight_edge.sources import name_of
-    from tinysight_edge.store import Store
     from tinysight_edge.watchdog import Watchdog
 
+    agent: Agent | None = None
+    well = asked = False
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        if agent is not None:
+            agent.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(levelname)s %(message)s")
     watch = None
     if config is not None:
@@ -98,39 +108,42 @@ def run(
             start_offline=start_offline,
         )
     address = address_of(told.broker, os.environ)
-    model = told.model
-    loaded = Bundle.open(model.bundle) if model.bundle is not None else Store(model.store or Path()).active()
+    loaded = open_bundle(told.model)
     lock = _hold(told.state)
-    agent = Agent(loaded, told, address, watch=watch, watchdog=Watchdog())
-
-    well = False
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        nonlocal well
-        well = True  # somebody wants it to end: that speaks against nothing, however the end goes
+    agent = Agent(loaded, told, watch=watch, watchdog=Watchdog())
+    if asked:
         agent.stop()
 
     def ready() -> None:
         if not quiet:
             names = ", ".join(f"{name} ({name_of(camera)})" for name, camera in told.cameras.items())
-            manifest = loaded.manifest
+            model = f"{loaded.manifest.name} {loaded.manifest.version}"
             me = f"{told.site}/{told.device}"
-            line = f"{me}: {names} → {manifest.name} {manifest.version} → {address}. Ctrl-C ends it."
-            print(line, file=sys.stderr)
+            print(f"{me}: {names} → {model} → {address}. Ctrl-C ends it.", file=sys.stderr)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
     try:
         result = agent.run(ready=ready)
         well = True
     finally:
-        if watch is not None and well:
+        if watch is not None and (well or asked):  # what somebody wants to end speaks against nothing, however it ends
             watch.reloader.close()
         if lock is not None:
             os.close(lock)
     from tinysight_edge.console import finish  # the last thing that is needed, and 20 ms
 
     finish(result, as_json=as_json)
+
+
+def open_bundle(model: "ModelConfig") -> "Bundle":
+    """What is to run.
+
+    Raises:
+        TinySightError: it is not there or damaged.
+    """
+    from tinysight_contract.bundle import Bundle
+    from tinysight_edge.store import Store
+
+    return Bundle.open(model.bundle) if model.bundle is not None else Store(model.store or Path()).active()
 
 
 def from_flags(

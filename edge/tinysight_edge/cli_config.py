@@ -144,12 +144,9 @@ def _labels(config: "AgentConfig") -> list[str]:
     Raises:
         TinySightError: it is not there or damaged.
     """
-    from tinysight_contract.bundle import Bundle
-    from tinysight_edge.store import Store
+    from tinysight_edge.cli import open_bundle
 
-    model = config.model
-    bundle = Bundle.open(model.bundle) if model.bundle is not None else Store(model.store or Path()).active()
-    return list(bundle.manifest.labels)
+    return list(open_bundle(config.model).manifest.labels)
 
 
 def _summary(checked: "Checked") -> "Mapping[str, str]":

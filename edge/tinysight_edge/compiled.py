@@ -6,13 +6,13 @@ been at hand: what is tested is that they are found missing, refused, and surviv
 """
 
 import atexit
-import contextlib
 import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -28,6 +28,7 @@ from tinysight_edge.quiet import without_lines
 __all__ = ["Accelerator", "CompiledEngine", "Refused", "accelerators", "rehearse"]
 
 REHEARSAL_S: Final = 30.0
+HEED_S: Final = 0.2
 KILLED_S: Final = 2.0
 NO_LIBRARY: Final = 3  # the child's exit status
 Accelerator = Literal["cpu", "gpu", "npu"]
@@ -140,16 +141,27 @@ class Refused(NamedTuple):
     always: bool
 
 
-def rehearse(content: bytes, accelerator: Accelerator) -> Refused | None:
-    """Why a GPU or an NPU must not be used: in a child process, since a driver may crash or hang. None if it may."""
+def rehearse(content: bytes, accelerator: Accelerator, *, heed: Callable[[], None] = lambda: None) -> Refused | None:
+    """Why a GPU or an NPU must not be used: in a child process, since a driver may crash or hang. None if it may.
+
+    Args:
+        content: of the model's file.
+        accelerator: which.
+        heed: called a few times a second; what it raises ends the child, too.
+    """
     code = f"from tinysight_edge.compiled import _rehearse; _rehearse({accelerator!r})"
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    with os.fdopen(os.memfd_create("model"), "w+b") as held:  # into a pipe, all of it had to go in one waiting call
+        held.write(content)
+        held.seek(0)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=held, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
     try:
-        said, _ = child.communicate(content, timeout=REHEARSAL_S)
-    except subprocess.TimeoutExpired:
+        said = _said(child, heed)
+    except BaseException as error:
         _end(child)
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         return Refused(f"the {accelerator} hung for {REHEARSAL_S:.0f} s when it was tried", always=True)
     if child.returncode < 0:
         why = f"the {accelerator} ended the process that tried it by signal {-child.returncode}"
@@ -160,13 +172,23 @@ def rehearse(content: bytes, accelerator: Accelerator) -> Refused | None:
     return Refused(why, always=child.returncode == NO_LIBRARY)
 
 
+def _said(child: subprocess.Popen[bytes], heed: Callable[[], None]) -> bytes:
+    """All that a child says until it ends."""
+    until_s = time.monotonic() + REHEARSAL_S
+    while True:
+        try:
+            return child.communicate(timeout=HEED_S)[0]
+        except subprocess.TimeoutExpired:
+            heed()
+            if time.monotonic() >= until_s:
+                raise
+
+
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Kill it; one whose driver hangs in the kernel cannot be killed, and is left behind."""
     child.kill()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):  # what could not be sent
-                pipe.close()
+    if child.stdout is not None:
+        child.stdout.close()
     try:
         child.wait(KILLED_S)
     except subprocess.TimeoutExpired:

@@ -5,7 +5,7 @@ matter of `engines`, which of them is the fastest that of `choice`; a `Model` th
 that converters and benchmarks get the same answers each time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -142,8 +142,13 @@ def golden_inputs(bundle: Bundle) -> NDArray[np.uint8]:
     )
 
 
-def self_test(bundle: Bundle, model: Model) -> str | None:
+def self_test(bundle: Bundle, model: Model, *, heed: Callable[[], None] = lambda: None) -> str | None:
     """Why the model here does not do what it did where it was made, or None.
+
+    Args:
+        bundle: with its golden pictures.
+        model: of that bundle.
+        heed: called before each picture; what it raises ends the test.
 
     Raises:
         BundleError: the golden vectors do not fit the manifest.
@@ -157,6 +162,7 @@ def self_test(bundle: Bundle, model: Model) -> str | None:
         for output in outputs
     }
     for number, picture in enumerate(golden_inputs(bundle)):
+        heed()
         got = model.run(prepare.from_picture(picture))
         want = {name: each[number] for name, each in expected.items()}
         if (
@@ -166,14 +172,14 @@ def self_test(bundle: Bundle, model: Model) -> str | None:
     return None
 
 
-def prove(bundle: Bundle, model: Model) -> None:
-    """Let it pass its self-test.
+def prove(bundle: Bundle, model: Model, *, heed: Callable[[], None] = lambda: None) -> None:
+    """Let it pass its self-test; the arguments are those of `self_test`.
 
     Raises:
         RuntimeLoadError: it does not.
         BundleError: the golden vectors do not fit the manifest.
     """
-    if (reason := self_test(bundle, model)) is not None:
+    if (reason := self_test(bundle, model, heed=heed)) is not None:
         runtime = model.runtime
         raise RuntimeLoadError(
             f"{bundle.manifest.name} fails its self-test on {runtime.name} {runtime.version}: {reason}.",

@@ -6,6 +6,7 @@ the telling thread; the inference thread only looks into `views`.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from tinysight_contract.errors import TinySightError
@@ -15,6 +16,7 @@ from tinysight_edge.cameras.hub import Hub
 from tinysight_edge.config.file import secret_of
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.sources import policy_of
 from tinysight_edge.view import Seer, View
 
 __all__ = ["Lineup"]
@@ -59,12 +61,14 @@ class Lineup:
         self._again_s = 0.0
 
     def open(self, *, all_of_them: bool) -> None:
-        """Open all, in their order.
+        """Open all, in their order; no more once the hub is stopped.
 
         Raises:
             TinySightError: one cannot be opened, and ``all_of_them`` are wanted; or none can be.
         """
         for id_ in self.config.cameras:
+            if self._hub.stopped:
+                return
             self._open(id_)
             if id_ in self.unopened and (all_of_them or len(self.unopened) == len(self.config.cameras)):
                 raise self.unopened[id_]
@@ -139,7 +143,9 @@ class Lineup:
         known = self.unopened.pop(id_, None)
         try:
             config = self.config.cameras[id_]
-            secret = secret_of(config.password_file, config.password_env, self._environ)
+            still = policy_of(config).still
+            view = View(self._seer, self.config, id_, still=still, crossed=crossed)
+            secret = partial(secret_of, config.password_file, config.password_env, self._environ)
             camera = Camera(id_, config, self._hub, self._say, secret=secret)
             camera.open()
         except TinySightError as error:
@@ -148,15 +154,14 @@ class Lineup:
                 self._say(id_, CameraState.DISABLED, error.what)
             return
         self.cameras[id_] = camera
-        self._view(id_, crossed)
+        self._show(id_, view)
 
     def _remake(self, id_: str) -> None:
         """The same camera with another meaning: what is followed ends and begins anew, lines go on counting."""
         self.end(id_, "stopped")
-        self._view(id_, self.views[id_].lives.crossed)
+        still, crossed = self.cameras[id_].policy.still, self.views[id_].lives.crossed
+        self._show(id_, View(self._seer, self.config, id_, still=still, crossed=crossed))
 
-    def _view(self, id_: str, crossed: Crossed | None) -> None:
-        camera = self.cameras[id_]
-        view = View(self._seer, self.config, id_, still=camera.policy.still, crossed=crossed)
-        self.views[id_], camera.fit = view, view.infer.fit
+    def _show(self, id_: str, view: View) -> None:
+        self.views[id_], self.cameras[id_].fit = view, view.infer.fit
         self.end(id_, "stopped")  # nothing is there yet: zeros, for who waits for counts

@@ -1,25 +1,30 @@
 """What the agent is put together from, made to fit a configuration. Nothing here is started."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from tinysight_contract import topics as t
 from tinysight_contract.files import read_capped, replace_file
 from tinysight_contract.messages import State, Status, utc_now
 from tinysight_contract.topics import ID
+from tinysight_edge.config.checks import unknown_labels
+from tinysight_edge.config.file import address_of
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
-from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.view import Seer
 
-__all__ = ["cameras_gone", "make_caretaker", "make_pictures", "make_publisher"]
+__all__ = ["cameras_gone", "foreign_labels", "make_caretaker", "make_pictures", "make_publisher"]
+
+MOST_SAID: Final = 3
 
 
 def cameras_gone(state: Path, ids: Iterable[str]) -> set[str]:
@@ -33,6 +38,13 @@ def cameras_gone(state: Path, ids: Iterable[str]) -> set[str]:
         with suppress(OSError):  # what cannot be written is cleared again, or once less
             replace_file(path, "\n".join(sorted(now)).encode())
     return {id_ for id_ in before - now if ID.fullmatch(id_)}
+
+
+def foreign_labels(config: AgentConfig, labels: Collection[str]) -> str | None:
+    """Which labels of the configuration the model does not know, as after another model was installed; or None."""
+    found = [f"{each.key}: {each.what}" for each in unknown_labels(config, labels)]
+    more = [f"{len(found) - MOST_SAID} more."] if len(found) > MOST_SAID else []
+    return " ".join([*found[:MOST_SAID], *more]) or None
 
 
 def make_caretaker(config: AgentConfig, boot_id: str, meter: Meter, governor: Governor) -> Caretaker:
@@ -49,14 +61,14 @@ def make_caretaker(config: AgentConfig, boot_id: str, meter: Meter, governor: Go
 
 
 def make_publisher(
-    config: AgentConfig, boot_id: str, broker: Address, *, outbox: Outbox, caretaker: Caretaker, meter: Meter
+    config: AgentConfig, boot_id: str, environ: Mapping[str, str], *, outbox: Outbox, caretaker: Caretaker, meter: Meter
 ) -> Publisher:
     """Who tells the broker."""
     here = t.StatusTopic(config.site, config.device)
     online = Status(state=State.ONLINE, boot_id=boot_id, reason="started", at=utc_now())
     offline = Status(state=State.OFFLINE, boot_id=boot_id, reason="connection lost", at=utc_now())
     return Publisher(
-        broker,
+        partial(address_of, config.broker, environ),
         outbox,
         client_id=f"tinysight_{config.site}_{config.device}",  # ids hold no "_", so no two devices share one
         online=(here, online),

@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tinysight_contract.errors import BrokerError, DeviceError, TinySightError
+from tinysight_contract.errors import BrokerError, ConfigError, DeviceError, TinySightError
 from tinysight_contract.messages import Event, OutboxHealth, Status, decode, encode, utc_now
 from tinysight_contract.topics import EventTopic, StatusTopic, Topic
 from tinysight_edge.mqtt import Address, Connection, Will
@@ -40,7 +40,8 @@ class Publisher:
     """Sends what it is given, in its own thread.
 
     Args:
-        address: of the broker.
+        address: gives the broker's address with its login, or raises `ConfigError`; asked at each connect, since a
+            password may be another by then.
         outbox: where events wait.
         client_id: of this device at the broker.
         online: topic and message that say we are here; sent first at every connect.
@@ -58,7 +59,7 @@ class Publisher:
 
     def __init__(
         self,
-        address: Address,
+        address: Callable[[], Address],
         outbox: Outbox,
         *,
         client_id: str,
@@ -93,14 +94,22 @@ class Publisher:
         """Begin; returns at once."""
         self._thread.start()
 
-    def wait_first_connect(self) -> None:
+    def wait_first_connect(self, *, heed: Callable[[], None] = lambda: None) -> None:
         """Wait for the first attempt to connect.
+
+        Args:
+            heed: called a few times a second; what it raises ends the wait.
 
         Raises:
             BrokerError: it failed, or takes longer than 15 s. The publisher goes on trying.
         """
-        if not self._first_try.wait(FIRST_TRY_S):
-            raise BrokerError(f"{self._address} does not answer in {FIRST_TRY_S:.0f} s.", mend="Check the network.")
+        until_s = time.monotonic() + FIRST_TRY_S
+        while not self._first_try.wait(TICK_S):
+            heed()
+            if time.monotonic() >= until_s:
+                what = f"{self._address()} does not answer in {FIRST_TRY_S:.0f} s."
+                raise BrokerError(what, mend="Check the network.")
+        heed()
         if self._first_error is not None:
             raise self._first_error
 
@@ -220,8 +229,12 @@ class Publisher:
         """Open a session in a thread of its own, so that events are kept on disk meanwhile."""
         topic, gone = self._offline
         self._acks.clear()
+        try:
+            address = self._address()
+        except ConfigError as error:
+            raise BrokerError(error.what, mend=error.mend) from error
         connection = Connection(
-            self._address,
+            address,
             client_id=self._client_id,
             will=Will(str(topic), encode(replace(gone, at=utc_now()))),
             on_ack=self._on_ack,
@@ -242,10 +255,10 @@ class Publisher:
             if self._over():  # a broker that says nothing must not keep us
                 connection.abandon()
                 opening.join(TICK_S)
-                raise BrokerError(f"{self._address} does not answer.", mend="Check the network.")
+                raise BrokerError(f"{address} does not answer.", mend="Check the network.")
         if failed:
             raise failed[0]
-        log.info("connected to %s", self._address)
+        log.info("connected to %s", address)
         with self._lock:
             self._unsent = set(self._state)
         here, status = self._online
@@ -278,7 +291,7 @@ class Publisher:
                 self._say_goodbye(connection)
                 self._drain_until_s = 0.0
                 return
-        log.warning("connection to %s lost, %d events wait", self._address, self.waiting)
+        log.warning("connection to %s lost, %d events wait", connection.address, self.waiting)
 
     def _settle(self, in_flight: dict[int, int]) -> bool:
         """Forget what the broker has. False when it refuses for now, so that another session is to be tried later."""

@@ -32,10 +32,9 @@ from tinysight_edge.lineup import Lineup
 from tinysight_edge.looking import Look, Looking
 from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
-from tinysight_edge.mqtt import Address
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import cameras_gone, make_caretaker, make_pictures, make_publisher
+from tinysight_edge.parts import cameras_gone, foreign_labels, make_caretaker, make_pictures, make_publisher
 from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
 
@@ -49,13 +48,16 @@ LOOK_EVERY_S: Final = 0.25
 START_WITHIN_S: Final = 180.0  # to load the model, with accelerators that hang
 
 
+class _Stopped(Exception):  # noqa: N818 -- no error, and nobody else sees it
+    """`Agent.stop` was called during the start."""
+
+
 class Agent:
     """Cameras, one model, one publisher.
 
     Args:
         bundle: what sees.
         config: what to do.
-        broker: where events go, with its login.
         environ: where passwords may be.
         watch: reads the configuration again; None for one that does not change.
         watchdog: ends the process when the loop hangs; None where nobody would start it again.
@@ -65,7 +67,6 @@ class Agent:
         self,
         bundle: Bundle,
         config: AgentConfig,
-        broker: Address,
         *,
         environ: Mapping[str, str] = os.environ,
         watch: Watch | None = None,
@@ -75,7 +76,7 @@ class Agent:
         self.boot_id, self._started_at = secrets.token_hex(8), utc_now()
         self.made: Counter[str] = Counter()
         self.meter = Meter(self.hub)
-        self._broker, self._environ, self._watch, self._watchdog = broker, environ, watch, watchdog
+        self._environ, self._watch, self._watchdog = environ, watch, watchdog
         self._me = config.site, config.device
         self._governor = Governor(config.governor)
         self._stopped_s: float | None = None
@@ -100,15 +101,23 @@ class Agent:
         with contextlib.ExitStack() as beside:
             if self._watchdog is not None:
                 beside.enter_context(self._watchdog)
-            self._prepare()
+            try:
+                self._prepare()
+            except _Stopped:  # nobody has heard of this start, so there is no goodbye to say
+                left = len(self._outbox)
+                self._outbox.close()
+                return self._result(0, left)
             try:
                 if not self.config.broker.start_offline:
-                    self._publisher.wait_first_connect()
+                    self._publisher.wait_first_connect(heed=self._heed)
+                self._heed()
                 self._lineup.start()
                 self._stand_by(beside)
                 ready()
                 notify("READY=1")
                 self._loop()
+            except _Stopped:
+                pass
             except BaseException as error:
                 drain_s = 0.0 if isinstance(error, BrokerError) else DRAIN_S
                 reason = error.what if isinstance(error, TinySightError) else type(error).__name__
@@ -119,25 +128,40 @@ class Agent:
         for camera in self._lineup.cameras.values():
             if camera.failure is not None and self._stopped_s is None:
                 raise camera.failure
-        made = {f"events_{kind}": self.made[kind] for kind in ("start", "update", "end")}
-        sent = {"events_sent": self._publisher.sent, "events_waiting": left}
-        return {"frames": self.meter.frames, **made, **sent, "boot_id": self.boot_id}
+        return self._result(self._publisher.sent, left)
 
     def stop(self) -> None:
-        """End `run` soon. May be called from a signal handler."""
+        """End `run` within three seconds, also while it starts. May be called from a signal handler.
+
+        What is native cannot be interrupted: a call that loads, compiles or runs the model once, or opens a file. When
+        one of these takes longer, so does the end; systemd kills what is not gone after `TimeoutStopSec`.
+        """
         self._stopped_s = self._stopped_s or time.monotonic()
         self.hub.stop()
+
+    def _heed(self) -> None:
+        """Break the start off when its end is wanted."""
+        if self._stopped_s is not None:
+            raise _Stopped
+
+    def _result(self, sent: int, left: int) -> dict[str, int | str]:
+        made = {f"events_{kind}": self.made[kind] for kind in ("start", "update", "end")}
+        told = {"events_sent": sent, "events_waiting": left}
+        return {"frames": self.meter.frames, **made, **told, "boot_id": self.boot_id}
 
     def _prepare(self) -> None:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
         config, (site, device), wanted = self.config, self._me, self.config.model
+        self._outbox = outbox = Outbox(config.state / "outbox.db")
         with self._guard(START_WITHIN_S):
-            model = choose(self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine)
+            model = choose(
+                self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
+            )
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
-        outbox = Outbox(config.state / "outbox.db")
         self._caretaker = make_caretaker(config, self.boot_id, self.meter, self._governor)
+        self._say_labels()
         self._publisher = make_publisher(
-            config, self.boot_id, self._broker, outbox=outbox, caretaker=self._caretaker, meter=self.meter
+            config, self.boot_id, self._environ, outbox=outbox, caretaker=self._caretaker, meter=self.meter
         )
         self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=self._tell, say=self._tell_camera)
         self._looking = Looking(self.hub, view_of=self._view_of, guard=self._guard_runs)
@@ -266,6 +290,7 @@ class Agent:
         self._governor.config = change.config.governor
         self._publisher.every_s = self._caretaker.every_s = change.config.health.every
         self._lineup.apply(change)
+        self._say_labels()
         for id_ in change.removed:
             self._governor.forget(id_)
             self._clear(id_)
@@ -275,6 +300,11 @@ class Agent:
                 self._pictures.close(wait_s=2.0)
             self._take_pictures()
         self._info_due = True
+
+    def _say_labels(self) -> None:
+        if (what := foreign_labels(self.config, self.bundle.manifest.labels)) is not None:
+            log.warning("%s", what)
+        self._caretaker.say(Code.CONFIG_LABELS, what)
 
     def _clear(self, camera: str) -> None:
         """Nobody shall believe in a camera that is no longer configured."""

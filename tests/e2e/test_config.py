@@ -15,7 +15,7 @@ import pytest
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, StoreError
-from tinysight_contract.messages import Info, decode
+from tinysight_contract.messages import Alert, Health, Info, Well, decode
 from tinysight_edge.cli import _hold, from_flags, memory_of
 from tinysight_edge.config.file import read_config
 
@@ -100,6 +100,30 @@ def test_check_asks_the_model_for_its_labels(file: Path, tinysight: Tinysight) -
     assert "rules.a.labels[1]: The model knows no label 'cat'." in done.stderr
 
 
+def test_a_label_that_the_model_has_lost_is_told_and_all_else_goes_on(
+    mosquitto: Any, make_reader: Any, file: Path, belt_bundle: Path, eventually: Any
+) -> None:
+    reader = make_reader(mosquitto.url)
+    text = TEXT.format(url=mosquitto.url, bundle=belt_bundle, login="").replace("frames=5", "fps=30")
+    rules = '[rules.pets]\nlabels = ["cat"]\n[rules.digits]\nlabels = ["cat", "0", "1", "2", "3", "4"]\n'
+    file.write_text(text + '[cameras.left.zones.yard]\npolygon = [[0,0],[1,0],[1,1]]\nlabels = ["dog"]\n' + rules)
+    command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(file), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: {event.camera for event in reader.events()} == {"left", "right"})
+    eventually(lambda: any(map(len, reader.of(t.AlertTopic))))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "cameras.left.zones.yard.labels[0]: The model knows no label 'dog'." in said
+    alerts = {topic: payload for topic, payload, _ in reader.heard if isinstance(t.parse(topic), t.AlertTopic)}
+    alert = decode(alerts[str(t.AlertTopic("plant-1", "belt-7", "config-labels"))], Alert)
+    for place in ("cameras.left.zones.yard.labels[0]", "rules.pets.labels[0]", "rules.digits.labels[0]"):
+        assert place in alert.what
+    assert {name for event in reader.events() for name in event.rules} == {"digits"}
+    eventually(lambda: reader.of(t.HealthTopic))
+    assert decode(reader.of(t.HealthTopic)[-1], Health).verdict.state is Well.DEGRADED
+
+
 def test_check_of_a_damaged_bundle_is_one_line(file: Path, belt_bundle: Path, tinysight: Tinysight) -> None:
     (file.parent / "half.bundle").write_bytes(belt_bundle.read_bytes()[:9999])
     file.write_text(file.read_text().replace(str(belt_bundle), "half.bundle"))
@@ -119,22 +143,23 @@ def test_a_run_of_a_wrong_file_is_one_line_with_the_way_to_the_others(file: Path
     assert done.stderr.endswith(f"1 more: run `tinysight config check {file}`.\n")
 
 
-def test_a_start_that_was_asked_to_end_does_not_count_against_a_file_even_if_it_failed(
+def test_a_start_that_waits_for_the_broker_ends_when_asked_to_and_does_not_count_against_its_file(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "memory"))
     mark = memory_of(file) / "agent.trial.json"
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # a broker that never answers, so that the run fails
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a broker that never answers
         file.write_text(file.read_text().replace("127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}"))
-        command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(file)]
+        command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(file), "--json"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         silent.settimeout(30)
         with silent.accept()[0]:
             assert json.loads(mark.read_text())["starts"] == 1
             process.send_signal(signal.SIGTERM)
-            _, said = process.communicate(timeout=60)
-    assert process.returncode == 2, said
-    assert "error: " in said
+            out, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "error" not in said
+    assert json.loads(out)["frames"] == 0
     assert json.loads(mark.read_text())["starts"] == 0
 
 

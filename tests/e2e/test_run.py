@@ -144,6 +144,36 @@ def test_a_signal_closes_open_events_and_ends_cleanly(
     assert decode(reader.of(t.StatusTopic)[-1], Status).reason == "stopped"
 
 
+HANGS = """
+import sys
+from tinysight_edge import choice, compiled
+choice.accelerators = lambda: {"gpu": ""}
+compiled.REHEARSAL_S = 3600.0
+sys.executable = sys.argv.pop(1)  # what tries the GPU
+from tinysight_deploy.cli import main
+main()
+"""
+
+
+def test_a_signal_while_an_accelerator_is_tried_ends_the_start_and_the_trial_without_a_word_to_the_broker(
+    mosquitto: Any, make_reader: Any, belt_bundle: Path, tmp_path: Path, eventually: Any
+) -> None:
+    reader, hangs, told = make_reader(mosquitto.url), tmp_path / "hangs", tmp_path / "hangs.pid"
+    hangs.write_text('#!/bin/sh\necho $$ > "$0.new"; mv "$0.new" "$0.pid"; exec sleep 3600\n')
+    hangs.chmod(0o755)
+    given = ["--bundle", str(belt_bundle), "--source", "synthetic:belt", "--broker", mosquitto.url, *WHO, "--json"]
+    command = [sys.executable, "-c", HANGS, str(hangs), "run", *given, "--state", str(tmp_path / "state")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(told.exists)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert {json.loads(out)[name] for name in ("frames", "events_start", "events_sent", "events_waiting")} == {0}
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
+    assert reader.heard == []
+
+
 def test_a_killed_agent_is_said_to_be_offline_by_the_broker(
     mosquitto: Any, make_reader: Any, belt_bundle: Path, tmp_path: Path, eventually: Any
 ) -> None:

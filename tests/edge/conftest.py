@@ -115,7 +115,7 @@ class Rig:
         self.hub = Hub()
         self.told: list[tuple[CameraState, str]] = []
         self.items: list[Frame | Gap] = []
-        secret = given.pop("secret", None)
+        secret = given.pop("secret", lambda: None)
         self.camera = Camera(
             "a", CameraConfig(**given), self.hub, lambda _, *told: self.told.append(told), secret=secret
         )

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from tinysight_contract.errors import CameraError
 from tinysight_contract.messages import CameraInfo, CameraState
 from tinysight_edge.cameras import camera as camera_module
+from tinysight_edge.cameras import sight as sight_module
 from tinysight_edge.cameras.camera import Camera, stop_all
 from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.cameras.orient import Orient
+from tinysight_edge.cameras.sight import Sight
+from tinysight_edge.config.file import secret_of
 from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.sources import Policy, Source
 from tinysight_edge.units import Seconds
@@ -119,6 +122,45 @@ def test_what_comes_late_changes_nothing_not_even_a_count(rig: Any, eventually: 
     release.set()
     eventually(lambda: grabs.closed and retrieves.closed)
     assert "damaged" not in made.hub.dropped["a"]
+
+
+def test_an_attempt_that_hangs_while_it_looks_shares_nothing_with_the_next_which_knows_what_it_saw(
+    rig: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, lookers, looks = threading.Event(), dict[Sight, set[int]](), list[int]()
+    look = Sight.look
+
+    def look_or_hang(sight: Sight, *given: Any, **more: Any) -> CameraState:
+        lookers.setdefault(sight, set()).add(threading.get_ident())
+        looks.append(sight._looks)
+        if len(looks) == 3:
+            release.wait()
+        return look(sight, *given, **more)
+
+    monkeypatch.setattr(sight_module, "LOOK_S", 0.0)
+    monkeypatch.setattr(Sight, "look", look_or_hang)
+    hangs = Script(101, 102, 103, 104)
+    made = rig(hangs, Script(8, release.wait, 9, threading.Event().wait)).start()
+    eventually(lambda: 8 in made.numbers)
+    release.set()
+    eventually(lambda: hangs.closed and 9 in made.numbers)
+    assert [len(threads) for threads in lookers.values()] == [1, 1]
+    assert looks[3] == 2, "what the camera used to show is kept"
+
+
+def test_a_password_is_asked_for_at_each_opening_and_one_that_cannot_be_had_is_told(
+    rig: Any, rtsp: Any, tmp_path: Path, eventually: Any
+) -> None:
+    rtsp.user, rtsp.password = "viewer", "new-one"
+    rtsp.start()
+    file = tmp_path / "secret"
+    made = rig(source=rtsp.url, username="viewer", open_timeout=Seconds(5), secret=lambda: secret_of(file, None, {}))
+    made.start()
+    eventually(lambda: "secret cannot be read" in made.told[-1][1])
+    file.write_text("old-one")
+    eventually(lambda: "refuses the user name" in made.told[-1][1])
+    file.write_text("new-one")
+    eventually(lambda: made.states[-1] is ONLINE)
 
 
 def test_no_thread_to_be_had_is_logged_and_tried_again(

@@ -122,7 +122,7 @@ def test_a_dead_camera_takes_nothing_from_a_living_one(rig: Any, eventually: Any
 def test_the_password_is_in_nothing_that_is_told(rig: Any, rtsp: Any, eventually: Any, caplog: Any) -> None:
     rtsp.user, rtsp.password = "viewer", "hush-hush"
     rtsp.start()
-    made = rig(source=rtsp.url, username="viewer", secret=rtsp.password + "-wrong").start()
+    made = rig(source=rtsp.url, username="viewer", secret=lambda: "hush-hush-wrong").start()
     eventually(lambda: "refuses the user name" in made.told[-1][1])
     said = f"{made.told} {made.camera} {made.camera.describe()} {caplog.text}"
     assert "hush" not in said

@@ -87,13 +87,42 @@ def test_the_faster_of_two_variants_is_taken_whatever_their_order(
     files = {name: bundle.read(name) for name in bundle.manifest.files}
     both = Bundle(replace(bundle.manifest, variants=[variant, twin]), files, digest="", size_bytes=0)
     times = iter([5.0, 3.0])
-    monkeypatch.setattr(choice, "_median_ms", lambda _: next(times))
+    monkeypatch.setattr(choice, "_median_ms", lambda *_: next(times))
     model = choose(both, engine="interpreter")
     assert model.variant.scheme == "float32"
     assert model.choice == ("int8 by interpreter: 5.00 ms", "float32 by interpreter: 3.00 ms",
                             "kept: float32 by interpreter")  # fmt: skip
     monkeypatch.undo()
     assert choose(both, scheme="int8").variant.scheme == "int8"
+
+
+def test_a_choice_ends_before_the_next_call_of_a_runtime_when_it_is_told_to(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enough(Exception):  # noqa: N818 -- no error
+        pass
+
+    runs, heard, run = list[int](), list[int](), Model.run_lent
+
+    def counted(model: Model) -> Any:
+        runs.append(len(heard))
+        return run(model)
+
+    monkeypatch.setattr(Model, "run_lent", counted)
+
+    def heed() -> None:
+        heard.append(1)
+        if len(heard) > last:
+            raise Enough
+
+    for last in range(6):
+        runs.clear()
+        heard.clear()
+        with pytest.raises(Enough):
+            choose(bundle, engine="interpreter", heed=heed)
+        assert len(runs) == len(set(runs)) == max(last - 1, 0), (
+            "it is asked before each run, and the first time to load"
+        )
 
 
 def test_what_passes_no_self_test_is_not_taken(bundle: Bundle) -> None:
@@ -168,7 +197,7 @@ def test_a_driver_that_hangs_is_tried_once_and_not_for_each_variant(
 ) -> None:
     asked: list[str] = []
 
-    def refuse(_content: bytes, accelerator: str) -> Refused:
+    def refuse(_content: bytes, accelerator: str, **_: Any) -> Refused:
         asked.append(accelerator)
         return Refused("the gpu hung", always=always)
 

@@ -289,6 +289,14 @@ def test_a_file_that_everybody_may_read_is_warned_of_and_runs(check: Callable[..
     assert checked.config is not None
 
 
+def test_a_path_that_holds_a_nul_is_a_finding(check: Callable[..., Checked]) -> None:
+    nul = 'password_file = "a\\u0000b"'
+    text = BASE.replace("url =", f'username = "u", {nul}, url =')
+    text = text.replace("[cameras.gate]", f'[cameras.gate]\nusername = "u"\n{nul}').replace('"state"', '"s\\u0000t"')
+    found = [(each.level, each.key) for each in check(text).findings]
+    assert found == [("error", key) for key in ("state", "broker.password_file", "cameras.gate.password_file")]
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"a\nb", b"a\0", b"\xff", b"x" * 5000])
 def test_what_is_no_password_is_refused_without_being_shown(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(content)

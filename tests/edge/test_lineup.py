@@ -13,7 +13,7 @@ from tinysight_contract.errors import CameraError
 from tinysight_contract.messages import CameraState, Counts, Event
 from tinysight_edge.cameras.hub import Hub
 from tinysight_edge.config.reload import Content, changes
-from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, LineConfig, ModelConfig
+from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, LineConfig, ModelConfig, TilesConfig
 from tinysight_edge.interpreter import Model
 from tinysight_edge.lineup import Lineup
 from tinysight_edge.meaning.events import Sequence
@@ -28,7 +28,7 @@ class Kit:
     """A lineup, and what it says."""
 
     def __init__(self, bundle: Path, **cameras: CameraConfig) -> None:
-        opened = Bundle.open(bundle)
+        self.bundle = opened = Bundle.open(bundle)
         self.config = AgentConfig(
             site="s", device="d", state=Path("state"), broker=BrokerConfig(url="mqtt://h"),
             model=ModelConfig(bundle=bundle), cameras=cameras,
@@ -75,6 +75,18 @@ def test_what_cannot_be_opened_is_told_and_the_others_go_on(kit: Callable[..., K
     assert [(camera, state) for camera, state, _ in each.said] == [("film", CameraState.DISABLED)]
     assert set(each.lineup.broken()) == {"film"}
     assert "film.mp4" in each.lineup.broken()["film"]
+
+
+def test_a_camera_that_asks_for_what_the_model_cannot_give_is_told_and_the_others_go_on(
+    kit: Callable[..., Kit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = kit(gate=CameraConfig(source=BELT), tiled=CameraConfig(source=BELT, tiles=TilesConfig()))
+    manifest = replace(each.bundle.manifest, task="classify")
+    monkeypatch.setattr(each.bundle, "manifest", manifest)
+    each.lineup.open(all_of_them=False)
+    assert set(each.lineup.cameras) == {"gate"}
+    assert "cannot look at tiles" in each.lineup.broken()["tiled"]
+    assert len(each.hub._seats) == 1, "nothing of it is left at the hub"
 
 
 def test_all_or_none_and_none_at_all_are_errors(kit: Callable[..., Kit], tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, StoreError
 from tinysight_contract.messages import Counts, Event, Health, OutboxHealth, State, Status, decode, utc_now
 from tinysight_edge import publisher as publisher_module
+from tinysight_edge.config.file import address_of
+from tinysight_edge.config.types import BrokerConfig
 from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.publisher import Publisher
@@ -37,10 +39,15 @@ Make = Callable[..., Publisher]
 def make_publisher(tmp_path: Path) -> Iterator[Make]:
     made: list[Publisher] = []
 
-    def make(url: str, *, every_s: float = 30.0, published: Callable[[float], None] = lambda _: None) -> Publisher:
+    def make(
+        url: str | Callable[[], Address],
+        *,
+        every_s: float = 30.0,
+        published: Callable[[float], None] = lambda _: None,
+    ) -> Publisher:
         online = Status(state=State.ONLINE, boot_id="b1", reason="started", at=utc_now())
         publisher = Publisher(
-            Address.parse(url),
+            partial(Address.parse, url) if isinstance(url, str) else url,
             Outbox(tmp_path / "outbox.db"),
             client_id="tinysight-plant-1-belt-7",
             online=(HERE, online),
@@ -167,6 +174,41 @@ def test_a_wrong_password_is_a_refusal_with_its_mend(make_mosquitto: Any, make_p
     publisher = make_publisher(broker.url.replace("://", "://user:wrong@"))
     with pytest.raises(BrokerError, match=r"refuses the connection: .*password"):
         publisher.wait_first_connect()
+
+
+def test_a_password_that_was_changed_meanwhile_counts_at_the_next_connect(
+    make_mosquitto: Any, make_publisher: Make, tmp_path: Path, eventually: Any
+) -> None:
+    def let_in(password: str) -> None:
+        subprocess.run(["mosquitto_passwd", "-b", "-c", tmp_path / "passwords", "me", password], check=True)
+
+    let_in("old")
+    broker = make_mosquitto(f"allow_anonymous false\npassword_file {tmp_path / 'passwords'}")
+    broker.start()
+    secret = tmp_path / "secret"
+    secret.write_text("old")
+    config = BrokerConfig(url=broker.url, username="me", password_file=secret)
+    publisher = make_publisher(partial(address_of, config, {}))
+    publisher.wait_first_connect()
+    broker.kill()
+    let_in("new")
+    secret.unlink()  # half of a change
+    broker.start()
+    publisher.event(EVENTS, replace(EXAMPLE, seq=1))
+    secret.write_text("new")
+    eventually(lambda: publisher.sent == 1)
+
+
+def test_a_password_that_cannot_be_had_is_said_and_tried_again(
+    mosquitto: Any, make_publisher: Make, tmp_path: Path, eventually: Any
+) -> None:
+    secret = tmp_path / "secret"
+    config = BrokerConfig(url=mosquitto.url, username="me", password_file=secret)
+    publisher = make_publisher(partial(address_of, config, {}))
+    with pytest.raises(BrokerError, match="secret cannot be read"):
+        publisher.wait_first_connect()
+    secret.write_text("any")
+    eventually(lambda: publisher.away_since_s is None)
 
 
 def test_an_event_that_the_broker_refuses_is_counted_and_not_sent_for_ever(

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysight_contract.errors import ConfigError
 from tinysight_edge.config.types import RuleConfig, ScheduleConfig
 from tinysight_edge.meaning.rules import DAYS, Rules, in_force
 from tinysight_edge.tracking.tracks import Tracks
@@ -147,8 +146,15 @@ def test_rules_say_what_a_slow_reading_of_them_says(
     assert got.tolist() == [[slowly(rule, i) for rule in mine.values()] for i in range(n)]
 
 
-def test_a_label_that_the_model_does_not_know_is_answered_even_for_another_camera() -> None:
-    with pytest.raises(ConfigError, match=r"rules\.pets\.labels: the model knows no label 'cta'\. Did you mean 'cat'"):
-        Rules(
-            {"pets": RuleConfig(cameras=("cam1",), labels=("cta",))}, camera="cam0", zones=(), lines=(), labels=LABELS
-        )
+def test_a_label_that_the_model_does_not_know_fulfils_nothing_and_is_not_taken_for_no_filter(
+    tracks: Callable[..., Tracks],
+) -> None:
+    configured = {"gone": RuleConfig(labels=("unicorn",)), "half": RuleConfig(labels=("unicorn", LABELS[0]))}
+    judge = Rules(configured, camera="cam0", zones=(), lines=(), labels=LABELS)
+    none = np.zeros((2, 0))
+    got = judge.fulfilled(
+        tracks({1: (10, 10), 2: (20, 20)}, 1.0, classes=[0, 1]),
+        in_zones=none.astype(np.bool_), dwell_s=none, crossed=none.astype(np.bool_), in_force=np.ones(2, np.bool_),
+    )  # fmt: skip
+    assert judge.any
+    assert got.tolist() == [[False, True], [False, False]]

@@ -102,10 +102,11 @@ def test_what_is_masked_counts_for_nothing(cameras: Any) -> None:
 def test_a_lost_camera_begins_anew_and_what_it_used_to_show_is_remembered(cameras: Any) -> None:
     sight = Sight(frozen_after_s=4.0)
     watch(sight, cameras, [("lively", 8), ("covered", 8)])
-    assert sight.state is COVERED
-    sight.lost()
-    assert sight.state is ONLINE
-    assert [state for _, state in watch(sight, cameras, [("covered", 8)])] == [COVERED]
+    heir = sight.heir()
+    assert (sight.state, heir.state) == (COVERED, ONLINE)
+    watch(sight, cameras, [("lively", 8)])
+    assert heir.state is ONLINE, "what its forerunner still looks at is nothing to it"
+    assert [state for _, state in watch(heir, cameras, [("covered", 8)])] == [COVERED]
 
 
 def test_a_change_of_size_is_a_change(cameras: Any) -> None:

@@ -48,7 +48,7 @@ def test_the_recording_can_be_played_again_and_again_for_all_that_begins_in_it_e
 @given(begin_s=st.floats(0, 200), steps=st.integers(1, 600))
 def test_a_story_from_any_place_is_whole(begin_s: float, steps: int) -> None:
     play, now, open_ids, due = Play(RECORDING, begin_s), datetime(2026, 11, 25, tzinfo=UTC), dict[str, Event](), []
-    used = set()
+    used, crossings = set(), dict[str, Counter[str]]()
     for number in range(steps):
         due.append(play.due_s)
         event = play.step(now + timedelta(seconds=number / 10))
@@ -68,6 +68,10 @@ def test_a_story_from_any_place_is_whole(begin_s: float, steps: int) -> None:
                 del open_ids[event.id]
         present = play.present(RECORDING.info.bundle.labels)
         assert Counter({label: n for label, n in present.items() if n}) == Counter(e.label for e in open_ids.values())
+        within = play.present(RECORDING.info.bundle.labels, zone="scale")
+        assert sum(within.values()) == sum("scale" in e.zones.now for e in open_ids.values())
+        crossings[event.id] = Counter(each.direction for each in event.crossed)
+        assert Counter(play.crossed["gate"]) == sum(crossings.values(), Counter({"in": 0, "out": 0}))
     assert due == sorted(due)
     assert {event.id for event in play.stop(now)} == set(open_ids)
     assert sum(play.present(RECORDING.info.bundle.labels).values()) == 0
@@ -143,6 +147,10 @@ def test_fifty_devices_tell_everything_in_the_contracts_words_and_leave_politely
     assert set(reasons) == {"left", "stopped"}, "every end says why"
     health = decode(reader.of(t.HealthTopic)[0], Health).cameras
     assert {each.fps_in for each in health.values()} == {each.fps for each in health.values()} != {0.0}
+    counts = [decode(payload, Counts) for payload in reader.of(t.CountsTopic)]
+    assert {(*each.zones, *each.lines) for each in counts} == {("scale", "gate")}, "what the recorded camera has"
+    assert any(sum(each.zones["scale"].values()) for each in counts)
+    assert any(sum(each.lines["gate"].values()) for each in counts)
     last = {text: payload for text, payload, _ in reader.heard if isinstance(t.parse(text), t.CountsTopic)}
     assert {sum(decode(payload, Counts).objects.values()) for payload in last.values()} == {0}
     info = decode(reader.of(t.InfoTopic)[0], Info)

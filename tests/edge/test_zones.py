@@ -5,11 +5,9 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
-import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tinysight_contract.errors import ConfigError
 from tinysight_edge.config.types import Polygon, ZoneConfig
 from tinysight_edge.meaning.rows import feet_of
 from tinysight_edge.meaning.zones import Polygons, Zones
@@ -158,8 +156,7 @@ def test_what_is_known_of_a_track_moves_with_its_row(tracks: Make) -> None:
     assert zones.dwell_s.tolist() == [[0.0, 3.0], [0.0, 0.0]]
 
 
-def test_a_label_that_the_model_does_not_know_is_answered() -> None:
-    with pytest.raises(
-        ConfigError, match=r"zones\.dock\.labels: the model knows no label 'persn'\. Did you mean 'person'"
-    ):
-        Zones({"dock": ZoneConfig(polygon=LEFT, labels=("persn",))}, ("person", "car"))
+def test_a_label_that_the_model_does_not_know_lets_nothing_in_and_its_neighbour_goes_on() -> None:
+    named = {"dock": ("cat",), "yard": ("cat", "car")}
+    configured = {name: ZoneConfig(polygon=LEFT, labels=labels) for name, labels in named.items()}
+    assert Zones(configured, ("person", "car")).counted.tolist() == [[False, False], [False, True]]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Final
 
-from tinysight_contract.errors import CameraError
+from tinysight_contract.errors import CameraError, ConfigError
 from tinysight_contract.messages import CameraInfo, CameraState, utc_now
 from tinysight_edge.cameras.hub import Frame, Hub, Seat
 from tinysight_edge.cameras.orient import Orient
@@ -45,9 +45,10 @@ REASONS: Final = {
 class _Attempt(threading.Thread):
     """One opening of the source, read until it ends, breaks, or nobody wants it any more."""
 
-    def __init__(self, camera: str, read: Callable[["_Attempt"], None]) -> None:
+    def __init__(self, camera: str, read: Callable[["_Attempt"], None], sight: Sight) -> None:
         super().__init__(name=f"capture-{camera}", daemon=True)
         self._read = read
+        self.sight = sight  # its own: an attempt that hangs and comes back must not disturb the next one's
         self.ended = threading.Event()
         self.error: CameraError | None = None
         self.progress_s = time.monotonic()
@@ -76,7 +77,7 @@ class Camera:
         hub: where frames go.
         tell: called with the id, the new state and its reason whenever either changes; by any thread, never two at
             a time.
-        secret: the camera's password.
+        secret: gives the camera's password, or raises `ConfigError`; asked at each opening.
 
     Attributes:
         policy: how its kind of source is treated; known after `open`.
@@ -94,7 +95,7 @@ class Camera:
         hub: Hub,
         tell: Callable[[str, CameraState, str], None],
         *,
-        secret: str | None = None,
+        secret: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.id, self.config = id_, config
         self.failure: CameraError | None = None
@@ -106,7 +107,6 @@ class Camera:
         self._hung: list[threading.Thread] = []
         self._told: tuple[CameraState, str] | None = None
         self._sight = Sight(config.frozen_after)
-        self._limit = RateLimit(config.max_fps)
         self._thread: threading.Thread | None = None
 
     def open(self) -> None:
@@ -118,7 +118,7 @@ class Camera:
         """
         self.policy = policy_of(self.config)
         self._orient = Orient(self.config)
-        self._source: Source | None = None if self.policy.lasting else open_source(self.config, secret=self._secret)
+        self._source: Source | None = None if self.policy.lasting else self._open()
         self._info = self._describe(self._source)
         self._seat = self._hub.join(self.id)
 
@@ -148,6 +148,13 @@ class Camera:
         """What is known of it: the size of its frames, and zeros as long as a device has not been opened."""
         return self._info
 
+    def _open(self) -> Source:
+        try:
+            secret = self._secret()
+        except ConfigError as error:
+            raise CameraError(error.what, mend=error.mend) from error
+        return open_source(self.config, secret=secret)
+
     def _describe(self, source: Source | None) -> CameraInfo:
         if source is None:
             return CameraInfo(source=name_of(self.config), width=0, height=0, fps=0.0)
@@ -167,7 +174,7 @@ class Camera:
 
     def _play(self) -> None:
         """Read the source once, in this thread."""
-        attempt = self._current = _Attempt(self.id, self._read)
+        attempt = self._current = _Attempt(self.id, self._read, self._sight)
         attempt.run()
         self.failure = attempt.error
         if not self._stop.is_set():
@@ -196,7 +203,8 @@ class Camera:
             if self._stop.wait(1.0):
                 return 0.0
             self._hung = [thread for thread in self._hung if thread.is_alive()]
-        attempt = _Attempt(self.id, self._read)
+        self._sight = self._sight.heir()
+        attempt = _Attempt(self.id, self._read, self._sight)
         with self._lock:
             if self._stop.is_set():
                 return 0.0
@@ -222,7 +230,6 @@ class Camera:
             return
         if attempt.first_s is not None:
             self._seat.lose()
-        self._sight.lost()
         if not attempt.ended.is_set():
             self._hung.append(attempt)
             state = CameraState.STALLED if attempt.opened else CameraState.RECONNECTING
@@ -240,14 +247,14 @@ class Camera:
 
     def _read(self, attempt: _Attempt) -> None:
         """The way of a picture, in the attempt's thread."""
-        source = self._source if self._source is not None else open_source(self.config, secret=self._secret)
+        source = self._source if self._source is not None else self._open()
         try:
             attempt.progress_s, attempt.opened = time.monotonic(), True
             known = 0 < source.duration_s < MAX_DURATION_S
             begun = utc_now() - timedelta(seconds=source.duration_s if known else 0)
             damaged_s: float | None = None
             told: CameraState | None = None
-            orient = Orient(self.config)  # its buffers are this thread's alone
+            orient, limit = Orient(self.config), RateLimit(self.config.max_fps)  # this thread's alone
             while attempt is self._current and (at_s := source.grab()) is not None:
                 if attempt is not self._current:  # given up meanwhile: nothing of it counts
                     return
@@ -257,7 +264,7 @@ class Camera:
                 else:
                     captured_at = begun + timedelta(seconds=at_s)
                 attempt.progress_s = now_s
-                if not self._limit.passes(at_s):
+                if not limit.passes(at_s):
                     self._seat.drop("rate")
                     continue
                 image = source.retrieve()
@@ -273,7 +280,7 @@ class Camera:
                 image = orient(image)
                 state = CameraState.ONLINE
                 if self.policy.live:
-                    state = self._sight.look(image, now_s, hidden=orient.hidden)
+                    state = attempt.sight.look(image, now_s, hidden=orient.hidden)
                 ahead = not self.policy.live and self._seat.waiting  # else it may be for nothing, or the model waits
                 fitted = self.fit(image) if ahead else None
                 self._give(attempt, Frame(self.id, image, at_s, captured_at, now_s, fitted))

@@ -15,7 +15,7 @@ Found after (as long as pictures come at least four times a second; else one fra
 - online again, 1.5 s.
 """
 
-from typing import Final
+from typing import Final, Self
 
 import cv2
 import numpy as np
@@ -53,13 +53,15 @@ class Sight:
         self._usual, self._looks = 0.0, 0
         self._hidden: NDArray[np.bool_] | None = None
         self._clear = np.ones(CELLS[::-1], np.bool_)
-        self.lost()
-
-    def lost(self) -> None:
-        """The camera is gone; when it is back it counts as online. What it used to show is kept."""
-        self.state = self._wanted = CameraState.ONLINE
+        self._wanted = CameraState.ONLINE
         self._next_s = self._changed_s = self._since_s = -np.inf
         self._sample: NDArray[np.uint8] | None = None
+
+    def heir(self) -> Self:
+        """Another one for when the camera is opened again: it counts as online, what it used to show is known."""
+        heir = type(self)(self._frozen_after_s)
+        heir._usual, heir._looks = self._usual, self._looks
+        return heir
 
     def look(self, image: NDArray[np.uint8], now_s: float, *, hidden: NDArray[np.bool_] | None = None) -> CameraState:
         """Look at the next picture.

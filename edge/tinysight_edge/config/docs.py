@@ -35,7 +35,8 @@ folder. Points are `[x, y]` in 0..1 of the frame as the agent sees it: rotated, 
 as well.
 
 A password stands in a file of its own or in the environment, never in this file or in an address. A file that everybody
-may read is warned of.
+may read is warned of. It is read at each connect and at each opening of a camera, so a password may change while the
+agent runs.
 
 A running agent takes changes of the file within three seconds. A wrong file is refused and the one before goes on. A
 good one runs on trial for the time of `trial`: if a camera that delivered before, or that is new or reached in another
@@ -44,6 +45,13 @@ ends the agent twice during its trial is taken back as well. `site`, `device`, `
 `health.prometheus_port` keep their old values until the agent is started again. At a start the last good file runs
 when this one is wrong or missing; it is kept in `$STATE_DIRECTORY/config` (systemd sets it), else below
 `~/.local/state/tinysight/config`.
+
+A change that names a label which the model does not know is refused, as `tinysight config check` refuses it. At a start
+it is not: another model may have been installed since the file was written, and a device must not go dark for a name.
+Then nothing counts for that label, in a zone, at a line or for a rule, what else they name goes on, and the alert
+`config-labels` says which it is until the file or the model is mended. An unknown label is never taken for no filter. A
+camera that asks for what the model cannot do at all (`tiles` with a classifier) is told as `camera.failed` beside those
+that go on.
 
 The tables below are made of the types in [`config/types.py`](../edge/tinysight_edge/config/types.py);
 `pytest --regen tests/edge/test_config_docs.py` writes them.

@@ -15,7 +15,8 @@ __all__ = ["Alerts"]
 
 CLEAR_AFTER_S: Final = 10.0  # a problem that comes and goes is one problem
 _UNTELLABLE: Final = frozenset({Code.BROKER_ABSENT})  # when it can be told, it is over
-_CAUSES: Final = frozenset({Code.CAMERA_FAILED, Code.CONFIG_REFUSED})  # their words are a cause, not figures that vary
+_CAUSES: Final = frozenset({Code.CAMERA_FAILED, Code.CONFIG_REFUSED, Code.CONFIG_LABELS})
+"""Their words are a cause, not figures that vary."""
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ class Code(StrEnum):
     CAMERA_COVERED = "camera.covered"
     CAMERA_DARK = "camera.dark"
     CONFIG_REFUSED = "config.refused"
+    CONFIG_LABELS = "config.labels"
     BROKER_ABSENT = "broker.absent"
     OUTBOX_FULL = "outbox.full"
     OUTBOX_FAILING = "outbox.failing"
@@ -91,6 +92,11 @@ RULES: Final[Mapping[Code, Rule]] = {
         Well.DEGRADED,
         "a changed agent.toml was refused or taken back; the last good one goes on",
         "Correct it; try it with `tinysight config check`.",
+    ),
+    Code.CONFIG_LABELS: Rule(
+        Well.DEGRADED,
+        "a zone, line or rule names a label that the model does not know, so it takes nothing for it; the rest goes on",
+        "Name labels of this model, or flash one that knows them; `tinysight config check` says which.",
     ),
     Code.BROKER_ABSENT: Rule(
         Well.DEGRADED,

@@ -100,7 +100,7 @@ class Lives:
         ids: of the lives that are open, by their tracks' numbers.
 
     Raises:
-        ConfigError: a filter names a label that the model does not know, or a line has no length.
+        ConfigError: a line has no length.
     """
 
     def __init__(

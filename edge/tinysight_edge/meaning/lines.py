@@ -58,7 +58,7 @@ class Lines:
         so_far: totals to go on from, as `totals` gives them.
 
     Raises:
-        ConfigError: a line has no length or names a label that the model does not know.
+        ConfigError: a line has no length.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Lines:
         self._start, self._end = ends[:, 0], ends[:, 1]
         across, down = (self._end - self._start).T
         self._beside = np.stack((-down, across, self._start[:, 0] * down - self._start[:, 1] * across))
-        filters = [classes_of(line.labels, labels, where=f"lines.{name}.labels") for name, line in lines.items()]
+        filters = [classes_of(line.labels, labels) for line in lines.values()]
         self._counted = np.array(filters, np.bool_).reshape(len(lines), len(labels))
         self._totals = {
             name: {way: int((so_far or {}).get(name, {}).get(way, 0)) for way in DIRECTIONS} for name in lines

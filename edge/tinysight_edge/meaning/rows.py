@@ -4,14 +4,11 @@ In: numbers and boxes of `Tracks`, label filters of the configuration.  Out: whe
 Keeps nothing.
 """
 
-import difflib
 from collections.abc import Collection, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-from tinysight_contract.errors import ConfigError
 
 __all__ = ["carry", "classes_of", "feet_of", "rows_of"]
 
@@ -49,22 +46,14 @@ def feet_of(boxes_px: NDArray[np.float32], width: int, height: int) -> NDArray[n
     return feet
 
 
-def classes_of(names: Collection[str] | None, labels: Sequence[str], *, where: str) -> NDArray[np.bool_]:
+def classes_of(names: Collection[str] | None, labels: Sequence[str]) -> NDArray[np.bool_]:
     """Which classes a filter lets pass: bool (classes,); all when there is none.
+
+    A label that the model does not know lets nothing pass, since the model will never say it. `config` refuses a change
+    that names one, and the runtime tells of those that a new model has left behind.
 
     Args:
         names: of labels, or None.
         labels: of the model, by class id.
-        where: the filter's place in the configuration, for the error.
-
-    Raises:
-        ConfigError: the model knows no such label.
     """
-    for name in names or ():
-        if name not in labels:
-            near = difflib.get_close_matches(name, labels, n=1)
-            raise ConfigError(
-                f"{where}: the model knows no label {name!r}.",
-                mend=f"Did you mean {near[0]!r}?" if near else f"It knows: {', '.join(list(labels)[:20])}.",
-            )
     return np.array([names is None or label in names for label in labels], np.bool_)

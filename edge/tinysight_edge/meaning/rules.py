@@ -52,9 +52,6 @@ class Rules:
         zones: its zones' names, in the order of their columns.
         lines: its lines' names, likewise.
         labels: of the model, by class id.
-
-    Raises:
-        ConfigError: a rule names a label that the model does not know.
     """
 
     def __init__(
@@ -67,11 +64,11 @@ class Rules:
         labels: Sequence[str],
     ) -> None:
         self.any = bool(rules)
-        filters = {name: classes_of(rule.labels, labels, where=f"rules.{name}.labels") for name, rule in rules.items()}
         mine = {name: rule for name, rule in rules.items() if rule.cameras is None or camera in rule.cameras}
         self.names = tuple(mine)
         each = tuple(mine.values())
-        self._labels = np.array([filters[name] for name in mine], np.bool_).reshape(len(mine), len(labels)).T
+        filters = [classes_of(rule.labels, labels) for rule in each]
+        self._labels = np.array(filters, np.bool_).reshape(len(each), len(labels)).T
         self._min_score = np.array([rule.min_score for rule in each], np.float32)
         self._min_dwell_s = np.array([rule.min_dwell for rule in each], np.float64)
         self._zones = _wanted([rule.zones for rule in each], zones)

@@ -59,16 +59,13 @@ class Zones:
     Args:
         zones: as configured.
         labels: of the model, by class id.
-
-    Raises:
-        ConfigError: a zone names a label that the model does not know.
     """
 
     def __init__(self, zones: Mapping[str, ZoneConfig], labels: Sequence[str]) -> None:
         self.names = tuple(zones)
         self._polygons = Polygons([zone.polygon for zone in zones.values()])
         self._inertia = np.array([zone.inertia for zone in zones.values()], np.int64)
-        filters = [classes_of(zone.labels, labels, where=f"zones.{name}.labels") for name, zone in zones.items()]
+        filters = [classes_of(zone.labels, labels) for zone in zones.values()]
         self.counted = np.array(filters, np.bool_).reshape(len(zones), len(labels))
         none = (0, len(zones))
         self.now, self.entered = np.zeros(none, np.bool_), np.zeros(none, np.bool_)

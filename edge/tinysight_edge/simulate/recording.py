@@ -32,11 +32,15 @@ class Recording(Struct, frozen=True, kw_only=True):
         duration_s: of the whole; the next round begins then.
         info: what the device was.
         steps: in the order in which they were told.
+        zones: names of the camera's.
+        lines: names of the camera's.
     """
 
     duration_s: float
     info: Info
     steps: list[Step]
+    zones: list[str]
+    lines: list[str]
 
 
 def read_recording() -> Recording:

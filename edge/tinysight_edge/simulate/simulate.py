@@ -72,11 +72,15 @@ class Play:
     Args:
         recording: what is told.
         begin_s: where in it the story begins.
+
+    Attributes:
+        crossed: how often each line was, in each direction, by what was told.
     """
 
     def __init__(self, recording: Recording, begin_s: float) -> None:
         self._recording, self._round = recording, 0
         self._at = next((n for n, step in enumerate(recording.steps) if step.at_s >= begin_s), 0)
+        self.crossed = {name: {"in": 0, "out": 0} for name in recording.lines}
         self._open: dict[str, Event] = {}  # by the life's name in the recording: what was told of it last
 
     @property
@@ -94,6 +98,8 @@ class Play:
         if before is None and told.type is not EventType.START:
             return None
         event = self._at_present(told, before, now)
+        for crossing in told.crossed[len(before.crossed) if before is not None else 0 :]:
+            self.crossed[crossing.line][crossing.direction] += 1
         if told.type is EventType.END:
             del self._open[told.id]
         else:
@@ -106,9 +112,9 @@ class Play:
             event = self._open.pop(next(iter(self._open)))
             yield replace(event, type=EventType.END, seen_at=now, ended_at=now, reason="stopped")
 
-    def present(self, labels: list[str]) -> dict[str, int]:
-        """How many of each label are there now."""
-        count = Counter(event.label for event in self._open.values())
+    def present(self, labels: list[str], *, zone: str | None = None) -> dict[str, int]:
+        """How many of each label are there now, in a zone or in the whole picture."""
+        count = Counter(event.label for event in self._open.values() if zone is None or zone in event.zones.now)
         return {label: count[label] for label in labels}
 
     def _at_present(self, told: Event, before: Event | None, now: datetime) -> Event:
@@ -147,7 +153,7 @@ class Device:
     ready: bool = False
     boot_id: str = field(default_factory=lambda: secrets.token_hex(8))
     plays: dict[str, Play] = field(default_factory=dict)
-    _counted: dict[str, dict[str, int]] = field(default_factory=dict)
+    _counted: dict[str, Counts] = field(default_factory=dict)
     _waiting: dict[int, Event] = field(default_factory=dict)  # by seq
     _in_flight: dict[int, int] = field(default_factory=dict)  # message number to seq; 0 for the goodbye
     _began: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -267,10 +273,17 @@ class Device:
         self._in_flight[self._connected.publish(str(topic), encode(event), qos=topic.QOS, retain=False)] = event.seq
 
     def _say_counts(self, camera: str, now: datetime, *, again: bool = False) -> None:
-        present = self.plays[camera].present(self.recording.info.bundle.labels)
-        if again or self._counted.get(camera) != present:
-            self._counted[camera] = present
-            counts = Counts(at=now, boot_id=self.boot_id, objects=present, zones={}, lines={})
+        play, labels = self.plays[camera], self.recording.info.bundle.labels
+        counts = Counts(
+            at=now,
+            boot_id=self.boot_id,
+            objects=play.present(labels),
+            zones={zone: play.present(labels, zone=zone) for zone in self.recording.zones},
+            lines={line: dict(ways) for line, ways in play.crossed.items()},
+        )
+        before = self._counted.get(camera)
+        if again or before is None or replace(before, at=now) != counts:
+            self._counted[camera] = counts
             self._say(t.CountsTopic(*self._me, camera), counts)
 
     def _say(self, topic: t.Topic, message: Status | Info | CameraStatus | Counts | Health) -> int:

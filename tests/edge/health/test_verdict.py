@@ -41,6 +41,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.CAMERA_COVERED: camera(CameraState.COVERED),
     Code.CAMERA_DARK: camera(CameraState.DARK),
     Code.CONFIG_REFUSED: {"said": {Code.CONFIG_REFUSED: "agent.toml: unknown key 'camras'."}},
+    Code.CONFIG_LABELS: {"said": {Code.CONFIG_LABELS: "rules.a.labels[0]: The model knows no label 'cat'."}},
     Code.BROKER_ABSENT: {"broker_away_s": 31.0},
     Code.OUTBOX_FULL: {"outbox_share": 0.81},
     Code.OUTBOX_FAILING: {"said": {Code.OUTBOX_FAILING: "The outbox cannot be written: database or disk is full."}},
