@@ -23,6 +23,7 @@ from tinysight_contract.messages import Event, EventType, Info, decode
 from tinysight_contract.topics import ROOT, EventTopic, InfoTopic, parse
 from tinysight_edge.mqtt import Address, Connection
 from tinysight_edge.simulate.recording import RECORDING, Recording, Step
+from tinysight_edge.tracking.track import LOST_S  # an end is told so long after the object was last seen
 from tinysight_trainer.synth import belt_video
 
 FRAMES = 900  # a minute
@@ -42,7 +43,6 @@ polygon = [[0.3, 0.0], [0.7, 0.0], [0.7, 1.0], [0.3, 1.0]]
 start = [0.5, 1.0]
 end = [0.5, 0.0]
 """
-LOST_S = 1.0  # an end is told so long after the object was last seen
 
 
 def main() -> None:

@@ -22,8 +22,6 @@ from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Seer", "Told", "View"]
 
-HITS, LOST_S = 3, 1.0
-
 
 @dataclass(frozen=True, slots=True)
 class Seer:
@@ -104,8 +102,8 @@ class View:
         if classifies:
             self._follow = States(threshold=seer.threshold, still=still)
         else:
-            hits, lost_s = (1, 0.0) if still else (HITS, LOST_S)
-            self._follow = Tracker(high_score=seer.threshold, min_hits=hits, max_lost_s=lost_s)
+            high = seer.threshold
+            self._follow = Tracker(high_score=high, min_hits=1, max_lost_s=0.0) if still else Tracker(high_score=high)
         self.lives = Lives(
             Identity(config.site, config.device, camera, seer.boot_id, seer.ref, tuple(manifest.labels)),
             seer.sequence,

@@ -18,10 +18,13 @@ from tinysight_edge.tracking import kalman
 from tinysight_edge.tracking.assign import assign, overlapping
 from tinysight_edge.tracking.tracks import Tracks
 
-__all__ = ["LOW_BAND", "Tracker"]
+__all__ = ["LOST_S", "LOW_BAND", "Tracker"]
 
 LOW_BAND: Final = 0.5
 """Detections down to this share of the model's threshold can keep a track alive, though they begin none."""
+
+LOST_S: Final = 2.0
+"""An object that is unseen for longer has ended. Half of that loses it behind posts, a few times it ends late."""
 
 MIN_IOU: Final = 0.2  # of the expected and the seen box, for them to be the same object
 SAME_OBJECT_IOU: Final = 0.5  # a left-over detection that covers a matched track this much is a second reading of it
@@ -66,7 +69,7 @@ class Tracker:
         max_lost_s: how long it may be unseen before it has ended; 0 ends it with the next frame.
     """
 
-    def __init__(self, *, high_score: float, min_hits: int = 3, max_lost_s: float = 1.0) -> None:
+    def __init__(self, *, high_score: float, min_hits: int = 3, max_lost_s: float = LOST_S) -> None:
         self.high_score, self.min_hits, self.max_lost_s = np.float32(high_score), min_hits, max_lost_s
         self._table = np.zeros((ALL, 0))
         self._others: dict[int, dict[int, float]] = {}  # number → evidence for the labels that are not its own
