@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PARTS := edge converters trainer deploy
-ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# One process more than CI has cores: some tests wait for a camera, a broker or a time-out.
+ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test check unit schemas lock broker clean
 

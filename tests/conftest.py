@@ -29,12 +29,21 @@ from tinysight_edge.mqtt import Address, Connection
 hypothesis.settings.register_profile("tinysight", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tinysight")
 
+# A minute or more each, and some make what others wait for: begun first, so that no core idles at the end.
+LONGEST = (
+    "e2e/test_demo.py", "trainer/data/test_clean.py", "converters/test_convert.py", "trainer/test_train.py",
+)  # fmt: skip
 GOLDEN = Path(__file__).parent / "golden"
 AS_ROOT = "user root\n" if os.geteuid() == 0 else ""  # else mosquitto gives up rights and cannot read the test's files
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regen", action="store_true", help="write the golden files again instead of comparing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    long = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: long.get(item.path, len(long)))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -79,9 +79,17 @@ def test_tensorboard_can_read_the_log(world: Path) -> None:
     assert {("loss", 1), ("val_loss", 2)} <= told_tensorboard(world / "detector")
 
 
-def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a small training that nothing happened to."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    command = [sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), *SMALL, "--out", str(out)]
+    subprocess.run(command, check=True, capture_output=True)
+    return out
+
+
+def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, whole: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), *SMALL]
-    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True, capture_output=True)
     killed = subprocess.Popen(
         [*command, "--out", str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -93,11 +101,11 @@ def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, t
     killed.wait()
     assert not (tmp_path / "killed" / "run.json").exists(), "it was killed too late to show anything"
     subprocess.run([*command, "--out", str(tmp_path / "killed"), "--resume"], check=True, capture_output=True)
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
-    assert whole.keys() == resumed.keys()
-    for name in whole:
-        assert np.array_equal(whole[name], resumed[name]), name
-    one, two = (saved_weights(tmp_path / run / "model.keras") for run in ("whole", "killed"))
+    undisturbed, resumed = weights(whole), weights(tmp_path / "killed")
+    assert undisturbed.keys() == resumed.keys()
+    for name in undisturbed:
+        assert np.array_equal(undisturbed[name], resumed[name]), name
+    one, two = (saved_weights(run / "model.keras") for run in (whole, tmp_path / "killed"))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert {step for _, step in told_tensorboard(tmp_path / "killed")} >= {1, 2, 3}
 
@@ -220,7 +228,9 @@ def test_a_picture_that_changed_since_the_import_is_named(world: Path, tmp_path:
         trained(tmp_path / "digits", tmp_path / "r", config(task="classify"))
 
 
-def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(world: Path, tmp_path: Path) -> None:
+def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(
+    world: Path, whole: Path, tmp_path: Path
+) -> None:
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "import tinysight_trainer.loop as loop, tinysight_trainer.fit\n"
@@ -232,17 +242,14 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(w
         "from tinysight_deploy.cli import _run\n"
         "sys.exit(_run(sys.argv[1:]))\n"
     )
-    command = ("train", str(world / "belt"), *SMALL, "--out")
-    full = (*command, str(tmp_path / "full"))
+    full = ("train", str(world / "belt"), *SMALL, "--out", str(tmp_path / "full"))
     done = subprocess.run([sys.executable, "-c", program, *full], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "free space" in done.stderr.splitlines()[-1]
     assert not list((tmp_path / "full").glob(".*part*"))
-    plain = (sys.executable, "-m", "tinysight_deploy")
-    subprocess.run([*plain, *full, "--resume"], check=True, capture_output=True)
-    subprocess.run([*plain, *command, str(tmp_path / "whole")], check=True, capture_output=True)
-    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "full")
-    assert all(np.array_equal(whole[name], resumed[name]) for name in whole)
+    subprocess.run([sys.executable, "-m", "tinysight_deploy", *full, "--resume"], check=True, capture_output=True)
+    undisturbed, resumed = weights(whole), weights(tmp_path / "full")
+    assert all(np.array_equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
 
 def test_patience_ends_a_training_and_keeps_the_best_weights(world: Path, tmp_path: Path) -> None:
