@@ -43,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    if gone := [str(path) for path in long if not path.is_file()]:
+        raise pytest.UsageError(f"LONGEST names files that are not there: {gone}")
     items.sort(key=lambda item: long.get(item.path, len(long)))
 
 
