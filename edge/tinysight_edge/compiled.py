@@ -177,7 +177,7 @@ def _said(child: subprocess.Popen[bytes], heed: Callable[[], None]) -> bytes:
     until_s = time.monotonic() + REHEARSAL_S
     while True:
         try:
-            return child.communicate(timeout=HEED_S)[0]
+            return child.communicate(timeout=max(0.0, min(HEED_S, until_s - time.monotonic())))[0]
         except subprocess.TimeoutExpired:
             heed()
             if time.monotonic() >= until_s:
