@@ -42,17 +42,17 @@ OLDER, NEWER, SCORE, MEDIAN, BEST = slice(19, 28), slice(20, 29), 28, 29, 30
 LABEL, NUMBER, STARTED_S, SEEN_S, RESTS_S = 31, 32, 33, 34, 35
 # ENDS_S: it has ended when it is unseen after that, held time taken off; always for one that is not believed.
 # HITS are counted while some track is not believed. LEAD: the evidence for its label.
-BELIEVED, HITS, ENDS_S, LEAD, REST_LIMIT, REST_BOX, FIRST_BOX, ALL = (
-    36,
-    37,
-    38,
-    39,
+FIRST_BOX, BELIEVED, HITS, ENDS_S, LEAD, REST_LIMIT, REST_BOX, ALL = (
+    slice(36, 40),
     40,
-    slice(41, 45),
+    41,
+    42,
+    43,
+    44,
     slice(45, 49),
     49,
 )
-TOLD: Final = slice(13, 36)
+TOLD: Final = slice(13, 40)
 
 # Above and below any score in turn, in the order in which they go: however few scores there are yet, the fifth of the
 # ten in order of size is their lower median.
@@ -147,9 +147,9 @@ class Tracker:
 
     def _see(self, found: Detections, rows: list[int], cols: list[int]) -> None:
         """Take in the matched detections."""
-        its = np.array(cols)
+        theirs, its = np.array(rows), np.array(cols)
         every = len(rows) == self._table.shape[1]
-        seen = self._table if every else self._table.take(rows, 1)
+        seen = self._table if every else self._table.take(theirs, 1)
         seen[BOX] = found.boxes_px.take(its, 0).T
         kalman.correct(seen[STATE], seen[SEEN])
         seen[OLDER] = seen[NEWER]
@@ -170,7 +170,7 @@ class Tracker:
         else:
             lead += seen[SCORE]
         if not every:
-            self._table[:, rows] = seen
+            self._table[:, theirs] = seen
 
     def _vote(self, track: NDArray[np.float64], label: int) -> None:
         """Evidence for another label than the track's: the most evidence wins, of two equals the lower index."""
@@ -236,8 +236,7 @@ class Tracker:
     def _tell(self, which: NDArray[np.intp] | None) -> Tracks:
         """Those tracks, or all, as arrays of their own."""
         told = self._table[TOLD] if which is None else self._table[TOLD].take(which, 1)
-        first = self._table[FIRST_BOX] if which is None else self._table[FIRST_BOX].take(which, 1)
-        floats, whole, times = told[:18].astype(np.float32), told[18:20].astype(np.int64), told[20:].copy()
+        floats, whole, times = told.astype(np.float32), told[18:20].astype(np.int64), told[20:23].copy()
         return Tracks(
             numbers=whole[1],
             boxes_px=floats[:4].T,
@@ -248,7 +247,7 @@ class Tracker:
             started_s=times[0],
             seen_s=times[1],
             stationary=times[1] - times[2] >= REST_AFTER_S,
-            first_boxes_px=first.T.astype(np.float32),
+            first_boxes_px=floats[23:].T,
         )
 
 
