@@ -207,6 +207,7 @@ class Agent:
                     self.meter.drop(item.frame.camera, "reloaded")
             elif item is not None and item.camera in views:
                 self._lineup.end(item.camera, "camera lost")
+            del item  # its picture's memory takes the next one while that is waited for, and is warm in the cache
             if (now_s := time.monotonic()) >= self._looked_s + LOOK_EVERY_S:
                 self._looked_s = now_s
                 self._look_around()
