@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.messages import Health, LatencyMs, decode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import HealthTopic
 from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, HealthConfig, ModelConfig
 from tinysight_edge.health.meter import Meter
-from tinysight_edge.mqtt import Address, Connection
 from tinysight_edge.runtime import Agent
 from tinysight_edge.units import Seconds
 

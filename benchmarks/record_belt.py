@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 import tinysight_edge
 from tinysight_contract.messages import Event, EventType, Info, decode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT, EventTopic, InfoTopic, parse
-from tinysight_edge.mqtt import Address, Connection
 from tinysight_edge.simulate.recording import RECORDING, Recording, Step
 from tinysight_edge.tracking.track import LOST_S  # an end is told so long after the object was last seen
 from tinysight_trainer.synth import belt_video

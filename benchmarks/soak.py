@@ -39,10 +39,10 @@ from rig import broker, kept, parcel_detector, say, write_h264
 from steps import where
 
 from tinysight_contract.messages import Counts, Event, EventType, Health, decode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT, CountsTopic, EventTopic, HealthTopic, parse
 from tinysight_edge.belt import Belt
 from tinysight_edge.config.types import CameraConfig, LineConfig
-from tinysight_edge.mqtt import Address, Connection
 
 CAMERAS: Final = 4
 SEED: Final = 100

@@ -31,9 +31,9 @@ from rig import broker
 from steps import where
 
 from tinysight_contract.messages import Event, EventType, decode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT, EventTopic, parse
 from tinysight_edge.belt import Belt
-from tinysight_edge.mqtt import Address, Connection
 
 REPOSITORY = Path(__file__).parents[1]
 BUNDLE = REPOSITORY / "tests" / "golden" / "belt.bundle"

@@ -22,9 +22,9 @@ from msgspec.structs import replace
 from tinysight_contract import manifest as mf
 from tinysight_contract.bundle import file_ref
 from tinysight_contract.messages import Event, decode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT, EventTopic, Topic, parse
 from tinysight_edge.belt import _digits
-from tinysight_edge.mqtt import Address, Connection
 
 hypothesis.settings.register_profile("tinysight", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tinysight")

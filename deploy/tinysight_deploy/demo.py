@@ -17,11 +17,11 @@ import typer
 
 from tinysight_contract.errors import ConfigError, ContractError, TinySightError
 from tinysight_contract.messages import Event, EventType, encode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT
 from tinysight_deploy.broker import free_ports, running_broker
 from tinysight_deploy.watch import Fleet
 from tinysight_edge.console import console, finish
-from tinysight_edge.mqtt import Address, Connection
 
 __all__ = ["demo"]
 

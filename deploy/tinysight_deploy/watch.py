@@ -25,8 +25,8 @@ from rich.table import Table
 from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, ContractError
 from tinysight_contract.messages import PAYLOADS, CameraStatus, Counts, Event, Health, Info, Status, decode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_edge.console import console, finish
-from tinysight_edge.mqtt import Address, Connection
 
 __all__ = ["Fleet", "watch"]
 

@@ -25,9 +25,9 @@ def simulate(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and results.")] = False,
 ) -> None:
     """Simulate devices: each has its own session, will, status, counts, and events that a real one once told."""
+    from tinysight_contract.mqtt import Address
     from tinysight_contract.topics import check_id
     from tinysight_edge.console import console, finish
-    from tinysight_edge.mqtt import Address
     from tinysight_edge.simulate.crowd import Crowd
     from tinysight_edge.simulate.recording import read_recording
     from tinysight_edge.simulate.simulate import Plan

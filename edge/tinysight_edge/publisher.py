@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import BrokerError, ConfigError, DeviceError, TinySightError
 from tinysight_contract.messages import Event, OutboxHealth, Status, decode, encode, utc_now
+from tinysight_contract.mqtt import Address, Connection, Will
 from tinysight_contract.topics import EventTopic, StatusTopic, Topic
-from tinysight_edge.mqtt import Address, Connection, Will
 from tinysight_edge.outbox import Outbox
 
 __all__ = ["Publisher"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tinysight_contract.mqtt import Address, Connection, Will
 from tinysight_deploy.broker import free_ports
-from tinysight_edge.mqtt import Address, Connection, Will
 
 
 @pytest.fixture

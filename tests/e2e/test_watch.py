@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ContractError
 from tinysight_contract.messages import Event, decode, encode
+from tinysight_contract.mqtt import Address
 from tinysight_deploy.watch import Fleet, Numbers, _picture
-from tinysight_edge.mqtt import Address
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EVENT = decode((GOLDEN / "event.json").read_bytes(), Event)

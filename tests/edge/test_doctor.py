@@ -17,13 +17,13 @@ import pytest
 
 from tinysight_contract import topics as t
 from tinysight_contract.messages import State, Status, encode, utc_now
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_edge.doctor import plan
 from tinysight_edge.doctor.camera import _Look, _wrong
 from tinysight_edge.doctor.child import CHECKS, check
 from tinysight_edge.doctor.machine import cpu
 from tinysight_edge.doctor.result import Verdict
 from tinysight_edge.doctor.subject import Options, Subject, subject_of
-from tinysight_edge.mqtt import Address, Connection
 
 Lines = dict[str, dict[str, Any]]
 

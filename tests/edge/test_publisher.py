@@ -18,10 +18,10 @@ from msgspec.structs import replace
 from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, StoreError
 from tinysight_contract.messages import Counts, Event, Health, OutboxHealth, State, Status, decode, utc_now
+from tinysight_contract.mqtt import Address
 from tinysight_edge import publisher as publisher_module
 from tinysight_edge.config.file import address_of
 from tinysight_edge.config.types import BrokerConfig
-from tinysight_edge.mqtt import Address
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.publisher import Publisher
 
@@ -145,7 +145,7 @@ def test_what_could_not_be_sent_waits_for_the_next_start(
 
 def test_when_we_vanish_the_broker_says_so(mosquitto: Any, make_reader: Any, eventually: Any) -> None:
     code = (
-        "import sys, time; from tinysight_edge.mqtt import *; from tinysight_contract.messages import *\n"
+        "import sys, time; from tinysight_contract.mqtt import *; from tinysight_contract.messages import *\n"
         "gone = Status(state=State.OFFLINE, boot_id='b1', reason='connection lost', at=utc_now())\n"
         "will = Will('tinysight/v1/plant-1/belt-7/status', encode(gone))\n"
         "Connection(Address.parse(sys.argv[1]), client_id='x', will=will).open(timeout_s=5); print('up', flush=True)\n"

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, ConfigError
 from tinysight_contract.messages import PAYLOADS, Counts, Event, EventType, Health, Info, State, Status, decode, encode
+from tinysight_contract.mqtt import Address
 from tinysight_contract.schemas import load
-from tinysight_edge.mqtt import Address
 from tinysight_edge.simulate.crowd import Crowd
 from tinysight_edge.simulate.recording import read_recording
 from tinysight_edge.simulate.simulate import Plan, Play

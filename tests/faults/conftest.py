@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from tinysight_contract import topics as t
 from tinysight_contract.messages import PAYLOADS, CameraState, CameraStatus, Event, EventType, Health, decode
+from tinysight_contract.mqtt import Address, Connection
 from tinysight_edge.belt import Belt
-from tinysight_edge.mqtt import Address, Connection
 
 TABLE = Path(__file__).parents[2] / "docs" / "faults.md"
 PATIENCE_S: Final = 60.0

@@ -13,6 +13,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from tinysight_contract.errors import ConfigError
+from tinysight_contract.mqtt import Address
 from tinysight_edge.config.types import (
     AgentConfig,
     BrokerConfig,
@@ -22,7 +23,6 @@ from tinysight_edge.config.types import (
     RuleConfig,
     ScheduleConfig,
 )
-from tinysight_edge.mqtt import Address
 
 __all__ = ["Finding", "contradictions", "near", "unknown_labels"]
 

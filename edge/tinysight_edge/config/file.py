@@ -15,11 +15,11 @@ import msgspec
 
 from tinysight_contract.errors import CameraError, ConfigError
 from tinysight_contract.files import read_capped
+from tinysight_contract.mqtt import Address
 from tinysight_edge.config import checks, toml_lines
 from tinysight_edge.config.checks import Finding, Where
 from tinysight_edge.config.compare import UNKNOWN, compare, read_leaf
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig
-from tinysight_edge.mqtt import Address
 
 __all__ = ["Checked", "address_of", "check_config", "is_path", "parse_config", "read_config", "secret_of"]
 

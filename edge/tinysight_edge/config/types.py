@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from tinysight_contract.messages import Id
+from tinysight_contract.scalars import Id
 from tinysight_edge.units import Seconds, Size
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 import msgspec
 from msgspec import Meta, Struct
 
-from tinysight_contract.messages import Id
+from tinysight_contract.scalars import Id
 from tinysight_edge.config.types import Point, Polygon
 from tinysight_edge.units import Seconds, Size
 

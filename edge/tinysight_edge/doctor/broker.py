@@ -7,9 +7,9 @@ from typing import Final
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ContractError
 from tinysight_contract.messages import State, Status, decode
+from tinysight_contract.mqtt import Connection
 from tinysight_edge.doctor.result import Result, ok, skip, warn
 from tinysight_edge.doctor.subject import Subject
-from tinysight_edge.mqtt import Connection
 
 __all__ = ["broker"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from tinysight_contract.errors import ConfigError
+from tinysight_contract.mqtt import Address
 from tinysight_edge.config.file import address_of, read_config, secret_of
 from tinysight_edge.config.types import BrokerConfig, CameraConfig, ModelConfig
-from tinysight_edge.mqtt import Address
 
 __all__ = ["Options", "Subject", "subject_of"]
 

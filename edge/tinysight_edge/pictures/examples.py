@@ -21,7 +21,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from tinysight_contract.files import replace_file
-from tinysight_contract.messages import Detection, FrameSize, Id, ModelRef, Time
+from tinysight_contract.messages import Detection, FrameSize, ModelRef
+from tinysight_contract.scalars import Id, Time
 from tinysight_edge.pictures.doubts import Reason
 from tinysight_edge.pictures.jpeg import MAX_COMMENT_BYTES, read_comment, write_jpeg
 from tinysight_edge.pictures.ring import Ring

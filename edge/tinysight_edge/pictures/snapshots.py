@@ -15,7 +15,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from tinysight_contract.messages import Detection, FrameSize, Id, ModelRef, Time
+from tinysight_contract.messages import Detection, FrameSize, ModelRef
+from tinysight_contract.scalars import Id, Time
 from tinysight_edge.tracking.tracks import Tracks
 
 __all__ = ["Best", "Snapshot", "draw", "quality"]

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from tinysight_contract.errors import BrokerError, ConfigError
-from tinysight_edge.mqtt import Connection
+from tinysight_contract.mqtt import Connection
 from tinysight_edge.simulate.recording import Recording
 from tinysight_edge.simulate.simulate import HEALTH_EVERY_S, Device, Plan, Play
 

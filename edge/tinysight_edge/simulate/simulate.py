@@ -33,7 +33,7 @@ from tinysight_contract.messages import (
     Status,
     encode,
 )
-from tinysight_edge.mqtt import Address, Connection, Will
+from tinysight_contract.mqtt import Address, Connection, Will
 from tinysight_edge.simulate.recording import Recording
 
 __all__ = ["HEALTH_EVERY_S", "Device", "Plan", "Play"]

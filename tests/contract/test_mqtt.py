@@ -3,7 +3,7 @@
 import pytest
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.mqtt import Address
+from tinysight_contract.mqtt import Address
 
 
 @pytest.mark.parametrize(
