@@ -66,7 +66,7 @@ export interface BundleRef {
   name: string;
   /** the bundle's version, such as `1.2.0`. */
   version: string;
-  /** rises with each release; a device takes no lower one. */
+  /** rises with each release. */
   release: number;
   /** SHA-256 of the bundle file. */
   digest: Digest;
@@ -123,7 +123,7 @@ export interface CameraHealth {
    * at), `stopped` (its camera or the agent ended first).
    */
   dropped: Record<string, number>;
-  /** how old a frame was when its result was there. */
+  /** how old a frame was when its events were ready. */
   frame_age_ms: Percentiles;
   /** what the governor allows; null when that is all. */
   limit_fps?: number | null;
@@ -280,7 +280,7 @@ export interface Zones {
 
 /** How long the object has been followed, and whether it rests. */
 export interface Track {
-  /** seconds since its `start`, by the frames' times. */
+  /** seconds between the first and the last frame that show it. */
   age_s: number;
   /** true when it rests. */
   stationary: boolean;

@@ -65,7 +65,7 @@ class Track(Struct, frozen=True, kw_only=True):
     """How long the object has been followed, and whether it rests.
 
     Attributes:
-        age_s: seconds since its ``start``, by the frames' times.
+        age_s: seconds between the first and the last frame that show it.
         stationary: true when it rests.
     """
 

@@ -55,7 +55,7 @@ class BundleRef(Struct, frozen=True, kw_only=True):
     Attributes:
         name: the bundle's name.
         version: the bundle's version, such as ``1.2.0``.
-        release: rises with each release; a device takes no lower one.
+        release: rises with each release.
         digest: SHA-256 of the bundle file.
         task: ``detect`` or ``classify``.
         scheme: what the numbers of the file in use are, such as ``int8``.
@@ -131,7 +131,7 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
         dropped: frames by cause: ``stale`` (a newer one came first), ``still`` (nothing moved), ``governed`` (see
             ``limit_fps``), ``rate`` (above the configured one), ``damaged`` (undecodable), ``reloaded`` (the
             configuration changed while it was looked at), ``stopped`` (its camera or the agent ended first).
-        frame_age_ms: how old a frame was when its result was there.
+        frame_age_ms: how old a frame was when its events were ready.
         limit_fps: what the governor allows; null when that is all.
         fps_in: frames per second that came from it.
     """
