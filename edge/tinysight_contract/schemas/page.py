@@ -63,11 +63,20 @@ def _payloads() -> str:
 
 def _within(name: str, made: dict[str, Schema]) -> Iterator[str]:
     """The types that lie in a type, each before those that lie in it."""
-    for schema in made[name].get("properties", {}).values():
-        for inner in (schema, schema.get("items", {}), schema.get("additionalProperties", {})):
-            if isinstance(inner, dict) and (below := ref(inner)):
-                yield below
-                yield from _within(below, made)
+    for below in _refs(made[name].get("properties", {})):
+        yield below
+        yield from _within(below, made)
+
+
+def _refs(part: object) -> Iterator[str]:
+    """The types that any part of a schema names: in lists, by name, or null."""
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"].rpartition("/")[2]
+        part = list(part.values())
+    if isinstance(part, list):
+        for each in part:
+            yield from _refs(each)
 
 
 def _table(name: str, made: dict[str, Schema], level: str) -> str:
