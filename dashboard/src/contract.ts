@@ -107,6 +107,8 @@ export interface Health {
   verdict?: Verdict;
   /** whether the machine slows itself down, for heat or want of power. */
   throttled?: boolean | null;
+  /** the connection; null of agents that do not tell. */
+  broker?: BrokerHealth | null;
 }
 
 /** One camera's flow since the last report. Until the last one frames may be on their way, and neither. */
@@ -163,6 +165,16 @@ export interface Verdict {
 
 /** How the device does, in one word. */
 export type Well = "degraded" | "failing" | "ok";
+
+/** The connection since the agent began. */
+export interface BrokerHealth {
+  /** how often the broker took us in. */
+  sessions: number;
+  /** sessions that ended, by cause. */
+  ended: Record<string, number>;
+  /** messages that the broker refused, or would have refused for their size, by cause. */
+  refused: Record<string, number>;
+}
 
 /** `camera/<cam>/status`: what a camera delivers. */
 export interface CameraStatus {

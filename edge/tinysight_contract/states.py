@@ -161,7 +161,13 @@ class OutboxHealth(Struct, frozen=True, kw_only=True):
 
 
 class BrokerHealth(Struct, frozen=True, kw_only=True):
-    """The connection since the start: how many sessions there were, why they ended, which messages were refused."""
+    """The connection since the agent began.
+
+    Attributes:
+        sessions: how often the broker took us in.
+        ended: sessions that ended, by cause.
+        refused: messages that the broker refused, or would have refused for their size, by cause.
+    """
 
     sessions: Count
     ended: dict[str, Count]
@@ -210,6 +216,7 @@ class Health(Struct, frozen=True, kw_only=True):
         outbox: events on their way.
         verdict: how it does, and why.
         throttled: whether the machine slows itself down, for heat or want of power.
+        broker: the connection; null of agents that do not tell.
     """
 
     at: Time
