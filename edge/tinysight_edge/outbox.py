@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,8 +117,7 @@ class Outbox:
             self._open.pop(event.id, None)
         if event.clock_synced:
             self._clock = event.seen_at, time.monotonic()
-        if self._dirty_since_s is None:
-            self._soil()
+        self._soil()
         if self._file.rows + len(self._new) - len(self._done) > self.max_events:
             self.commit(now=not self._failing)
         if self.trouble is not self._unopened:
@@ -147,12 +147,8 @@ class Outbox:
                     self._note_unreadable()
                     self.done(row)
         if room > 0:
-            for each in range(max(number, self._written) + 1, end + 1):
-                if (new := self._new.get(each)) is not None:
-                    kept.append((each, new[0], new[1]))
-                    room -= 1
-                    if not room:
-                        break
+            new = ((each, self._new.get(each)) for each in range(max(number, self._written) + 1, end + 1))
+            kept += islice(((each, row[0], row[1]) for each, row in new if row is not None), room)
         return kept
 
     def left_open(self) -> list[tuple[str, Event]]:
@@ -189,7 +185,9 @@ class Outbox:
         A disk that fails is told by `trouble`, a damaged file by `damage`.
         """
         at_s = time.monotonic()
-        due = self._dirty_since_s is not None and (now or at_s - self._dirty_since_s >= self._wait_s)
+        wait_s = 0.0 if self.away else min(WRITE_EVERY_S, self._config.sync_every)
+        wait_s = AGAIN_S if self._failing else wait_s
+        due = self._dirty_since_s is not None and (now or at_s - self._dirty_since_s >= wait_s)
         aged = self._config.max_age is not None and at_s - self._aged_s >= AGE_EVERY_S and not self._failing
         try:
             if due or aged:
@@ -215,12 +213,6 @@ class Outbox:
         self._file.close()
 
     @property
-    def _wait_s(self) -> float:
-        if self._failing:
-            return AGAIN_S
-        return 0.0 if self.away else min(WRITE_EVERY_S, self._config.sync_every)
-
-    @property
     def _failing(self) -> bool:
         """What is new cannot be written, not even into the database in memory that replaces an unopened file."""
         return self.trouble is not self._unopened
@@ -236,7 +228,7 @@ class Outbox:
             seen_from = said + timedelta(seconds=at_s - then_s - self._config.max_age)
         self._aged_s = at_s
         bounds = Bounds(self.max_events, self._config.max_size, seen_from)
-        gone = self._file.write(self._new, self._done, self._open, bounds)
+        self.discarded += self._file.write(self._new, self._done, self._open, bounds)
         if self._failing:
             log.info("the outbox %s can be written again", self._path)
         self.trouble, self._dirty_since_s, self._unsynced = self._unopened, None, True
@@ -245,7 +237,6 @@ class Outbox:
         self._done.clear()
         self._open.clear()
         self._last_done = 0
-        self.discarded += gone.causes
 
     def _ask(self, what: Callable[..., list[tuple[Any, ...]]], *values: int) -> list[tuple[Any, ...]]:
         """Rows of the file; none while the disk cannot be read."""
@@ -306,7 +297,7 @@ class Outbox:
             topic, payload, is_update = self._new.pop(number)
             self.discarded["update" if is_update else "start-or-end"] += 1
             end = None if is_update else event_of(topic, payload)
-            if end is None or end.type is not EventType.END:
+            if end is None or end.type is not _END:
                 continue
             if end.id in self._open or len(self._file.open) + len(self._open) < MAX_OPEN:
                 self._open[end.id] = topic, payload

@@ -20,7 +20,7 @@ from typing import Any, Final
 from tinysight_contract.messages import Event, EventType
 from tinysight_edge.outbox_row import Row, check_sum, event_of
 
-__all__ = ["Bounds", "Gone", "OutboxFile", "is_damage"]
+__all__ = ["Bounds", "OutboxFile", "is_damage"]
 
 VERSION: Final = 1  # of the tables; 0 are those of before they had one
 MAX_OPEN: Final = 1000  # ends given up beyond that are not told later; the first ones are those whose start was sent
@@ -68,7 +68,7 @@ class Bounds:
 
 
 @dataclass(slots=True)
-class Gone:
+class _Gone:
     """What a write gave up.
 
     Attributes:
@@ -155,8 +155,8 @@ class OutboxFile:
         done: Collection[int],
         open_: Mapping[str, tuple[str, bytes] | None],
         bounds: Bounds,
-    ) -> Gone:
-        """Do all of it or nothing, and give up what is beyond the bounds.
+    ) -> Counter[str]:
+        """Do all of it or nothing, and give up what is beyond the bounds; how much that was, by cause.
 
         Args:
             new: events by number, above `last`.
@@ -166,7 +166,7 @@ class OutboxFile:
         """
         many = self.db.executemany
         kept = self.rows, self.bytes, self._no_update_to, self._young_from
-        gone = Gone()
+        gone = _Gone()
         try:
             with self._at_once():
                 many(_EVENT, [(number, *row, check_sum(row[0], row[1])) for number, row in new.items()])
@@ -189,7 +189,7 @@ class OutboxFile:
         self.open.difference_update(open_)
         self.open.update(id_ for id_, row in open_.items() if row is not None)
         self.open.update(id_ for id_, _, _ in gone.ends)
-        return gone
+        return gone.causes
 
     def _delete(self, numbers: Iterable[int]) -> None:
         run = self.db.execute
@@ -199,7 +199,7 @@ class OutboxFile:
                 run("DELETE FROM event WHERE id BETWEEN ? AND ?", ends)
                 self.rows, self.bytes = self.rows - rows, self.bytes - size
 
-    def _give_up_old(self, seen_from: datetime, gone: Gone) -> None:
+    def _give_up_old(self, seen_from: datetime, gone: _Gone) -> None:
         """From the oldest on, until one is young. What has no sure time or cannot be read stays, and is passed over."""
         old = []
         query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
@@ -215,7 +215,7 @@ class OutboxFile:
         if old:
             gone.causes["old"] += len(old)
 
-    def _give_up_beyond(self, bounds: Bounds, gone: Gone) -> None:
+    def _give_up_beyond(self, bounds: Bounds, gone: _Gone) -> None:
         """The oldest ``update``s first; ``start`` and ``end`` only when there are no more."""
         many, large = self.rows - bounds.max_events, self.bytes - bounds.max_bytes
         many += bounds.max_events // ROOM if many > 0 else 0
@@ -283,7 +283,7 @@ class OutboxFile:
         self.db.close()
 
 
-def _keep_end(event: Event | None, topic: str, payload: bytes, gone: Gone) -> None:
+def _keep_end(event: Event | None, topic: str, payload: bytes, gone: _Gone) -> None:
     if event is not None and event.type is EventType.END and len(gone.ends) < MAX_OPEN:
         gone.ends.append((event.id, topic, payload))
 
