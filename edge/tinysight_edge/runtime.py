@@ -148,7 +148,7 @@ class Agent:
     def _prepare(self) -> None:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
         config, watch, wanted = self.config, self._watch, self.config.model
-        self._outbox = outbox = Outbox(config.state / "outbox.db")
+        self._outbox = outbox = Outbox(config.state / "outbox.db", config.outbox)
         with self._guard(START_WITHIN_S):
             model = choose(
                 self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed

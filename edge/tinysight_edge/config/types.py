@@ -22,6 +22,7 @@ __all__ = [
     "LineConfig",
     "ModelConfig",
     "MotionConfig",
+    "OutboxConfig",
     "Point",
     "Polygon",
     "RuleConfig",
@@ -266,6 +267,22 @@ class GovernorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_temperature_c: Annotated[float, Meta(ge=30.0, le=120.0)] = 80.0
 
 
+class OutboxConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events that wait for the broker, on disk. When there are too many, the oldest updates go first.
+
+    Attributes:
+        max_events: no more than so many.
+        max_size: of their payloads; the file takes some more.
+        max_age: what was seen longer ago is given up, unless the clock was not sure of the time.
+        sync_every: a power cut loses what is newer and not yet sent, a kill does not; a shorter time wears an SD card.
+    """
+
+    max_events: Annotated[int, Meta(ge=100, le=500_000)] = 100_000
+    max_size: Ring = Size(256 * 2**20)
+    max_age: Annotated[Seconds, _within("1min", "3650d")] | None = None
+    sync_every: Annotated[Seconds, _within("50ms", "1min")] = Seconds(0.25)
+
+
 class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the device tells how it does.
 
@@ -291,6 +308,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         rules: by name; what becomes an event.
         snapshots: keep the best picture of each event.
         examples: keep what the model finds hard.
+        outbox: events that wait for the broker.
         governor: when to infer less.
         health: how the device tells how it does.
         trial: a change that leaves a camera without pictures for so long is taken back.
@@ -305,6 +323,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rules: dict[Id, RuleConfig] = {}
     snapshots: SnapshotsConfig | None = None
     examples: ExamplesConfig | None = None
+    outbox: OutboxConfig = OutboxConfig()
     governor: GovernorConfig = GovernorConfig()
     health: HealthConfig = HealthConfig()
     trial: Span = Seconds(30.0)
