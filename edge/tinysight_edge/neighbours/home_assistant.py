@@ -86,7 +86,10 @@ def discovery(
         "qos": 1,
         "components": {key: shown.get(key, {"platform": platform}) for key, platform in platforms.items()},
     }
-    topic = "/".join((config.home_assistant.discovery_prefix, "device", me, "config"))
+    # The device's id is a level of its own, so that a broker can let each device write its own message and no other.
+    topic = "/".join(
+        (config.home_assistant.discovery_prefix, "device", f"tinysight_{config.site}", config.device, "config")
+    )
     text = json.dumps(message, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return Discovery(topic, text.encode(), platforms)
 

@@ -95,10 +95,10 @@ class Neighbours:
             if camera in self._config.cameras:
                 self._say(frigate.state_of(self._config, camera, state))
 
-    def also(self, event: bytes) -> Iterable[tuple[str, bytes]]:
+    def also(self, event: bytes) -> tuple[str, bytes] | None:
         """What is to go out beside an event of the contract; called by the publisher's thread alone."""
         section = self._config.frigate
-        return () if section is None else (self._translator.translate(section.prefix, event),)
+        return None if section is None else self._translator.translate(section.prefix, event)
 
     def leave(self) -> None:
         """Say that nobody is here any more."""

@@ -25,7 +25,7 @@ MESSAGE = json.loads((GOLDEN / "home-assistant.json").read_bytes())
 PAYLOADS = {
     name: (GOLDEN / f"{name}.json").read_text() for name in ("status", "info", "health", "camerastatus", "event")
 }
-TOPIC, ROOT = "homeassistant/device/tinysight_plant-1_belt-7/config", "tinysight/v1/plant-1/belt-7"
+TOPIC, ROOT = "homeassistant/device/tinysight_plant-1/belt-7/config", "tinysight/v1/plant-1/belt-7"
 COUNTS = {"objects": {"7": 2, "traffic light": 3}, "zones": {"dock": {"7": 1}}, "lines": {"door": {"in": 4, "out": 1}}}
 EXPECTED = {
     "cam0_presence": "on", "cam0_zone_dock": "on", "cam0_zone_dock_7": "1", "cam0_count_7": "2", "cam0_objects": "5",

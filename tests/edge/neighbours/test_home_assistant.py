@@ -65,7 +65,7 @@ def test_the_message_is_the_one_that_home_assistant_took(
     configured: Make, info: Info, golden: Callable[[str, bytes], None]
 ) -> None:
     found, _ = told(configured(), info, known={"cam9_status": "sensor"})
-    assert found.topic == "homeassistant/device/tinysight_plant-1_belt-7/config"
+    assert found.topic == "homeassistant/device/tinysight_plant-1/belt-7/config"
     golden("home-assistant.json", msgspec.json.format(found.payload, indent=1) + b"\n")
 
 
