@@ -28,6 +28,7 @@ from tinysight_contract.events import (
 from tinysight_contract.orders import Ack, Command, Desired, Reported
 from tinysight_contract.states import (
     Alert,
+    BrokerHealth,
     BundleRef,
     CameraHealth,
     CameraInfo,
@@ -48,6 +49,7 @@ __all__ = [
     "PAYLOADS",
     "Ack",
     "Alert",
+    "BrokerHealth",
     "BundleRef",
     "CameraHealth",
     "CameraInfo",
