@@ -51,14 +51,15 @@ class Neighbours:
         self._told: dict[str, bytes] = {}
         self._translator, self._lock = frigate.Translator(), threading.Lock()
         self._path = config.state / "neighbours.json"
-        self._memory = _remembered(self._path)
+        self._memory = _Memory()
 
     def start(self, foreign: Callable[[str, bytes], None]) -> None:
-        """Begin to tell.
+        """Begin to tell, knowing what an earlier start told.
 
         Args:
             foreign: takes a retained message for a topic outside of the contract; an empty one clears it.
         """
+        self._memory = _remembered(self._path)
         self._foreign = foreign
 
     def tell(self, config: AgentConfig, info: Info, *, wanted: str | None = None) -> None:
