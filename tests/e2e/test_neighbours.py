@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Heard:
         self._connection.open(timeout_s=5)
         self._connection.subscribe("#")
 
-    def _hear(self, topic: str, payload: bytes, retained: bool) -> None:  # noqa: FBT001 -- as the connection calls it
+    def _hear(self, topic: str, payload: bytes, retained: bool) -> None:
         self.messages.append((topic, payload))
         if retained:
             self.retained[topic] = payload
@@ -83,6 +84,7 @@ def test_neighbours_hear_all_that_readers_of_the_contract_hear(agent: Any, event
     first.close()
 
     broker.kill()
+    time.sleep(4)  # long enough for several events to wait
     broker.start()  # it has forgotten all that was retained
     second = Heard(broker.url)
     eventually(lambda: [event for event in second.events()[1:] if event.replayed] and second.last(DISCOVERY))
