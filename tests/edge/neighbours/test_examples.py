@@ -108,7 +108,8 @@ def test_a_late_will_marks_no_device_dead_in_the_flow(run_function: Any) -> None
 
 def test_the_event_reader_of_the_flow_takes_events_and_nothing_else(run_function: Any, event: Event) -> None:
     topic = "tinysight/v1/plant-1/belt-7/camera/cam0/event"
-    got = run_function("read", [{"topic": topic, "payload": p} for p in (json.loads(encode(event)), {}, "text", None)])
+    payloads: list[Any] = [json.loads(encode(event)), {}, "text", None]
+    got = run_function("read", [{"topic": topic, "payload": payload} for payload in payloads])
     assert (got[0]["event"], got[0]["device"], got[0]["text"]) == ("start", "plant-1/belt-7", "cam0: 7 start")
     assert got[1:] == [None, None, None]
 
