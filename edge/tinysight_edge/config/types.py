@@ -17,8 +17,10 @@ __all__ = [
     "BrokerConfig",
     "CameraConfig",
     "ExamplesConfig",
+    "FrigateConfig",
     "GovernorConfig",
     "HealthConfig",
+    "HomeAssistantConfig",
     "LineConfig",
     "ModelConfig",
     "MotionConfig",
@@ -295,6 +297,28 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     prometheus_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
 
+class HomeAssistantConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Let Home Assistant find the device. Without this table it is told nothing.
+
+    Attributes:
+        discovery_prefix: as in Home Assistant's MQTT settings.
+        labels: those that get sensors of their own; without them all, of a model with up to 16.
+    """
+
+    discovery_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*(?![\s\S])")] = "homeassistant"
+    labels: Names | None = None
+
+
+class FrigateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tell what is seen as Frigate does, too. Without this table nothing is.
+
+    Attributes:
+        prefix: of its topics; another for each device, since Frigate's topics name none.
+    """
+
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?![\s\S])")] = "frigate"
+
+
 class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent.
 
@@ -311,6 +335,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         outbox: events that wait for the broker.
         governor: when to infer less.
         health: how the device tells how it does.
+        home_assistant: let Home Assistant find the device.
+        frigate: tell what is seen as Frigate does, too.
         trial: a change that leaves a camera without pictures for so long is taken back.
     """
 
@@ -326,4 +352,6 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     outbox: OutboxConfig = OutboxConfig()
     governor: GovernorConfig = GovernorConfig()
     health: HealthConfig = HealthConfig()
+    home_assistant: HomeAssistantConfig | None = None
+    frigate: FrigateConfig | None = None
     trial: Span = Seconds(30.0)
