@@ -85,6 +85,11 @@ class Topic:
         )
 
     @classmethod
+    def filter(cls, *, site: str = "+", device: str = "+") -> str:
+        """What to subscribe to, or what a broker's rule names: all topics of this type, of one device or of many."""
+        return f"{ROOT}/{site}/{device}/" + re.sub(r"{\w+}", "+", cls.TAIL)
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Read a topic back.
 
