@@ -224,7 +224,7 @@ def _device_rules(site: str, device: str) -> Iterator[str]:
 
 
 def _home_assistant(site: str, device: str) -> tuple[str, ...]:
-    return (f"topic write homeassistant/device/tinysight_{site}_{device}/config", "topic read homeassistant/status")
+    return (f"topic write homeassistant/device/tinysight_{site}/{device}/config", "topic read homeassistant/status")
 
 
 def passwords(people: Mapping[str, Person]) -> str:

@@ -615,7 +615,7 @@ def test_home_assistant_is_told_only_by_who_may_and_only_if_wished(make_site: An
     site.start()
     device, reader = site.device(MINE), site.person("dashboard")
     site.answer(reader, reader.listen("homeassistant/#"))
-    own, others = (f"homeassistant/device/tinysight_{SITE}_{name}/config" for name in (MINE, OTHER))
+    own, others = (f"homeassistant/device/tinysight_{SITE}/{name}/config" for name in (MINE, OTHER))
     assert site.answer(device, device.say(others, retain=True)).is_failure
     assert site.answer(device, device.say("homeassistant/status")).is_failure
     site.all_arrived(reader, device, own)
