@@ -85,6 +85,17 @@ class Topic:
         )
 
     @classmethod
+    def filter(cls, *, site: str | None = None, device: str | None = None) -> str:
+        """What to subscribe to for all topics of this type, or those of one site or device.
+
+        Raises:
+            ContractError: a name is not a valid id.
+        """
+        given = {"site": site, "device": device}
+        levels = [check_id(name, what=what) if name is not None else "+" for what, name in given.items()]
+        return f"{ROOT}/{'/'.join(levels)}/" + re.sub(r"\{\w+\}", "+", cls.TAIL)
+
+    @classmethod
     def parse(cls, text: str) -> Self:
         """Read a topic back.
 
