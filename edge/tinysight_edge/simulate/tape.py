@@ -4,7 +4,7 @@ JSON lines, compressed if the file's name ends in ``.gz``. The first line names 
 other is one message::
 
     {"tinysight_tape": 1, "begun_at": "2026-11-26T09:00:00Z"}
-    {"at_s": 0.012, "topic": "tinysight/v1/plant-1/belt-7/status", "retained": true, "message": {…}}
+    {"at_s": 0.012, "topic": "…/plant-1/belt-7/status", "retained": true, "message": {…}}
 
 ``message`` is the payload itself, to the byte; one that is no single line of JSON of the contract stands in
 ``base64``, an empty one for a topic that was cleared. Lines are flushed a few times a second, so a recorder that is
