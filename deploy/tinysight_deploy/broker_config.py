@@ -198,7 +198,7 @@ def acl(setup: Setup) -> str:
         neighbours = _home_assistant(setup.site, device) if setup.home_assistant else ()
         parts.append(_block(f"device {device}", user, [*_device_rules(setup.site, device), *neighbours]))
     for site, user in sorted(setup.bridges.items()):
-        parts.append(_block(f"the broker of {site}", user, [*_device_rules(site, "+")]))
+        parts.append(_block(f"the broker of {site}", user, [*_device_rules(site, None)]))
     for name, person in sorted(setup.people.items()):
         rules = [f"topic read {t.ROOT}/#"]
         if setup.home_assistant:
@@ -216,7 +216,7 @@ def _block(about: str, user: str, rules: Sequence[str]) -> str:
     return "\n".join(["", f"# {about}", f"user {user}", *rules, ""])
 
 
-def _device_rules(site: str, device: str) -> Iterator[str]:
+def _device_rules(site: str, device: str | None) -> Iterator[str]:
     for kind in FROM_DEVICES:
         yield f"topic write {kind.filter(site=site, device=device)}"
     for kind in TO_DEVICES:

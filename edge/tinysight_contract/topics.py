@@ -85,9 +85,15 @@ class Topic:
         )
 
     @classmethod
-    def filter(cls, *, site: str = "+", device: str = "+") -> str:
-        """What to subscribe to, or what a broker's rule names: all topics of this type, of one device or of many."""
-        return f"{ROOT}/{site}/{device}/" + re.sub(r"{\w+}", "+", cls.TAIL)
+    def filter(cls, *, site: str | None = None, device: str | None = None) -> str:
+        """What to subscribe to for all topics of this type, or those of one site or device.
+
+        Raises:
+            ContractError: a name is not a valid id.
+        """
+        given = {"site": site, "device": device}
+        levels = [check_id(name, what=what) if name is not None else "+" for what, name in given.items()]
+        return f"{ROOT}/{'/'.join(levels)}/" + re.sub(r"\{\w+\}", "+", cls.TAIL)
 
     @classmethod
     def parse(cls, text: str) -> Self:
