@@ -11,9 +11,9 @@ and a write is tried each second. When the file cannot even be opened for such a
 memory, and what is in the file waits for the next one. A file that is damaged is set aside, and what can be read of it
 goes on in a new one.
 
-Beside the queue stands what is open: the last event of each object that has no ``end`` yet, written in the same
-transactions, so that the next start can close what this one could not. An ``end`` that is given up leaves its object
-open there too, because a reader may have seen its ``start``.
+Beside the queue stands what is open: the last event of each object that has no ``end`` yet, so that the next start can
+close what this one could not. A ``start`` is noted there before it can be told. An ``end`` that is given up leaves its
+object open there too, because a reader may have seen its ``start``.
 
 Used by one thread only (the publisher's): the inference loop never waits for the disk.
 """
@@ -78,6 +78,7 @@ class Outbox:
         self._done: set[int] = set()  # numbers of events in the file
         self._last_done = 0
         self._open: dict[str, tuple[str, bytes] | None] = {}  # by object: topic and payload, None once closed
+        self._begun: set[str] = set()  # objects of which nothing was written yet
         self._dirty_since_s: float | None = None
         self._synced_s = self._aged_s = self._tidied_s = 0.0
         self._unsynced = False
@@ -116,6 +117,8 @@ class Outbox:
         self._new[self._last] = topic, payload, kind is _UPDATE
         if kind is not _END:
             self._open[event.id] = topic, payload
+            if event.id not in self._file.open:
+                self._begun.add(event.id)
         elif event.id in self._file.open:
             self._open[event.id] = None
         else:
@@ -197,6 +200,8 @@ class Outbox:
         try:
             if due or aged:
                 self._write(at_s)
+            elif self._begun and not self._failing:
+                self._note_begun()
             if self._unsynced and at_s - self._synced_s >= self._config.sync_every:
                 self._synced_s = at_s
                 self._file.sync()
@@ -226,6 +231,13 @@ class Outbox:
         if self._dirty_since_s is None:
             self._dirty_since_s = time.monotonic()
 
+    def _note_begun(self) -> None:
+        """Write who has begun before anybody is told: a reader that knows of somebody shall hear of the end."""
+        begun = {id_: row for id_ in self._begun if (row := self._open.get(id_)) is not None}
+        self._file.write({}, (), begun, Bounds(self.max_events, self._config.max_size))
+        self._begun.clear()
+        self._unsynced = True
+
     def _write(self, at_s: float) -> None:
         seen_from = None
         if self._config.max_age is not None and self._clock is not None:  # never by the clock as it is set now
@@ -241,6 +253,7 @@ class Outbox:
         self._new.clear()
         self._done.clear()
         self._open.clear()
+        self._begun.clear()
         self._last_done = 0
 
     def _ask(self, what: Callable[..., list[tuple[Any, ...]]], *values: int) -> list[tuple[Any, ...]]:

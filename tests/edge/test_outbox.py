@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -388,3 +388,19 @@ def test_a_disk_that_cannot_be_read_is_said_and_hides_the_file_meanwhile(tmp_pat
     outbox.commit(now=True)
     assert (seqs(outbox), outbox.trouble) == ([1, 2], None)
     outbox.close()
+
+
+def test_a_start_is_noted_before_it_can_be_told_and_its_event_is_not_written_for_that(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "o.db")
+    outbox.away = False
+    number = outbox.put(TOPIC, of("a", 1, "start"))
+    outbox.commit()
+    with closing(sqlite3.connect(tmp_path / "o.db")) as other:
+        assert other.execute("SELECT id FROM open").fetchall() == [("a",)]
+        assert other.execute("SELECT count(*) FROM event").fetchone() == (0,)
+    outbox.done(number)
+    outbox.put(TOPIC, of("a", 2, "end"))
+    outbox.close()
+    again = Outbox(tmp_path / "o.db")
+    assert left(again) == []
+    again.close()
