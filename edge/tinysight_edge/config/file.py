@@ -99,7 +99,7 @@ def parse_config(
         source: the file; relative paths start from its folder.
         environ: the environment, for secrets.
         labels: of the model, when it is known.
-        patch: what lies over the file; what of it is not to be changed from outside is a finding.
+        patch: what lies over the content, which is right without it; findings are of both then.
     """
     if len(raw) > MAX_BYTES:
         return _refused(source, f"It has more than {MAX_BYTES // 1024} KiB.", "Name a configuration of an agent.")
@@ -118,7 +118,8 @@ def parse_config(
         return _refused(source, f"This is no TOML: {what}.", "Check quotes and brackets here and above.", line=line)
     found: list[Finding] = []
     if patch is not None:
-        found += not_from_outside(patch, given.get("cameras", {}))
+        if forbidden := not_from_outside(patch, given.get("cameras", {})):
+            return Checked(source, None, tuple(forbidden))
         given = merged(given, patch)
     kept = compare(given, AgentConfig, (), found)
     config = None
