@@ -72,7 +72,8 @@ def run(
     import time
 
     from tinysight_edge.config.file import address_of
-    from tinysight_edge.config.reloader import Reloader, Watch
+    from tinysight_edge.config.reloader import Reloader
+    from tinysight_edge.config.watch import Watch
     from tinysight_edge.runtime import Agent
     from tinysight_edge.sources import name_of
     from tinysight_edge.watchdog import Watchdog

@@ -22,8 +22,8 @@ from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event
 from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.choice import choose
 from tinysight_edge.config.reload import Change
-from tinysight_edge.config.reloader import Watch
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.watch import Watch
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter

@@ -11,8 +11,9 @@ import pytest
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState
 from tinysight_edge.config.reload import Change
-from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader, Watch
+from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.watch import Watch
 
 TEXT = """\
 site = "s"

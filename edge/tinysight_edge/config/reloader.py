@@ -12,11 +12,10 @@ the file. What runs is decided by `reload`; no camera is opened here.
 
 import logging
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from tinysight_contract.errors import ConfigError
@@ -27,9 +26,10 @@ from tinysight_edge.config.memory import Memory, digest_of
 from tinysight_edge.config.overlay import Overlay
 from tinysight_edge.config.reload import Bad, Change, Content, Mark, Now, begin, changes, judge, mark_of, offer
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.wanted import MAX_BYTES as MAX_WANTED
 from tinysight_edge.config.wanted import Became, Wanted
 
-__all__ = ["Reloader", "Watch"]
+__all__ = ["EVERY_S", "Reloader"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ AGAIN_S: Final = 10.0
 """A refused content is checked again so often: a password file may have come."""
 DELIVERS: Final = {CameraState.ONLINE, CameraState.FROZEN, CameraState.DARK, CameraState.COVERED}
 """States of a camera that gives pictures, whatever they show."""
+MOST_ASKED: Final = 16
+"""Between two polls; of more the newest count."""
 MOST_SAID: Final = 16
 """Of the reasons why a desired state is refused."""
 
@@ -72,7 +74,7 @@ class Reloader:
         self._memory = Memory(folder)
         self._environ = environ
         self._wanted = Wanted(folder / "agent.desired.json")
-        self._asks: SimpleQueue[bytes] = SimpleQueue()
+        self._asks: deque[bytes] = deque(maxlen=MOST_ASKED)
         self._lock = threading.Lock()
         self._delivering: set[str] = set()
         self._seen = self._asked = ""
@@ -104,7 +106,7 @@ class Reloader:
 
     def ask(self, payload: bytes) -> None:
         """A payload of ``desired``, for the next poll. From any thread; never waits."""
-        self._asks.put(payload)
+        self._asks.append(payload[: MAX_WANTED + 1])
 
     def poll(self, now_s: float, *, at_once: bool = False) -> Change | None:
         """Look at the file and at the cameras; what the agent has to change now, or None.
@@ -179,8 +181,8 @@ class Reloader:
 
     def _consider(self, now: Now) -> None:
         """Take what was asked for, if it is news and fits; not before there is something to go back to."""
-        while not self._asks.empty():
-            self._wanted.ask(self._asks.get())
+        while self._asks:
+            self._wanted.ask(self._asks.popleft())
         config = self._wanted.due
         if config is None or now.good is None or isinstance(read := self._read(), OSError):
             return
@@ -261,49 +263,3 @@ class Reloader:
             log.error("%s The last good one goes on.", now.refused.error)
         elif before is None or now.running.digest != before.running.digest or (before.trial and not now.trial):
             log.info("%s: %s", self.path, self.status)
-
-
-class Watch:
-    """A thread that polls a `Reloader` until the ``with`` ends."""
-
-    def __init__(self, reloader: Reloader) -> None:
-        self.reloader = reloader
-        self._changes: SimpleQueue[Change] = SimpleQueue()
-        self._stop, self._hurry, self._looked = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="config", daemon=True)
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._hurry.set()
-        self._thread.join(5.0)
-
-    def look_now(self, *, wait_s: float) -> bool:
-        """Read the file now and wait for that; whether it was done in time. From one thread at a time, not its own."""
-        self._looked.clear()
-        self._hurry.set()
-        return self._looked.wait(wait_s)
-
-    def take(self) -> Change | None:
-        """The next change to apply, or None; never waits."""
-        try:
-            return self._changes.get_nowait()
-        except Empty:
-            return None
-
-    def _run(self) -> None:
-        while True:
-            at_once = self._hurry.wait(EVERY_S / 4)
-            self._hurry.clear()
-            if self._stop.is_set():
-                return
-            try:
-                if (change := self.reloader.poll(time.monotonic(), at_once=at_once)) is not None:
-                    self._changes.put(change)
-            except Exception:  # what runs goes on, and the file is watched as before
-                log.exception("Looking at %s failed.", self.reloader.path)
-            if at_once:
-                self._looked.set()

@@ -24,6 +24,7 @@ __all__ = [
     "MotionConfig",
     "Point",
     "Polygon",
+    "PublishConfig",
     "RuleConfig",
     "ScheduleConfig",
     "SnapshotsConfig",
@@ -270,6 +271,18 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     prometheus_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
 
+class PublishConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is published beside events, counts and states.
+
+    Attributes:
+        frames: the detections of every frame, of each camera at most so many a second; without it none.
+        snapshots: pictures: of each event the best, at its end, when snapshots are kept; and of who sends ``snapshot``.
+    """
+
+    frames: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
+    snapshots: bool = False
+
+
 class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent.
 
@@ -283,6 +296,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         rules: by name; what becomes an event.
         snapshots: keep the best picture of each event.
         examples: keep what the model finds hard.
+        publish: what is published beside events.
         governor: when to infer less.
         health: how the device tells how it does.
         trial: a change that leaves a camera without pictures for so long is taken back.
@@ -297,6 +311,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rules: dict[Id, RuleConfig] = {}
     snapshots: SnapshotsConfig | None = None
     examples: ExamplesConfig | None = None
+    publish: PublishConfig = PublishConfig()
     governor: GovernorConfig = GovernorConfig()
     health: HealthConfig = HealthConfig()
     trial: Span = Seconds(30.0)

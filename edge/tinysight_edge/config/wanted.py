@@ -21,7 +21,7 @@ from tinysight_contract.scalars import Count, Digest
 from tinysight_edge.config.overlay import Overlay
 from tinysight_edge.config.reload import Now
 
-__all__ = ["MAX_BYTES", "NO_FILE", "Became", "Wanted"]
+__all__ = ["MAX_BYTES", "Became", "Wanted"]
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,6 @@ MAX_BYTES: Final = 64 * 1024
 _NO_BUNDLE: Final = (
     "This version does not change models by the desired state. Install the bundle with `tinysight flash`."
 )
-NO_FILE: Final = "This agent runs from flags and has no file to lay it over. Start it with --config."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
