@@ -37,6 +37,7 @@ PER_S: Final = 1.0
 NO_FILE: Final = "This agent runs from flags and has no file to lay it over. Start it with --config."
 TICK_S: Final = 0.25
 MAX_ERROR: Final = 500
+_WAKE: Final = ("", b"", False)
 
 
 class Teller(Protocol):
@@ -110,6 +111,7 @@ class Desk:
     def stop(self) -> None:
         """End; may be called although it was never started. What waits is not carried out."""
         self._off.set()
+        self._heard.put(_WAKE)
         self._hands.lamp.stop()
         self._hands.level.tick(now=True)
         if self._thread is not None:
@@ -123,8 +125,10 @@ class Desk:
         while not self._off.is_set():
             try:
                 self._tick()
-                self._take(*self._heard.get(timeout=TICK_S))
-                while self._crowd:
+                heard = self._heard.get(timeout=TICK_S)
+                if not self._off.is_set():
+                    self._take(*heard)
+                while self._crowd and not self._off.is_set():
                     self._take(*self._crowd.popleft(), crowded=True)
             except Empty:
                 pass
