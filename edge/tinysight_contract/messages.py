@@ -28,6 +28,7 @@ from tinysight_contract.events import (
 from tinysight_contract.orders import Ack, AckCode, Command, Desired, DesiredState, Reported
 from tinysight_contract.states import (
     Alert,
+    BrokerHealth,
     BundleRef,
     CameraHealth,
     CameraInfo,
@@ -49,6 +50,7 @@ __all__ = [
     "Ack",
     "AckCode",
     "Alert",
+    "BrokerHealth",
     "BundleRef",
     "CameraHealth",
     "CameraInfo",

@@ -1,7 +1,10 @@
-"""The only file that imports the MQTT client: addresses, connections, and why one failed.
+"""The only file that imports the MQTT client: connections, what their broker offers, and why one failed.
 
-In: a broker's address.  Out: a connected paho client, or a `BrokerError` with its mend. A connection is made once and
+In: an `Address`.  Out: a connected paho client, or a `BrokerError` with its mend. A connection is made once and
 never repaired: who needs another opens another, so nothing of an old session can leak into a new one.
+
+Two ways to use one: `open` waits for the broker's answer and leaves the work to a network thread; `dial` does not wait,
+and who dialled calls `serve` when a selector says so. The second takes one thread for everything, and is faster.
 """
 
 import logging
@@ -12,75 +15,26 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Final, cast
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from tinysight_contract.address import Address
 from tinysight_contract.errors import BrokerError, ConfigError
+from tinysight_contract.refusals import FINAL_REFUSALS, TAKEN_OVER, UNTIL_MENDED, Errors, absent, refused, unanswered
 
-__all__ = ["Address", "Connection", "Will"]
+__all__ = ["Address", "Connection", "Offers", "Will"]
 
 log = logging.getLogger(__name__)
 
-PORTS: Final = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 KEEP_ALIVE_S: Final = 20
-FINAL_REFUSALS: Final = {0x87, 0x90, 0x95, 0x99}  # not authorized, topic invalid, packet too large, payload invalid
-FIX_LOGIN: Final = "Check the user name, the password and the broker's access rules."
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a broker is and how to speak to it.
-
-    Attributes:
-        scheme: mqtt, mqtts (TLS), ws (WebSocket) or wss.
-        host: name or address.
-        port: TCP port.
-        path: of the WebSocket.
-        user: None to go without.
-        password: None to go without.
-        version: 5 or 3 (3.1.1).
-    """
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-    user: str | None
-    password: str | None
-    version: int
-
-    @classmethod
-    def parse(cls, url: str) -> Self:
-        """Read ``mqtt://[user:password@]host[:port][?version=3]``; also mqtts, ws and wss.
-
-        Raises:
-            ConfigError: it is not such an address.
-        """
-        mend = "Write it as mqtt://host:1883; mqtts://, ws:// and wss:// and ?version=3 also work."
-        try:
-            parts = urlsplit(url)
-            port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
-        except ValueError:
-            port = 0
-        if not port:  # the address is not shown: it may hold a password
-            raise ConfigError("The broker's address has no scheme or port that TinySight can use.", mend=mend) from None
-        options = parse_qs(parts.query)
-        version = options.pop("version", ["5"])[0]
-        if parts.scheme not in PORTS or not parts.hostname or version not in {"3", "5"} or options:
-            shown = f"{parts.scheme}://{parts.hostname or ''}"
-            raise ConfigError(f"{shown!r} is no broker address TinySight can use.", mend=mend)
-        user = unquote(parts.username or "") if parts.username or parts.password else None
-        password = unquote(parts.password) if parts.password else None
-        return cls(parts.scheme, parts.hostname, port, parts.path or "/mqtt", user, password, int(version))
-
-    def __str__(self) -> str:
-        """Without credentials."""
-        return f"{self.scheme}://{self.host}:{self.port}"
+MESSAGE_EXPIRY: Final = 0x02  # names of properties on the wire
+SESSION_EXPIRY: Final = 0x11
+TOPIC_ALIAS: Final = 0x23
+HEADER_BYTES: Final = 64  # of a packet beside its topic and payload; more than it can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +43,23 @@ class Will:
 
     topic: str
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the broker said of itself.
+
+    Attributes:
+        resumed: it has kept our session.
+        in_flight: how many messages it takes before it has acknowledged the first.
+        packet_bytes: the largest packet it takes; None when it names no limit.
+        aliases: how many topics may be sent as a number.
+    """
+
+    resumed: bool = False
+    in_flight: int = 65535
+    packet_bytes: int | None = None
+    aliases: int = 0
 
 
 class Connection:
@@ -101,6 +72,10 @@ class Connection:
         on_message: topic, payload and retained flag of what arrives; called in the network thread.
         on_ack: message number, None or why the broker refused it, and whether it will refuse it again; called in the
             network thread.
+        keep_alive_s: so often something is said; a broker that is silent for twice as long is gone.
+        session_s: so long the broker keeps what we subscribed to and what came for us after we are cut off; 0 to begin
+            with nothing. MQTT 3.1.1 cannot name a time: there it is for as long as the broker likes.
+        in_flight: so many messages go out unacknowledged, the rest is held back here; 0 for who heeds `Offers` himself.
     """
 
     def __init__(
@@ -111,22 +86,31 @@ class Connection:
         will: Will | None = None,
         on_message: Callable[[str, bytes, bool], None] | None = None,
         on_ack: Callable[[int, str | None, bool], None] | None = None,
+        keep_alive_s: int = KEEP_ALIVE_S,
+        session_s: int = 0,
+        in_flight: int = 20,
     ) -> None:
-        self.address = address
-        self._answered = threading.Event()
-        self._lost = threading.Event()
-        self._refused: str | None = None
+        self.address, self.offers = address, Offers()
+        self.ended = ""
+        self._keep_alive_s, self._session_s = keep_alive_s, session_s
+        self._answered, self._lost = threading.Event(), threading.Event()
+        self._refused: tuple[int, str] | None = None
+        self._errors = Errors()
+        self._aliases: dict[str, _Packed] = {}
+        self._lives: dict[int, _Packed] = {}
+        self._five = address.version == 5
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
-            protocol=MQTTProtocolVersion.MQTTv5 if address.version == 5 else MQTTProtocolVersion.MQTTv311,
+            clean_session=None if self._five else not session_s,
+            protocol=MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311,
             transport="websockets" if address.scheme.startswith("ws") else "tcp",
             reconnect_on_failure=False,
         )
+        self._client.enable_logger(self._errors)
+        self._client.max_inflight_messages_set(in_flight)
         if address.scheme.startswith("ws"):
             self._client.ws_set_options(path=address.path)
-        if address.scheme in {"mqtts", "wss"}:
-            self._client.tls_set_context(ssl.create_default_context())
         if address.user is not None:
             self._client.username_pw_set(address.user, address.password)
         if will is not None:
@@ -146,35 +130,42 @@ class Connection:
         Raises:
             BrokerError: nobody is there, the certificate is not to be trusted, or the broker refuses us.
         """
-        self.dial(timeout_s=timeout_s)
+        self._dial(timeout_s)
         self._client.loop_start()
         answered = self._answered.wait(timeout_s)
         if not answered or self._refused is not None or self._lost.is_set():
             self.close()
-            raise self.refusal or BrokerError(
-                f"{self.address} accepts the connection and does not speak MQTT {self.address.version}.",
-                mend="Check the port, or add ?version=3 for a broker that knows MQTT 3.1.1 only.",
-            )
+            raise self.refusal or self.unanswered()
 
     def dial(self, *, timeout_s: float) -> None:
-        """Connect and do not wait for the broker's answer; without `open`, it comes by `serve`.
+        """Connect and do not wait for the broker's answer; it comes by `serve`.
 
         Raises:
             BrokerError: nobody is there, or the certificate is not to be trusted.
         """
+        self._client.on_socket_register_write = lambda *_: None  # then paho only queues, and `serve` writes
+        self._dial(timeout_s)
+        self._client.loop_write()
+
+    def _dial(self, timeout_s: float) -> None:
+        properties = None
+        if self._five and self._session_s:
+            properties = cast("Properties", _Packed(SESSION_EXPIRY, self._session_s, 4))
         self._client.connect_timeout = timeout_s
         try:
-            self._client.connect(self.address.host, self.address.port, keepalive=KEEP_ALIVE_S)
-        except ssl.SSLError as error:
-            raise BrokerError(
-                f"{self.address} has a certificate that is not to be trusted: {error.reason or error}.",
-                mend="Install its CA on this machine, or correct the host name.",
-            ) from error
+            if self.address.encrypted:
+                self._client.tls_set_context(self.address.trust())
+            self._client.connect(
+                self.address.host,
+                self.address.port,
+                keepalive=self._keep_alive_s,
+                clean_start=not self._session_s if self._five else paho.MQTT_CLEAN_START_FIRST_ONLY,
+                properties=properties,
+            )
+        except ConfigError as error:
+            raise BrokerError(error.what, mend=error.mend) from error
         except (OSError, ValueError, paho.WebsocketConnectionError) as error:
-            raise BrokerError(
-                f"No broker answers at {self.address}: {getattr(error, 'strerror', None) or error}.",
-                mend="Check the address and that the broker runs; `tinysight broker` starts one.",
-            ) from error
+            raise absent(self.address, error) from error
 
     def serve(self, *, readable: bool) -> None:
         """Do what the network thread would do. Only for connections that were dialled: then many share one thread.
@@ -188,7 +179,8 @@ class Connection:
                 self._client.loop_read()  # what TLS has decrypted already wakes nobody
         if self._client.want_write():
             self._client.loop_write()
-        self._client.loop_misc()
+        if not readable:
+            self._client.loop_misc()
 
     def fileno(self) -> int:
         """Of the socket, for a selector; -1 when there is none."""
@@ -205,16 +197,55 @@ class Connection:
         """Why the broker refuses us, if it has said so."""
         if self._refused is None:
             return None
-        return BrokerError(f"{self.address} refuses the connection: {self._refused}.", mend=FIX_LOGIN)
+        return refused(self.address, *self._refused)
+
+    @property
+    def refused_until_mended(self) -> bool:
+        """Whether the broker has refused or ended the session for a reason that does not pass by itself."""
+        return self._refused is not None and self._refused[0] in UNTIL_MENDED
+
+    def unanswered(self) -> BrokerError:
+        """What to say of a broker that took the connection and did not answer."""
+        return unanswered(self.address, self._errors.last)
 
     @property
     def alive(self) -> bool:
         """Whether the session still stands, as far as is known."""
-        return self._answered.is_set() and not self._lost.is_set()
+        return self._answered.is_set() and self._refused is None and not self._lost.is_set()
 
-    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> int:
-        """Hand a message to the network thread; its number, by which ``on_ack`` will name it."""
-        return self._client.publish(topic, payload, qos=qos, retain=retain).mid
+    @property
+    def answered(self) -> bool:
+        """Whether the broker has said yes or no, or hung up."""
+        return self._answered.is_set()
+
+    def fits(self, topic: str, payload: bytes) -> bool:
+        """Whether the broker takes a message so large; one that is larger would end the session."""
+        limit = self.offers.packet_bytes
+        return limit is None or len(topic.encode()) + len(payload) + HEADER_BYTES <= limit
+
+    def publish(
+        self, topic: str, payload: bytes, *, qos: int, retain: bool, often: bool = False, lives_s: int | None = None
+    ) -> int:
+        """Hand a message over to be sent; its number, by which ``on_ack`` will name it.
+
+        Args:
+            topic: where.
+            payload: what.
+            qos: 0 or 1.
+            retain: the broker keeps it for who comes later.
+            often: this topic comes again and again; it is sent as a number where the broker offers that.
+            lives_s: who has not got it by then shall not get it (MQTT 5); None for ever.
+        """
+        packed = None
+        if often and self.offers.aliases:
+            packed = self._aliases.get(topic)
+            if packed is not None:
+                topic = ""
+            elif len(self._aliases) < self.offers.aliases:
+                packed = self._aliases[topic] = _Packed(TOPIC_ALIAS, len(self._aliases) + 1, 2)
+        elif lives_s is not None and self._five:
+            packed = self._lives.setdefault(lives_s, _Packed(MESSAGE_EXPIRY, lives_s, 4))
+        return self._client.publish(topic, payload, qos, retain, cast("Properties | None", packed)).mid
 
     def subscribe(self, *filters: str, qos: int = 1) -> None:
         """Ask for what matches any of the filters."""
@@ -223,6 +254,7 @@ class Connection:
     def close(self) -> None:
         """Disconnect properly (the will is not sent) and end the network thread."""
         self._client.disconnect()
+        self._client.loop_write()
         self._stop()
 
     def abandon(self) -> None:
@@ -239,15 +271,47 @@ class Connection:
         self._client._reset_sockets()
 
     def _on_connect(
-        self, _client: paho.Client, _userdata: object, _flags: object, code: ReasonCode, _properties: Properties | None
+        self,
+        _client: paho.Client,
+        _userdata: object,
+        flags: paho.ConnectFlags,
+        code: ReasonCode,
+        properties: Properties | None,
     ) -> None:
         if code.is_failure:
-            self._refused = str(code)
+            self._refused = code.value, str(code)
+        else:
+            self.offers = _offers(flags.session_present, properties)
         self._answered.set()
 
     def _on_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, code: ReasonCode, _properties: Properties | None
     ) -> None:
-        log.debug("%s: session ended: %s", self.address, code)
+        self.ended = str(code) if code.value != 0x80 else self._errors.last or "connection lost"
+        if code.value == TAKEN_OVER:
+            self._refused = TAKEN_OVER, "another client has come with our id"
+        log.debug("%s: session ended: %s", self.address, self.ended)
         self._lost.set()
         self._answered.set()
+
+
+class _Packed:
+    """One property of a message, packed once: paho packs anew for each, which costs more than the message."""
+
+    def __init__(self, name: int, value: int, size: int) -> None:
+        packed = bytes([name]) + value.to_bytes(size)
+        self._packed = bytes([len(packed)]) + packed
+
+    def pack(self) -> bytes:
+        """Length, name and value, as on the wire."""
+        return self._packed
+
+
+def _offers(resumed: bool, properties: Properties | None) -> Offers:
+    said = cast("Any", properties).json() if properties is not None else {}
+    return Offers(
+        resumed=resumed,
+        in_flight=said.get("ReceiveMaximum", 65535),
+        packet_bytes=said.get("MaximumPacketSize"),
+        aliases=said.get("TopicAliasMaximum", 0),
+    )

@@ -9,6 +9,7 @@ from tinysight_contract.scalars import Count, Digest, Id, Millis, Time
 
 __all__ = [
     "Alert",
+    "BrokerHealth",
     "BundleRef",
     "CameraHealth",
     "CameraInfo",
@@ -108,6 +109,14 @@ class OutboxHealth(Struct, frozen=True, kw_only=True):
     last_seq: Count
 
 
+class BrokerHealth(Struct, frozen=True, kw_only=True):
+    """The connection since the start: how many sessions there were, why they ended, which messages were refused."""
+
+    sessions: Count
+    ended: dict[str, Count]
+    refused: dict[str, Count]
+
+
 class Well(StrEnum):
     """How the device does, in one word."""
 
@@ -144,6 +153,7 @@ class Health(Struct, frozen=True, kw_only=True):
     outbox: OutboxHealth
     verdict: Verdict = Verdict(state=Well.OK)
     throttled: bool | None = None
+    broker: BrokerHealth | None = None
 
 
 class CameraState(StrEnum):

@@ -109,6 +109,11 @@ class Outbox:
     def __len__(self) -> int:
         return self._depth
 
+    @property
+    def last(self) -> int:
+        """Number of the last event that was put, now or by an earlier start; 0 if there is none."""
+        return self._last
+
     def put(self, topic: str, event: Event) -> int:
         """Keep an event; the number that `done` takes.
 
@@ -132,8 +137,8 @@ class Outbox:
             self._give_up_held(max(self._depth - self.max_events, len(self._new) - MAX_HELD))
         return self._last
 
-    def after(self, number: int, limit: int) -> list[tuple[int, str, bytes]]:
-        """Up to ``limit`` kept events with a number above ``number``, oldest first, each encoded.
+    def after(self, number: int, limit: int, *, up_to: int | None = None) -> list[tuple[int, str, bytes]]:
+        """Up to ``limit`` kept events with a number above ``number``, none above ``up_to``, oldest first, each encoded.
 
         One of the file that cannot be read is discarded and counted.
 
@@ -154,7 +159,7 @@ class Outbox:
         if room > 0 and number < self._last:
             new = ((each, topic, payload) for each, (topic, payload, _) in self._new.items() if each > number)
             kept += islice(new, room)
-        return kept
+        return kept if up_to is None else [row for row in kept if row[0] <= up_to]
 
     def left_open(self) -> list[tuple[str, Event]]:
         """Topic and last event of every object without an ``end``, in the order of those events.

@@ -75,6 +75,7 @@ def make_publisher(
         offline=(here, offline),
         every_s=config.health.every,
         report=caretaker.report,
+        keep_alive_s=config.broker.keep_alive,
         published=meter.published,
     )
 

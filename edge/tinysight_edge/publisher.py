@@ -2,14 +2,15 @@
 
 In: events and state messages, never waiting.  Out: MQTT. Events go through the `Outbox` and are sent again until the
 broker acknowledges them; of state (status, info, counts, camera status) only the newest of each topic matters, and it
-is sent again at every connect. The inference loop is never blocked by the network or the disk.
+is sent again at every connect. The inference loop is never blocked by the network or the disk. What is sent when, is
+`Session`; here is how a session comes about and ends.
 """
 
 import logging
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -17,23 +18,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tinysight_contract.errors import BrokerError, ConfigError, DeviceError, TinySightError
-from tinysight_contract.messages import Event, OutboxHealth, Status, decode, encode, utc_now
-from tinysight_contract.mqtt import Address, Connection, Will
-from tinysight_contract.topics import EventTopic, StatusTopic, Topic
+from tinysight_contract.messages import BrokerHealth, OutboxHealth, Status, encode, utc_now
+from tinysight_contract.mqtt import KEEP_ALIVE_S, Address, Connection, Will
+from tinysight_contract.topics import StatusTopic, Topic
+from tinysight_edge.mailbox import TICK_S, Mailbox
 from tinysight_edge.outbox import Outbox
+from tinysight_edge.session import Ack, Session
 
 __all__ = ["Publisher"]
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT: Final = 64
 CONNECT_TIMEOUT_S: Final = 5.0
 FIRST_TRY_S: Final = 15.0
 STABLE_S: Final = 10.0  # a session that lasted so long was not refused by way of dropping us
-RETRY_S: Final = (1.0, 60.0)
+RETRY_S: Final = (0.25, 60.0)
+REFUSED_S: Final = 30.0
+SESSION_S: Final = 3600
 FIRST_REPORT_S: Final = 5.0
 GOODBYE_S: Final = (0.3, 2.0)
-TICK_S: Final = 0.1
+MAX_CAUSES: Final = 16
 
 
 class Publisher:
@@ -47,12 +51,17 @@ class Publisher:
         online: topic and message that say we are here; sent first at every connect.
         offline: what the broker shall say when we vanish.
         every_s: how often ``report`` is asked for a message; also 5 s after each connect, and at the end.
-        report: makes the health message of what it is told of the outbox.
+        report: makes the health message of what it is told of the outbox and of the broker.
+        keep_alive_s: a broker that is silent for twice as long, or acknowledges nothing for as long, is gone.
         published: told how old a frame is (ms) when its event is handed to the connection; not of events that waited.
+        listen: topics to subscribe to. The broker keeps what comes for us for an hour while we are cut off.
+        hear: told topic, payload and retained flag of what comes, in the publisher's thread; must be quick.
+        also: what else is to be published for an event, given its payload, just before it.
 
     Attributes:
-        sent: events that the broker has.
+        event, state, foreign, once: what it is given to send; see `Mailbox`.
         away_since_s: since when there is no session (``time.monotonic()``); None while there is one.
+        refusal: why the broker refuses us, as long as it does and waiting does not mend it.
         outbox_room: how many events can wait.
         every_s: as given; may be changed.
     """
@@ -66,28 +75,30 @@ class Publisher:
         online: tuple[StatusTopic, Status],
         offline: tuple[StatusTopic, Status],
         every_s: float,
-        report: Callable[[OutboxHealth], tuple[Topic, Struct]],
+        report: Callable[[OutboxHealth, BrokerHealth], tuple[Topic, Struct]],
+        keep_alive_s: float = KEEP_ALIVE_S,
         published: Callable[[float], None] = lambda _age_ms: None,
+        listen: tuple[str, ...] = (),
+        hear: Callable[[str, bytes, bool], None] | None = None,
+        also: Callable[[bytes], tuple[str, bytes] | None] | None = None,
     ) -> None:
-        self.sent = 0
+        self.every_s, self.outbox_room = every_s, outbox.max_events
         self.away_since_s: float | None = time.monotonic()
-        self.outbox_room = outbox.max_events
-        self._last_seq = 0
-        self._address, self._outbox, self._client_id = address, outbox, client_id
-        self.every_s = every_s
+        self.refusal: BrokerError | None = None
+        self._box = box = Mailbox()
+        self.event, self.state, self.foreign, self.once = box.event, box.state, box.foreign, box.once
+        self._address, self._outbox, self._client_id, self._keep_alive_s = address, outbox, client_id, keep_alive_s
         self._online, self._offline, self._report = online, offline, report
-        self._published = published
-        self._given: deque[tuple[EventTopic, Event, float]] = deque()
-        self._state: dict[Topic, bytes] = {}
-        self._unsent: set[Topic] = set()
-        self._acks: deque[tuple[int, str | None, bool]] = deque()
-        self._wake, self._lock = threading.Event(), threading.Lock()
+        self._published, self._listen, self._hear, self._also = published, listen, hear, also
+        self._last_number, self._captured = outbox.last, dict[int, float]()
+        self._session: Session | None = None
+        self._sent, self._sessions = 0, 0
+        self._ended, self._refused = Counter[str](), Counter[str]()
         self._closing = threading.Event()
         self._drain_until_s, self._reason = 0.0, ""
         self._first_try = threading.Event()
         self._first_error: BrokerError | None = None
         self._broken: TinySightError | None = None
-        self._fresh: dict[int, float] = {}  # number of an event that has not waited, and when its frame was captured
         self._thread = threading.Thread(target=self._live, name="publisher", daemon=True)
 
     def start(self) -> None:
@@ -122,24 +133,15 @@ class Publisher:
         if self._broken is not None:
             raise self._broken
 
-    def event(self, topic: EventTopic, event: Event) -> None:
-        """Give an event; never waits."""
-        self._last_seq = event.seq
-        self._given.append((topic, event, time.monotonic() - event.latency_ms.total / 1e3))
-        self._wake.set()
-
-    def state(self, topic: Topic, message: Struct | None) -> None:
-        """Give the newest state of a topic, None to clear it; never waits."""
-        payload = b"" if message is None else encode(message)
-        with self._lock:
-            self._state[topic] = payload
-            self._unsent.add(topic)
-        self._wake.set()
+    @property
+    def sent(self) -> int:
+        """Events that the broker has."""
+        return self._sent + (self._session.events if self._session is not None else 0)
 
     @property
     def waiting(self) -> int:
         """Events not yet acknowledged."""
-        return len(self._outbox) + len(self._given)
+        return len(self._outbox) + len(self._box.events)
 
     @property
     def trouble(self) -> TinySightError | None:
@@ -148,7 +150,12 @@ class Publisher:
 
     def outbox_health(self) -> OutboxHealth:
         """How many events wait, how many were given up, and the last one's number."""
-        return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._last_seq)
+        return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._box.last_seq)
+
+    def broker_health(self) -> BrokerHealth:
+        """How many sessions there were, why they ended, and which messages were refused."""
+        refused = self._refused + self._session.refused if self._session is not None else self._refused
+        return BrokerHealth(sessions=self._sessions, ended=dict(self._ended), refused=dict(refused))
 
     def close(self, *, drain_s: float, reason: str = "stopped") -> int:
         """Send what waits for up to ``drain_s``, say goodbye, end. How many events stay behind in the outbox.
@@ -160,7 +167,7 @@ class Publisher:
         self._reason = reason
         self._drain_until_s = time.monotonic() + drain_s
         self._closing.set()
-        self._wake.set()
+        self._box.rouse()
         self._thread.join(drain_s + 3 * CONNECT_TIMEOUT_S)
         return self.waiting
 
@@ -170,25 +177,16 @@ class Publisher:
         wait_s = RETRY_S[0]
         try:
             while not self._over():
+                begun_s = time.monotonic()
                 try:
-                    connection = self._connect()
+                    useful = self._talk(*self._connect())
                 except BrokerError as error:
-                    if not self._first_try.is_set():
-                        self._first_error = error
-                        self._first_try.set()
-                    else:
-                        log.warning("%s", error)
+                    self._note_failure(error)
                 else:
-                    self._first_try.set()
-                    begun_s = time.monotonic()
-                    self.away_since_s = None
-                    try:
-                        self._talk(connection)
-                    finally:
-                        self.away_since_s = time.monotonic()
-                        connection.abandon()
-                    if time.monotonic() - begun_s >= STABLE_S:
+                    if useful or time.monotonic() - begun_s >= STABLE_S:
                         wait_s = RETRY_S[0]
+                if self.refusal is not None:
+                    wait_s = max(wait_s, REFUSED_S)
                 self._pause(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, not a secret
                 wait_s = min(wait_s * 2, RETRY_S[1])
             self._keep()
@@ -201,34 +199,37 @@ class Publisher:
         finally:
             self._first_try.set()
 
+    def _note_failure(self, error: BrokerError) -> None:
+        if not self._first_try.is_set():
+            self._first_error = error
+            self._first_try.set()
+        else:
+            log.warning("%s", error)
+
     def _over(self) -> bool:
         return self._closing.is_set() and time.monotonic() >= self._drain_until_s
-
-    def _tick(self) -> None:
-        """Wait a moment, or until something is given; keep it."""
-        self._wake.wait(TICK_S)
-        self._wake.clear()
-        self._keep()
 
     def _pause(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s and not self._over():
-            self._tick()
+            self._box.sleep()
+            self._keep()
 
-    def _keep(self, *, fresh: bool = False) -> None:
-        """Move given events into the outbox; what is kept while connected is fresh, the rest will be a replay."""
-        while self._given:
-            topic, event, captured_s = self._given[0]
-            number = self._outbox.put(str(topic), event)
-            self._given.popleft()
-            if fresh:
-                self._fresh[number] = captured_s
+    def _keep(self) -> None:
+        """Move given events into the outbox."""
+        given = self._box.events
+        while given:
+            topic, event, captured_s = given[0]
+            self._last_number = self._outbox.put(str(topic), event)
+            given.popleft()
+            if self._box.open:
+                self._captured[self._last_number] = captured_s
         self._outbox.commit()
 
-    def _connect(self) -> Connection:
-        """Open a session in a thread of its own, so that events are kept on disk meanwhile."""
+    def _connect(self) -> tuple[Connection, Session]:
+        """Open a session; what may take long in a thread of its own, so that events are kept on disk meanwhile."""
         topic, gone = self._offline
-        self._acks.clear()
+        acks: deque[Ack] = deque()
         try:
             address = self._address()
         except ConfigError as error:
@@ -237,114 +238,133 @@ class Publisher:
             address,
             client_id=self._client_id,
             will=Will(str(topic), encode(replace(gone, at=utc_now()))),
-            on_ack=self._on_ack,
+            on_ack=lambda *ack: acks.append(ack),
+            on_message=self._hear,
+            keep_alive_s=int(self._keep_alive_s),
+            session_s=SESSION_S if self._listen else 0,
+            in_flight=0,
         )
+        try:
+            self._dial(connection)
+            until_s = time.monotonic() + CONNECT_TIMEOUT_S
+            while not connection.answered and time.monotonic() < until_s and not self._over():
+                self._box.sleep(connection)
+                self._keep()
+            self.refusal = connection.refusal if connection.refused_until_mended else None
+            if not connection.alive:
+                raise connection.refusal or connection.unanswered()
+        except BaseException:
+            connection.abandon()
+            raise
+        log.info("connected to %s", address)
+        self._captured.clear()
+        session = Session(
+            connection,
+            acks,
+            self._outbox,
+            begun_at=self._last_number,
+            captured=self._captured,
+            published=self._published,
+            also=self._also,
+        )
+        return connection, session
+
+    def _dial(self, connection: Connection) -> None:
+        """Find, reach and trust the broker.
+
+        Raises:
+            BrokerError: that failed, or the end came first.
+        """
         failed: list[BrokerError] = []
 
-        def open_it() -> None:
+        def dial() -> None:
             try:
-                connection.open(timeout_s=CONNECT_TIMEOUT_S)
+                connection.dial(timeout_s=CONNECT_TIMEOUT_S)
             except BrokerError as error:
                 failed.append(error)
-            self._wake.set()
+            self._box.rouse()
 
-        opening = threading.Thread(target=open_it, name="connect", daemon=True)
-        opening.start()
-        while opening.is_alive():
-            self._tick()
+        dialling = threading.Thread(target=dial, name="connect", daemon=True)
+        dialling.start()
+        while dialling.is_alive():
+            self._box.sleep()
+            self._keep()
             if self._over():  # a broker that says nothing must not keep us
                 connection.abandon()
-                opening.join(TICK_S)
-                raise BrokerError(f"{address} does not answer.", mend="Check the network.")
+                dialling.join(TICK_S)
+                raise BrokerError(f"{connection.address} does not answer.", mend="Check the network.")
         if failed:
             raise failed[0]
-        log.info("connected to %s", address)
-        with self._lock:
-            self._unsent = set(self._state)
-        here, status = self._online
-        connection.publish(str(here), encode(replace(status, at=utc_now())), qos=here.QOS, retain=True)
-        return connection
 
-    def _on_ack(self, message: int, refusal: str | None, final: bool) -> None:
-        """Note it; wake the thread only when it may be waiting for that, else the next event or tick finds it."""
-        self._acks.append((message, refusal, final))
-        if len(self._acks) >= IN_FLIGHT // 2 or refusal is not None or self._closing.is_set():
-            self._wake.set()
+    def _talk(self, connection: Connection, session: Session) -> bool:
+        """Send until the session is lost or all is said; whether the broker took any event."""
+        self._first_try.set()
+        self._sessions += 1
+        self._session, self.away_since_s, self._box.open = session, None, True
+        try:
+            here, status = self._online
+            session.send((str(here), encode(replace(status, at=utc_now())), here.QOS, True, None))
+            if self._listen:
+                connection.subscribe(*self._listen)
+            self._box.again()
+            self._serve(connection, session)
+        finally:
+            self.away_since_s, self._box.open = time.monotonic(), False
+            self._session = None
+            self._sent += session.events
+            self._refused += session.refused
+            connection.abandon()
+        return session.events > 0
 
-    def _talk(self, connection: Connection) -> None:
-        """Send until the session is lost or all is said."""
-        self._fresh.clear()
-        in_flight: dict[int, int] = {}
-        sent_up_to, next_report_s = 0, time.monotonic() + min(FIRST_REPORT_S, self.every_s)
+    def _serve(self, connection: Connection, session: Session) -> None:
+        next_report_s = time.monotonic() + min(FIRST_REPORT_S, self.every_s)
         while connection.alive:
-            self._wake.wait(TICK_S)
-            self._wake.clear()
-            self._keep(fresh=True)
-            if not self._settle(in_flight):
-                return
-            self._send_state(connection)
-            sent_up_to = self._send_events(connection, in_flight, sent_up_to)
+            self._pump(session)
             if time.monotonic() >= next_report_s:
                 next_report_s = time.monotonic() + self.every_s
-                self.state(*self._report(self.outbox_health()))
-            if self._closing.is_set() and ((not self.waiting and not self._unsent) or self._over()):
-                self._say_goodbye(connection)
+                self._tell_health()
+            if self._closing.is_set() and ((not self.waiting and self._box.said) or self._over()):
+                self._say_goodbye(connection, session)
                 self._drain_until_s = 0.0
                 return
-        log.warning("connection to %s lost, %d events wait", connection.address, self.waiting)
+            if not session.patience or session.idle_s > self._keep_alive_s:
+                self._end("nothing is acknowledged" if session.patience else "it refuses events for now")
+                return
+            self._box.sleep(connection, session)
+            self._keep()
+        self.refusal = connection.refusal
+        self._end(connection.ended)
 
-    def _settle(self, in_flight: dict[int, int]) -> bool:
-        """Forget what the broker has. False when it refuses for now, so that another session is to be tried later."""
-        while self._acks:
-            message, refusal, final = self._acks.popleft()
-            number = in_flight.pop(message, None)
-            if number is None:
-                continue
-            if refusal is not None:
-                log.error("the broker refused an event: %s", refusal)
-                if not final:
-                    return False
-                self._outbox.discarded["refused"] += 1
-            else:
-                self.sent += 1
-            self._outbox.done(number)
-            self._fresh.pop(number, None)
-        return True
+    def _pump(self, session: Session) -> None:
+        session.settle()
+        for letter in self._box.letters(session):
+            session.send(letter)
+        session.send_events()
 
-    def _send_state(self, connection: Connection) -> None:
-        with self._lock:
-            due = [(topic, self._state[topic]) for topic in self._unsent]
-            self._unsent.clear()
-        for topic, payload in due:
-            connection.publish(str(topic), payload, qos=topic.QOS, retain=topic.RETAIN)
+    def _tell_health(self) -> None:
+        self.state(*self._report(self.outbox_health(), self.broker_health()))
 
-    def _send_events(self, connection: Connection, in_flight: dict[int, int], sent_up_to: int) -> int:
-        """Fill the window; the number of the last event sent."""
-        if len(in_flight) >= IN_FLIGHT or not len(self._outbox):
-            return sent_up_to
-        for number, topic, payload in self._outbox.after(sent_up_to, IN_FLIGHT - len(in_flight)):
-            if (captured_s := self._fresh.get(number)) is not None:
-                self._published((time.monotonic() - captured_s) * 1e3)
-            else:
-                payload = encode(replace(decode(payload, Event), replayed=True))  # noqa: PLW2901 -- the same, told late
-            message = connection.publish(topic, payload, qos=EventTopic.QOS, retain=False)
-            in_flight[message] = number
-            sent_up_to = number
-        return sent_up_to
+    def _end(self, why: str) -> None:
+        """Take note of why a session ended."""
+        if why in self._ended or len(self._ended) < MAX_CAUSES:
+            self._ended[why] += 1
+        log.warning("the session at the broker ended (%s), %d events wait", why, self.waiting)
 
-    def _say_goodbye(self, connection: Connection) -> None:
+    def _say_goodbye(self, connection: Connection, session: Session) -> None:
         """Say that we are gone. If the broker does not take it, leave without a goodbye: then it publishes the will."""
-        self._send_state(connection)  # a report that was made a moment ago and is replaced by the last one
-        self.state(*self._report(self.outbox_health()))
-        self._send_state(connection)
-        topic, gone = self._offline
-        done = replace(gone, reason=self._reason, at=utc_now())
-        message = connection.publish(str(topic), encode(done), qos=topic.QOS, retain=True)
         now_s = time.monotonic()
         until_s = min(max(self._drain_until_s, now_s + GOODBYE_S[0]), now_s + GOODBYE_S[1])
+        self._tell_health()
+        topic, gone = self._offline
+        done = encode(replace(gone, reason=self._reason, at=utc_now()))
+        message: int | None = None
         while connection.alive and time.monotonic() < until_s:
-            if any(acked == message for acked, _, _ in list(self._acks)):
+            session.settle()
+            for letter in self._box.letters(session):
+                session.send(letter)
+            if message is None and session.room > 0:
+                message = session.send((str(topic), done, topic.QOS, True, None))
+            if message is not None and not session.waits_for(message):
                 connection.close()
                 return
-            self._wake.wait(TICK_S)
-            self._wake.clear()
+            self._box.sleep(connection, session)

@@ -1,6 +1,7 @@
 """START HERE: the agent, from a frame to its events.
 
-A frame's way: `camera` → `hub` → `looking` (`inference`) → `view` (`track` → `events`) → `publisher` (with `outbox`).
+A frame's way: `camera` → `hub` → `looking` (`inference`) → `view` (`track` → `events`) → `telling` → `publisher` (with
+`outbox`). What happens beside the frames is `steering`.
 One capture thread per camera, one that runs the model, this loop that tells what it saw, one publisher; beside them one
 that looks after the device (`caretaker`), one that writes pictures, one that reads the configuration again, and one
 that ends a process that hangs.
@@ -12,29 +13,28 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BrokerError, ConfigError, TinySightError
-from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, utc_now
+from tinysight_contract.messages import utc_now
 from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.choice import choose
-from tinysight_edge.config.reload import Change
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.config.watch import Watch
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
-from tinysight_edge.health.verdict import Code
 from tinysight_edge.lineup import Lineup
 from tinysight_edge.looking import Look, Looking
 from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import cameras_gone, foreign_labels, make_caretaker, make_pictures, make_publisher
+from tinysight_edge.parts import make_caretaker, make_publisher
+from tinysight_edge.steering import Steering
+from tinysight_edge.telling import Teller
 from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
 
@@ -74,15 +74,11 @@ class Agent:
     ) -> None:
         self.bundle, self.config, self.hub = bundle, config, Hub()
         self.boot_id, self._started_at = secrets.token_hex(8), utc_now()
-        self.made: Counter[str] = Counter()
         self.meter = Meter(self.hub)
         self._environ, self._watch, self._watchdog = environ, watch, watchdog
-        self._me = config.site, config.device
         self._governor = Governor(config.governor)
         self._stopped_s: float | None = None
         self._looked_s = 0.0
-        self._info_due = True
-        self._holds, self._held = contextlib.ExitStack(), False
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
         """Go on until every source has ended or `stop` is called; then close what is open and leave cleanly.
@@ -106,7 +102,7 @@ class Agent:
             except _Stopped:  # nobody has heard of this start, so there is no goodbye to say
                 left = len(self._outbox)
                 self._outbox.close()
-                return self._result(0, left)
+                return self._result(Counter(), 0, left)
             try:
                 if not self.config.broker.start_offline:
                     self._publisher.wait_first_connect(heed=self._heed)
@@ -128,7 +124,7 @@ class Agent:
         for camera in self._lineup.cameras.values():
             if camera.failure is not None and self._stopped_s is None:
                 raise camera.failure
-        return self._result(self._publisher.sent, left)
+        return self._result(self._teller.made, self._publisher.sent, left)
 
     def stop(self) -> None:
         """End `run` within three seconds, also while it starts. May be called from a signal handler.
@@ -144,49 +140,62 @@ class Agent:
         if self._stopped_s is not None:
             raise _Stopped
 
-    def _result(self, sent: int, left: int) -> dict[str, int | str]:
-        made = {f"events_{kind}": self.made[kind] for kind in ("start", "update", "end")}
+    def _result(self, made_by_type: Counter[str], sent: int, left: int) -> dict[str, int | str]:
+        made = {f"events_{kind}": made_by_type[kind] for kind in ("start", "update", "end")}
         told = {"events_sent": sent, "events_waiting": left}
         return {"frames": self.meter.frames, **made, **told, "boot_id": self.boot_id}
 
     def _prepare(self) -> None:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
-        config, (site, device), wanted = self.config, self._me, self.config.model
+        config, watch, wanted = self.config, self._watch, self.config.model
         self._outbox = outbox = Outbox(config.state / "outbox.db")
         with self._guard(START_WITHIN_S):
             model = choose(
                 self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
             )
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
-        self._caretaker = make_caretaker(config, self.boot_id, self.meter, self._governor)
-        self._say_labels()
-        self._publisher = make_publisher(
-            config, self.boot_id, self._environ, outbox=outbox, caretaker=self._caretaker, meter=self.meter
+        self._caretaker = care = make_caretaker(config, self.boot_id, self.meter, self._governor)
+        self._publisher = publisher = make_publisher(
+            config, self.boot_id, self._environ, outbox=outbox, caretaker=care, meter=self.meter
         )
-        self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=self._tell, say=self._tell_camera)
+        note = watch.reloader.note_camera if watch is not None else lambda _id, _state: None
+        me = config.site, config.device
+        self._teller = teller = Teller(*me, self.boot_id, publisher=publisher, caretaker=care, note_camera=note)
+        self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=teller.seen, say=teller.camera)
         self._looking = Looking(self.hub, view_of=self._view_of, guard=self._guard_runs)
-        left_open = outbox.left_open()
-        for topic, event in closings(left_open, site=site, device=device, boot_id=self.boot_id, sequence=seer.sequence):
-            self._publish(topic, event)
-        self._lineup.open(all_of_them=self._watch is None)
-        for id_ in cameras_gone(config.state, config.cameras):
-            self._clear(id_)
-        self._take_pictures()
+        for topic, event in closings(
+            outbox.left_open(), site=me[0], device=me[1], boot_id=self.boot_id, sequence=seer.sequence
+        ):
+            teller.event(topic, event)
+        self._lineup.open(all_of_them=watch is None)
+        self._steering = Steering(
+            config,
+            self.bundle,
+            watch,
+            hub=self.hub,
+            governor=self._governor,
+            caretaker=care,
+            publisher=publisher,
+            teller=teller,
+            lineup=self._lineup,
+            seer=seer,
+            tell_info=self._tell_info,
+        )
         self._tell_info()
-        self._caretaker.start(self._publisher)
-        self._publisher.start()
+        care.start(publisher)
+        publisher.start()
 
     def _leave(self, drain_s: float, reason: str) -> int:
         """End everything and say why; how many events stay in the outbox. After `stop` within three seconds."""
         begun_s = self._stopped_s or time.monotonic()
-        self._holds.close()
+        self._steering.close()
         self.hub.stop()
         notify("STOPPING=1")
         self._lineup.stop()
         self._caretaker.stop()
         self._looking.close()
-        if self._pictures is not None:
-            self._pictures.close(wait_s=0.5)
+        if self._steering.pictures is not None:
+            self._steering.pictures.close(wait_s=0.5)
         self.meter.close()
         if self._stopped_s is not None:
             drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - begun_s))
@@ -210,7 +219,7 @@ class Agent:
             del item  # its picture's memory takes the next one while that is waited for, and is warm in the cache
             if (now_s := time.monotonic()) >= self._looked_s + LOOK_EVERY_S:
                 self._looked_s = now_s
-                self._look_around()
+                self._steering.look_around()
 
     def _guard(self, limit_s: float) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._watchdog is None else self._watchdog.busy(limit_s)
@@ -233,105 +242,22 @@ class Agent:
         """From the model's answer to events."""
         frame, view = look.frame, look.view
         told = view.tell(frame, look.looked, clock_synced=self._caretaker.clock_synced)
-        self._tell(frame.camera, told.events, told.counts)
+        self._teller.seen(frame.camera, told.events, told.counts)
         if told.found is None:
             self.meter.drop(frame.camera, "still")
             return
         kept_s = time.monotonic()
-        if self._pictures is not None:
-            self._pictures.offer(frame, told.found, told.alive, view.lives.ids)
+        if (pictures := self._steering.pictures) is not None:
+            pictures.offer(frame, told.found, told.alive, view.lives.ids)
         pictures_ms = (time.monotonic() - kept_s) * 1e3
         self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=pictures_ms)
         if self._lineup.cameras[frame.camera].policy.live:
             age_ms = told.latency.total + told.meaning_ms
             self._governor.note(frame.camera, age_ms, age_ms - told.latency.wait)
 
-    def _tell(self, camera: str, events: Iterable[Event], counts: Counts | None) -> None:
-        for event in events:
-            self._publish(t.EventTopic(*self._me, camera), event)
-        if counts is not None:
-            self._publisher.state(t.CountsTopic(*self._me, camera), counts)
-
-    def _publish(self, topic: t.EventTopic, event: Event) -> None:
-        self.made[event.type] += 1
-        self._publisher.event(topic, event)
-
-    # What happens beside the frames.
-
-    def _look_around(self) -> None:
-        """A few times a second: changes of the configuration, and what is to be said of it."""
-        say = self._caretaker.say
-        if self._watch is not None:
-            with self.hub.held():
-                while (change := self._watch.take()) is not None:
-                    self._apply(change)
-                self._lineup.again()
-                now = self._watch.reloader.now
-                self._hold(now.trial is not None and bool(self._lineup.unopened))
-            say(Code.CONFIG_REFUSED, None if now.refused is None else str(now.refused.error))
-        broken = self._lineup.broken()
-        say(Code.CAMERA_FAILED, "; ".join(f"{id_}: {why}" for id_, why in broken.items()) or None)
-        unwritten, unkept = self._publisher.trouble, self._pictures.trouble if self._pictures is not None else None
-        say(Code.OUTBOX_FAILING, None if unwritten is None else unwritten.what)
-        say(Code.PICTURES_FAILING, None if unkept is None else unkept.what)
-        if self._info_due:
-            self._tell_info()
-
-    def _hold(self, wanted: bool) -> None:
-        """Let the loop go on although no camera is left: what is taken back needs one that runs."""
-        if wanted and not self._held:
-            self._holds.enter_context(self.hub.held())
-        elif self._held and not wanted:
-            self._holds.close()
-        self._held = wanted
-
-    def _apply(self, change: Change) -> None:
-        """Make what runs what is wanted."""
-        old, self.config = self.config, change.config
-        self._governor.config = change.config.governor
-        self._publisher.every_s = self._caretaker.every_s = change.config.health.every
-        self._lineup.apply(change)
-        self._say_labels()
-        for id_ in change.removed:
-            self._governor.forget(id_)
-            self._clear(id_)
-        cameras_gone(change.config.state, change.config.cameras)
-        if (old.snapshots, old.examples) != (change.config.snapshots, change.config.examples):
-            if self._pictures is not None:
-                self._pictures.close(wait_s=2.0)
-            self._take_pictures()
-        self._info_due = True
-
-    def _say_labels(self) -> None:
-        if (what := foreign_labels(self.config, self.bundle.manifest.labels)) is not None:
-            log.warning("%s", what)
-        self._caretaker.say(Code.CONFIG_LABELS, what)
-
-    def _clear(self, camera: str) -> None:
-        """Nobody shall believe in a camera that is no longer configured."""
-        self._caretaker.camera(camera, None)
-        for topic in (t.CameraStatusTopic(*self._me, camera), t.CountsTopic(*self._me, camera)):
-            self._publisher.state(topic, None)
-
-    def _tell_camera(self, camera: str, state: CameraState, reason: str) -> None:
-        """Called by capture threads as well."""
-        status = CameraStatus(state=state, since=utc_now(), reason=reason, boot_id=self.boot_id)
-        self._publisher.state(t.CameraStatusTopic(*self._me, camera), status)
-        self._caretaker.camera(camera, state)
-        if self._watch is not None:
-            self._watch.reloader.note_camera(camera, state)
-        self._info_due = True  # its size may be known now
-
     def _tell_info(self) -> None:
-        self._info_due = False
         cameras, model = self._lineup.describe(), self._seer.model
-        info = describe(self.bundle, model, cameras, boot_id=self.boot_id, started_at=self._started_at)
-        self._publisher.state(t.InfoTopic(*self._me), info)
-
-    def _take_pictures(self) -> None:
-        self._pictures = make_pictures(self.config, self._seer)
-        if self._pictures is not None:
-            self._pictures.start()
+        self._teller.info(describe(self.bundle, model, cameras, boot_id=self.boot_id, started_at=self._started_at))
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""

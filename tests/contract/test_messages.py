@@ -75,6 +75,7 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         temperature_c=None,
         disk_free_mib=10240.0,
         outbox=m.OutboxHealth(depth=0, discarded={}, last_seq=17),
+        broker=m.BrokerHealth(sessions=2, ended={"connection lost": 1}, refused={}),
     ),
     "camerastatus": m.CameraStatus(state=m.CameraState.ONLINE, since=AT, reason="the source delivers", boot_id=BOOT),
     "counts": m.Counts(at=AT, boot_id=BOOT, objects={"0": 0, "7": 2}, zones={}, lines={}),

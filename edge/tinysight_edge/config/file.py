@@ -127,6 +127,7 @@ def parse_config(
         config = _absolute(msgspec.convert(kept, AgentConfig, dec_hook=read_leaf), source.absolute().parent)
         found += checks.contradictions(config)
         found += _sources(config, {each.path for each in found}) + _secrets(config, environ) + _missing(config)
+        found += _trust(config.broker, environ) if not any(each.path[:1] == ("broker",) for each in found) else []
         found += checks.unknown_labels(config, labels) if labels is not None else []
     placed = _placed(found, text)
     placed.sort(key=lambda each: (each.line or 0, each.path != ()))
@@ -162,12 +163,19 @@ def secret_of(file: Path | None, env: str | None, environ: Mapping[str, str]) ->
 
 
 def address_of(broker: BrokerConfig, environ: Mapping[str, str]) -> Address:
-    """Where the broker is, with its login.
+    """Where the broker is, with its login and its certificates.
 
     Raises:
-        ConfigError: the address or the password cannot be had.
+        ConfigError: the address or the password cannot be had, or the certificates do not go with it.
     """
     address = Address.parse(broker.url)
+    address = replace(
+        address,
+        ca=broker.ca_file or address.ca,
+        cert=broker.cert_file or address.cert,
+        key=broker.key_file or address.key,
+    )
+    address.check()
     if broker.username is None:
         return address
     password = secret_of(broker.password_file, broker.password_env, environ)
@@ -211,7 +219,13 @@ def _absolute(config: AgentConfig, folder: Path) -> AgentConfig:
         config,
         state=folder / config.state,
         model=msgspec.structs.replace(model, store=under(model.store), bundle=under(model.bundle)),
-        broker=msgspec.structs.replace(broker, password_file=under(broker.password_file)),
+        broker=msgspec.structs.replace(
+            broker,
+            password_file=under(broker.password_file),
+            ca_file=under(broker.ca_file),
+            cert_file=under(broker.cert_file),
+            key_file=under(broker.key_file),
+        ),
         cameras={id_: camera(each) for id_, each in config.cameras.items()},
     )
 
@@ -254,6 +268,21 @@ def _secrets(config: AgentConfig, environ: Mapping[str, str]) -> list[Finding]:
                 what, mend = f"Everybody may read {one_file}.", f"Say `chmod o-r {one_file}`."
                 found.append(Finding((*where, key), what, mend, "warning"))
     return found
+
+
+def _trust(broker: BrokerConfig, environ: Mapping[str, str]) -> list[Finding]:
+    """Certificates that cannot be used, and a password that crosses the network in the clear."""
+    try:
+        address = address_of(broker, environ)
+        if address.encrypted:
+            address.trust()
+    except ConfigError as error:
+        key = "cert_file" if str(broker.cert_file) in error.what else "ca_file" if broker.ca_file else "url"
+        return [Finding(("broker", key), error.what, error.mend)]
+    if address.exposes_password:
+        mend = f"Use {address.scheme}s://; `tinysight broker config` makes a broker that speaks it."
+        return [Finding(("broker", "url"), "The password crosses the network in the clear.", mend, "warning")]
+    return []
 
 
 def _missing(config: AgentConfig) -> list[Finding]:

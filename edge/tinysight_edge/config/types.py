@@ -57,6 +57,10 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         username: at the broker.
         password_file: a file with the password and nothing else.
         password_env: or the name of an environment variable that holds it.
+        ca_file: certificates to trust instead of the machine's, with mqtts and wss. There is no way to trust none.
+        cert_file: the device's own certificate, for a broker that asks for one.
+        key_file: its private key.
+        keep_alive: a broker that acknowledges nothing for so long, or is silent for twice as long, is gone.
         start_offline: begin although the broker is away; events wait on disk.
     """
 
@@ -64,6 +68,10 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     username: str | None = None
     password_file: Secret = None
     password_env: str | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keep_alive: Annotated[Seconds, _within("5s", "1h")] = Seconds(20.0)
     start_offline: bool = True
 
 

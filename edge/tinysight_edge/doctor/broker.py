@@ -46,7 +46,7 @@ def broker(subject: Subject) -> Result:
     figures = {
         "connect_ms": round(took_ms, 1),
         "mqtt": address.version,
-        "encrypted": address.scheme in {"mqtts", "wss"},
+        "encrypted": address.encrypted,
     }
     about = f"{address} answers in {took_ms:.0f} ms"
     if not alive:
@@ -54,11 +54,7 @@ def broker(subject: Subject) -> Result:
         return warn(f"{about} and ends the session again.", mend, figures)
     if took_ms > SLOW_MS:
         return warn(f"{about}; that is slow.", "Check the network: `ping` and `mtr` say where it is slow.", figures)
-    if (
-        address.password is not None
-        and address.scheme in {"mqtt", "ws"}
-        and address.host not in {"localhost", "127.0.0.1"}
-    ):
+    if address.exposes_password:
         mend = f"Use {address.scheme}s://, and a certificate at the broker."
         return warn(f"{about}; the password goes over the network unencrypted.", mend, figures)
     known = "; an agent of this name is online now" if here is not None and _online(str(here), heard) else ""

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tinysight_contract.messages import CameraState, Health, OutboxHealth, utc_now
+from tinysight_contract.messages import BrokerHealth, CameraState, Health, OutboxHealth, utc_now
 from tinysight_contract.topics import HealthTopic, Topic
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.alerts import Alerts
@@ -43,6 +43,9 @@ class Told(Protocol):
 
     def outbox_health(self) -> OutboxHealth:
         """How many events wait and how many were given up."""
+
+    def broker_health(self) -> BrokerHealth:
+        """How many sessions there were, and why they ended."""
 
 
 class Caretaker:
@@ -116,14 +119,14 @@ class Caretaker:
         else:
             self._said[code] = what
 
-    def report(self, outbox: OutboxHealth) -> tuple[HealthTopic, Health]:
+    def report(self, outbox: OutboxHealth, broker: BrokerHealth) -> tuple[HealthTopic, Health]:
         """All since the last report; what `Publisher` asks for."""
         with self._lock:
-            health = self._take_stock(outbox, keep=False)
+            health = self._take_stock(outbox, broker, keep=False)
             self._discarded = sum(outbox.discarded.values())
             return self._topic, health
 
-    def _take_stock(self, outbox: OutboxHealth, *, keep: bool) -> Health:
+    def _take_stock(self, outbox: OutboxHealth, broker: BrokerHealth, *, keep: bool) -> Health:
         """How everything does; with ``keep`` the next report has all of it again."""
         flow, reading, limits = self._meter.take(keep=keep), self._reading, self._governor.limits()
         cameras = {id_: replace(each, limit_fps=limits.get(id_)) for id_, each in flow.cameras.items()}
@@ -142,6 +145,7 @@ class Caretaker:
             outbox=outbox,
             verdict=verdict(self._problems),
             throttled=None if reading.slowed is None else bool(reading.slowed),
+            broker=broker,
         )
         return self._health
 
@@ -167,7 +171,7 @@ class Caretaker:
         with self._lock:
             due_s = FIRST_S if self._health is None else LATE * self.every_s
             if self._publisher.away_since_s is not None and now_s - self._reported_s > due_s:
-                self._take_stock(outbox, keep=True)
+                self._take_stock(outbox, self._publisher.broker_health(), keep=True)
             ages = {id_: each.frame_age_ms.p95 for id_, each in self._health.cameras.items()} if self._health else {}
             self._problems = judge(self._facts(ages, outbox))
             told = self._alerts.changes(self._problems, now_s=now_s, now=utc_now())

@@ -30,6 +30,7 @@ class Code(StrEnum):
     CONFIG_REFUSED = "config.refused"
     CONFIG_LABELS = "config.labels"
     BROKER_ABSENT = "broker.absent"
+    BROKER_REFUSED = "broker.refused"
     OUTBOX_FULL = "outbox.full"
     OUTBOX_FAILING = "outbox.failing"
     DISK_LOW = "disk.low"
@@ -102,6 +103,12 @@ RULES: Final[Mapping[Code, Rule]] = {
         Well.DEGRADED,
         f"the broker is away for {BROKER_ABSENT_S:.0f} s or more; events wait on disk",
         "Check the network, the broker and its certificate.",
+    ),
+    Code.BROKER_REFUSED: Rule(
+        Well.DEGRADED,
+        "the broker refuses the login, the client id or the protocol, or another client has come with the same id; "
+        "it is asked again each half minute, events wait on disk",
+        "Mend what it says: login and access rules, or give each device an id of its own.",
     ),
     Code.OUTBOX_FULL: Rule(
         Well.DEGRADED,

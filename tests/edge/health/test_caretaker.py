@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from tinysight_contract.messages import Alert, CameraState, Health, LatencyMs, OutboxHealth, Well, decode, encode
+from tinysight_contract.messages import (
+    Alert,
+    BrokerHealth,
+    CameraState,
+    Health,
+    LatencyMs,
+    OutboxHealth,
+    Well,
+    decode,
+    encode,
+)
 from tinysight_contract.topics import AlertTopic, Topic
 from tinysight_edge.config.types import GovernorConfig
 from tinysight_edge.governor import Governor
@@ -38,6 +48,9 @@ class Remembers:
 
     def outbox_health(self) -> OutboxHealth:
         return self.outbox
+
+    def broker_health(self) -> BrokerHealth:
+        return BrokerHealth(sessions=1, ended={}, refused={})
 
     @property
     def standing(self) -> set[str]:
@@ -76,7 +89,7 @@ class Kit:
         self.meter.note(camera, latency)
 
     def report(self) -> Health:
-        return self.caretaker.report(self.publisher.outbox)[1]
+        return self.caretaker.report(self.publisher.outbox, self.publisher.broker_health())[1]
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.BROKER_ABSENT: {"broker_away_s": 31.0},
     Code.OUTBOX_FULL: {"outbox_share": 0.81},
     Code.OUTBOX_FAILING: {"said": {Code.OUTBOX_FAILING: "The outbox cannot be written: database or disk is full."}},
+    Code.BROKER_REFUSED: {"said": {Code.BROKER_REFUSED: "mqtt://h:1883 refuses the connection: Not authorized."}},
     Code.DISK_LOW: machine(disk_free_mib=100.0),
     Code.PICTURES_FAILING: {"said": {Code.PICTURES_FAILING: "Pictures cannot be written: No space left on device."}},
     Code.MEMORY_HIGH: machine(memory_free=0.05),
