@@ -77,7 +77,8 @@ class Device:
         assert isinstance(message, Reported)
         self.reported.append(message)
 
-    def once(self, topic: Topic, message: Struct | bytes) -> None:
+    def once(self, topic: Topic, message: Struct | bytes, *, lives_s: int) -> None:
+        assert lives_s > 0
         if isinstance(message, Ack):
             assert topic == AckTopic(*ME, message.id)
             self.acks.append(message)

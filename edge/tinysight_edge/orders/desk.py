@@ -37,6 +37,7 @@ PER_S: Final = 1.0
 NO_FILE: Final = "This agent runs from flags and has no file to lay it over. Start it with --config."
 TICK_S: Final = 0.25
 MAX_ERROR: Final = 500
+ACK_LIVES_S: Final = 3600
 _WAKE: Final = ("", b"", False)
 
 
@@ -48,8 +49,8 @@ class Teller(Protocol):
     def state(self, topic: Topic, message: Struct | None) -> None:
         """Publish the newest of a topic."""
 
-    def once(self, topic: Topic, message: Struct | bytes) -> None:
-        """Publish a message once."""
+    def once(self, topic: Topic, message: Struct | bytes, *, lives_s: int) -> None:
+        """Publish a message once, for who gets it within so long."""
 
 
 class Desk:
@@ -232,7 +233,7 @@ class Desk:
         return Ack(id=id_, name=name, ok=True, at=utc_now(), result=dict(result))
 
     def _show(self, id_: str, picture: Picture) -> None:
-        self._teller.once(SnapshotTopic(*self._me, picture.camera, id_), picture.jpeg)
+        self._teller.once(SnapshotTopic(*self._me, picture.camera, id_), picture.jpeg, lives_s=ACK_LIVES_S)
 
     def _refuse(self, topic: str, name: str, payload: bytes, refusal: Refusal) -> None:
         id_ = id_of(payload)
@@ -263,4 +264,4 @@ class Desk:
         return Ack(id=id_, name=name, ok=False, at=utc_now(), error=error[:MAX_ERROR], code=code)
 
     def _say(self, ack: Ack) -> None:
-        self._teller.once(AckTopic(*self._me, ack.id), ack)
+        self._teller.once(AckTopic(*self._me, ack.id), ack, lives_s=ACK_LIVES_S)

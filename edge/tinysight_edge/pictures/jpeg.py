@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tinysight_contract.messages import encode
 
-__all__ = ["MAX_COMMENT_BYTES", "read_comment", "small_jpeg", "with_comment", "write_jpeg"]
+__all__ = ["MAX_COMMENT_BYTES", "read_comment", "shrunk", "small_jpeg", "with_comment", "write_jpeg"]
 
 COARSER: Final = (70, 50, 30)
 LEAST_PX: Final = 8
@@ -52,6 +52,21 @@ def small_jpeg(image: NDArray[np.uint8], *, most_bytes: int, quality: int = 85) 
         size = max(image.shape[1] // 2, 1), max(image.shape[0] // 2, 1)
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     raise ValueError(f"a picture of {image.shape} cannot be a JPEG of {most_bytes} bytes")
+
+
+def shrunk(jpeg: bytes, says: type[Struct], *, most_bytes: int) -> bytes:
+    """The same picture with the same message in no more than so many bytes.
+
+    Raises:
+        ValueError: it is no JPEG, or cannot be so small.
+    """
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("the file is no JPEG")
+    said = read_comment(jpeg, says)
+    comment = b"" if said is None else encode(said)
+    smaller, _ = small_jpeg(np.asarray(image, np.uint8), most_bytes=most_bytes - len(comment) - 4)
+    return with_comment(smaller, comment) if comment else smaller
 
 
 def with_comment(jpeg: bytes, comment: bytes) -> bytes:
