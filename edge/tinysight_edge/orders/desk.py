@@ -176,9 +176,8 @@ class Desk:
             if (known := self._ledger.answer(command.id)) is not None:
                 self._say(known)
                 return
-            if crowded or self._room < 1.0:
-                raise Refusal(AckCode.REFUSED, "Too many commands at once.", mend="Send it again, more slowly.")
-            self._room -= 1.0
+            if crowded:
+                raise _too_many()
             self._carry_out(name, command)
         except Refusal as refusal:
             self._refuse(topic, name, payload, refusal)
@@ -202,6 +201,9 @@ class Desk:
         except msgspec.ValidationError as error:
             what = f"The arguments do not fit: {error}."
             raise Refusal(AckCode.MALFORMED, what, mend="Compare them with docs/commands.md.") from error
+        if self._room < 1.0:
+            raise _too_many()
+        self._room -= 1.0
         if not self._ledger.begin(command.id, name) and action.once:
             self._ledger.forget(command.id)
             what = "The disk takes nothing, so nobody would know after it that it was done."
@@ -265,3 +267,7 @@ class Desk:
 
     def _say(self, ack: Ack) -> None:
         self._teller.once(AckTopic(*self._me, ack.id), ack, lives_s=ACK_LIVES_S)
+
+
+def _too_many() -> Refusal:
+    return Refusal(AckCode.REFUSED, "Too many commands at once.", mend="Send it again, more slowly.")
