@@ -93,9 +93,7 @@ class Site:
         command = ["mosquitto_pub", "-p", str(self.broker.port), "-q", "1", "-t", str(topic), "-s" if payload else "-n"]
         subprocess.run([*command, *(["-r"] if retain else [])], input=payload, check=True, timeout=20)
 
-    def send(
-        self, name: str, *, id_: str | None = None, life_s: float = 60.0, retain: bool = False, **args: Any
-    ) -> Ack:
+    def send(self, name: str, *, id_: str | None = None, **args: Any) -> Ack:
         """Send a command and wait for its newest answer."""
         id_ = id_ or f"c{next(self._numbers)}"
         before = len(self.acks(id_))
