@@ -75,17 +75,21 @@ class Frames:
             return None
         height, width = frame.image_bgr.shape[:2]
         size, alive = FrameSize(width=width, height=height), told.alive
-        fresh = alive.seen_s >= frame.at_s  # such a track has the very box of its detection
-        known = {
-            box.tobytes(): ids.get(int(number))
-            for number, box in zip(alive.numbers[fresh], alive.boxes_px[fresh], strict=True)
-        }
+        fresh = alive.seen_s >= frame.at_s
+        names = [ids.get(int(number)) for number in alive.numbers[fresh]]
+        known = dict(zip(_marks(alive.boxes_px[fresh], alive.scores[fresh]), names, strict=True))
         most = min(len(found), 1) if self._classifies else int(np.count_nonzero(found.scores >= self._seer.threshold))
-        rows = zip(found.class_ids[:most], found.scores[:most], found.boxes_px[:most], strict=True)
+        boxes, scores = found.boxes_px[:most], found.scores[:most]
+        rows = zip(found.class_ids[:most], scores, boxes, _marks(boxes, scores), strict=True)
         return Message(
             boot_id=self._seer.boot_id,
             frame=size,
             seen_at=frame.captured_at,
             model=self._seer.ref,
-            detections=[detection_of(self._labels, *row, size, track_id=known.get(row[2].tobytes())) for row in rows],
+            detections=[detection_of(self._labels, *row, size, track_id=known.get(mark)) for *row, mark in rows],
         )
+
+
+def _marks(boxes_px: NDArray[np.float32], scores: NDArray[np.float32]) -> list[bytes]:
+    """What a detection and the track that took it in this frame have in common, to the bit."""
+    return [row.tobytes() for row in np.column_stack((boxes_px, scores)).astype(np.float32)]
