@@ -86,7 +86,10 @@ class Frames:
             frame=size,
             seen_at=frame.captured_at,
             model=self._seer.ref,
-            detections=[detection_of(self._labels, *row, size, track_id=known.get(mark)) for *row, mark in rows],
+            detections=[
+                detection_of(self._labels, class_id, score, box, size, track_id=known.get(mark))
+                for class_id, score, box, mark in rows
+            ],
         )
 
 
