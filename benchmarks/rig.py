@@ -183,22 +183,30 @@ def long_video(frames: int, times: int) -> Path:
 
 
 @contextmanager
-def broker() -> Iterator[str]:
-    """Debian's mosquitto on a port of its own; its URL."""
+def broker(*lines: str) -> Iterator[str]:
+    """Debian's mosquitto on a port of its own, with these lines in its configuration; its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    process = subprocess.Popen([program("mosquitto"), "-p", str(port)], stderr=subprocess.DEVNULL)
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as config:
+        config.write("\n".join([f"listener {port} 127.0.0.1", "allow_anonymous true", *lines]))
+        config.flush()
+        process = subprocess.Popen([program("mosquitto"), "-c", config.name], stderr=subprocess.DEVNULL)
+        wait_for(port)
     try:
-        until_s = time.monotonic() + 10
-        while time.monotonic() < until_s:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                break
         yield f"mqtt://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(10)
+
+
+def wait_for(port: int) -> None:
+    """Until somebody listens there, ten seconds at most."""
+    until_s = time.monotonic() + 10
+    while time.monotonic() < until_s:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=0.2).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return

@@ -20,8 +20,10 @@ __all__ = [
 class Desired(Struct, frozen=True, kw_only=True):
     """``desired``: what the operator wants, instead of what an earlier one wanted.
 
-    ``config`` is merged into what the device's file says (JSON merge patch, RFC 7396). Without it the file alone holds,
-    without ``bundle`` the model stays. A ``revision`` below the newest that the device has seen is passed over.
+    Attributes:
+        revision: the operator's number of this wish; one below the newest that the device knows is passed over.
+        bundle: SHA-256 of the bundle that shall run; null leaves the model as it is.
+        config: laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone.
     """
 
     revision: Count
@@ -43,9 +45,17 @@ class DesiredState(StrEnum):
 class Reported(Struct, frozen=True, kw_only=True):
     """``reported``: what the device has made of the desired state.
 
-    ``revision`` is the newest that was asked for and ``state`` what became of it, with ``reason``; ``refused`` says of
-    each part that was not taken why, by its key. ``applied`` is the revision whose ``config`` holds now, null when the
-    file alone does. ``bundle`` and ``config_digest`` are of what runs; ``restart`` names what waits for a restart.
+    Attributes:
+        revision: the newest that was asked for.
+        at: when it was so.
+        bundle: SHA-256 of the active bundle.
+        state: what became of that revision.
+        reason: why, for people; empty when all took effect.
+        refused: of each part that was not taken, by its key, why.
+        applied: the revision whose ``config`` holds now; null when the device's file alone does.
+        config_digest: of the configuration that runs.
+        restart: what the file changes that waits for a restart.
+        boot_id: of the process that says so.
     """
 
     revision: Count
@@ -61,7 +71,13 @@ class Reported(Struct, frozen=True, kw_only=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """``cmd/<name>``: do this once, not after ``expires_at``. An ``id`` is never used twice."""
+    """``cmd/<name>``: do this once, not after ``expires_at``.
+
+    Attributes:
+        id: names the command: one that comes twice is carried out once, and ``ack/<id>`` answers.
+        expires_at: not carried out after this.
+        args: what the command needs, by name.
+    """
 
     id: Id
     expires_at: Time
@@ -83,7 +99,17 @@ class AckCode(StrEnum):
 
 
 class Ack(Struct, frozen=True, kw_only=True):
-    """``ack/<id>``: what became of a command. ``error`` says why not, and what to do."""
+    """``ack/<id>``: what became of a command.
+
+    Attributes:
+        id: of the command.
+        name: of the command, as in its topic.
+        ok: whether it was carried out.
+        at: when that was known.
+        result: what it gave, by name.
+        error: why not, and what to do, for people; null when it was.
+        code: the same for programs.
+    """
 
     id: Id
     name: Id

@@ -17,6 +17,7 @@ from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
+from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.orders.actions import Hands
 from tinysight_edge.orders.desk import Desk
 from tinysight_edge.orders.ledger import Ledger
@@ -72,6 +73,7 @@ def make_publisher(
     caretaker: Caretaker,
     meter: Meter,
     desk: Desk,
+    neighbours: Neighbours,
 ) -> Publisher:
     """Who tells the broker, and hears from it."""
     here = t.StatusTopic(config.site, config.device)
@@ -89,6 +91,7 @@ def make_publisher(
         published=meter.published,
         listen=desk.filters,
         hear=desk.hear,
+        also=neighbours.also,
     )
 
 

@@ -283,12 +283,16 @@ def world(cameras: Any, mjpeg: Any) -> World:
 
 
 @pytest.fixture
-def ear(mosquitto: Any) -> Iterator[Ear]:
-    """Hears all that is published, and when; in the end, when the agents have ended, nothing may be missing."""
+def ear(mosquitto: Any, wire: Any) -> Iterator[Ear]:
+    """Hears all that is published, and when; in the end, when the agents have ended, nothing may be missing.
+
+    All of it must fit the contract.
+    """
     listening = Ear(mosquitto.url)
     yield listening
     listening.check_all_came()
     listening.close()
+    wire.check((str(topic), payload, False) for _, topic, payload in listening.heard)
 
 
 MakeDevice = Callable[..., Device]
