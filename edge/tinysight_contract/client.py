@@ -247,7 +247,7 @@ class Client:
             self._hurry(on=False)
         if not ack.ok:
             raise DeviceError(
-                f"{site}/{device} does not {name}: {ack.error or 'it does not say why'}.",
+                f"{site}/{device} does not {name}: {(ack.error or 'it does not say why').rstrip('.')}.",
                 mend="Correct the command, or what the answer says.",
             )
         return ack

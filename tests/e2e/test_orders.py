@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -185,6 +186,28 @@ def test_every_command_is_done_once_and_answered(site: Site) -> None:
     assert site.statuses()[-1].boot_id == after, "delivered twice over the restart, done once"
     assert site.end(signal.SIGTERM) == 0
     assert "Traceback" not in site.log
+
+
+def test_a_command_is_given_and_its_answer_read_in_a_terminal(site: Site, tinysight: Any) -> None:
+    site.write()
+    site.start()
+    site.eventually(lambda: site.reader.of(t.EventTopic))
+    given = ("command", "/".join(ME), "--broker", site.broker.url)
+    done = None
+    while done is None or ("clock" in done.stderr and done.returncode == 2):  # this machine's may not be set
+        done = tinysight(*given, "log-level", "level=debug", "seconds=5", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["ok"], answer["code"], answer["result"]) == (True, "ok", {"level": "debug", "seconds": 5})
+    for refused, why in (
+        (("log-level", "level=loud"), "level"),
+        (("fly",), "fly"),
+        (("identify", "seconds"), "KEY=VALUE"),
+    ):
+        done = tinysight(*given, *refused)
+        assert done.returncode == 2
+        assert why in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_under_systemd_a_restart_is_an_exit_status(monkeypatch: pytest.MonkeyPatch) -> None:
