@@ -25,7 +25,7 @@ check: $(BIN)/.ready ## format, lint, types, import rules
 unit: $(BIN)/.ready ## the tests (one: make unit ARGS='tests/edge/test_track.py -k ends')
 	$(BIN)/python -m pytest $(ARGS)
 
-schemas: $(BIN)/.ready ## write the JSON Schemas again after a change of the contract
+schemas: $(BIN)/.ready ## write the schemas, the TypeScript and docs/mqtt.md again after a change of the contract
 	$(BIN)/python -m tinysight_contract.schemas
 
 lock: $(BIN)/.ready ## pin all dependencies again, for every Python and platform

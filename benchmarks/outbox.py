@@ -32,6 +32,7 @@ from steps import where
 from tinysight_contract import topics as t
 from tinysight_contract.messages import Event, Health, State, Status, decode, encode, utc_now
 from tinysight_contract.mqtt import Address
+from tinysight_edge.config.types import OutboxConfig
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.publisher import Publisher
 
@@ -95,7 +96,7 @@ class Subject:
         self.here = False
         self._url, health = url, decode(golden("health"), Health)
         online = Status(state=State.ONLINE, boot_id="b1", reason="started", at=utc_now())
-        self.outbox = Outbox(folder / "outbox.db", max_events=10**6)
+        self.outbox = Outbox(folder / "outbox.db", OutboxConfig(max_events=500_000))
         self.publisher = Publisher(
             self._address,
             self.outbox,

@@ -276,9 +276,15 @@ class Reader:
         self._connection.close()
 
 
+@pytest.fixture(scope="session")
+def wire() -> Any:
+    """``wire.py``: judges whether what was heard fits the contract."""
+    return _module("wire").Judge()
+
+
 @pytest.fixture
-def make_reader() -> Iterator[Callable[[str], Reader]]:
-    """Make readers that end with the test."""
+def make_reader(wire: Any) -> Iterator[Callable[[str], Reader]]:
+    """Make readers that end with the test; all that they heard must fit the contract."""
     made: list[Reader] = []
 
     def make(url: str) -> Reader:
@@ -288,6 +294,8 @@ def make_reader() -> Iterator[Callable[[str], Reader]]:
     yield make
     for reader in made:
         reader.close()
+    for reader in made:
+        wire.check(reader.heard)
 
 
 @pytest.fixture

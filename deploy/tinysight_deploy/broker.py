@@ -1,26 +1,20 @@
-"""``tinysight broker``: a broker for development, the demo and tests; not for the field.
+"""A broker for development, the demo and tests; not for the field.
 
 It is rumqttd, through the package ``iotcore``: MQTT 3.1.1, MQTT 5 and WebSockets, each on a port of its own. It knows
 no passwords and no TLS, so it listens on this machine only unless told otherwise.
 """
 
-import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Final
-
-import typer
+from typing import Final
 
 from tinysight_contract.errors import BrokerError
-from tinysight_edge.console import console, finish
 
-__all__ = ["Ports", "broker", "free_ports", "running_broker"]
+__all__ = ["Ports", "free_ports", "running_broker"]
 
 _LISTENER: Final = """
 [{table}.1]
@@ -95,39 +89,3 @@ def running_broker(ports: Ports, *, host: str = "127.0.0.1") -> Iterator[None]:
             yield
         finally:
             server.stop()
-
-
-def broker(
-    *,
-    port: Annotated[
-        int, typer.Option(help="MQTT 5 over TCP; the two ports above it take 3.1.1 and WebSockets.")
-    ] = 1883,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")] = "127.0.0.1",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as one JSON line.")] = False,
-) -> None:
-    """Start a broker for development: MQTT 5, MQTT 3.1.1 and WebSockets. Ctrl-C ends it.
-
-    It asks for no password and has no TLS. In the field use Mosquitto.
-    """
-    if not 1 <= port <= 65533:
-        raise BrokerError(f"Port {port} is out of range.", mend="Choose one from 1 to 65533.")
-    try:
-        host = str(IPv4Address("127.0.0.1" if host == "localhost" else host))
-    except ValueError as error:
-        raise BrokerError(f"{host!r} is no IPv4 address.", mend="Give --host 127.0.0.1 or 0.0.0.0.") from error
-    ports = Ports(port, port + 1, port + 2)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
-    with running_broker(ports, host=host):
-        if not IPv4Address(host).is_loopback:
-            console.print(f"Whoever reaches {host} may read and write everything here.")
-        finish(
-            {
-                "mqtt5": f"mqtt://{host}:{ports.mqtt5}",
-                "mqtt3": f"mqtt://{host}:{ports.mqtt3}?version=3",
-                "websocket": f"ws://{host}:{ports.websocket}?version=3",
-            },
-            as_json=as_json,
-        )
-        stop.wait()

@@ -45,7 +45,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "doctor": ("tinysight_edge.cli_doctor", "doctor", "edge", "Check this machine, its cameras and its broker."),
     "simulate": ("tinysight_edge.cli_simulate", "simulate", "edge", "Simulate devices, for dashboards and load."),
     "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
-    "broker": ("tinysight_deploy.broker", "broker", "deploy", "Start a broker for development, with WebSockets."),
+    "broker": (
+        "tinysight_deploy.cli_broker",
+        "broker_app",
+        "deploy",
+        "Start a development broker, or set up Mosquitto.",
+    ),
 }
 """Name → module, function or app in it, the extra it needs, one line of help. In the order of a model's way."""
 

@@ -15,12 +15,12 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from tinysight_contract.errors import ConfigError, ContractError, TinySightError
+from tinysight_contract.errors import ConfigError, TinySightError
+from tinysight_contract.fleet import Fleet
 from tinysight_contract.messages import Event, EventType, encode
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT
 from tinysight_deploy.broker import free_ports, running_broker
-from tinysight_deploy.watch import Fleet
 from tinysight_edge.console import console, finish
 
 __all__ = ["demo"]
@@ -42,13 +42,12 @@ class _Reader:
         self._connection.open(timeout_s=10.0)
         self._connection.subscribe(f"{ROOT}/#")
 
-    def _hear(self, topic: str, payload: bytes, _retained: bool) -> None:
-        try:
-            message = self.fleet.hear(topic, payload)
-        except ContractError as error:
-            self.broken.append(error.what)
-            return
-        if isinstance(message, Event) and message.type is EventType.END and self._is_better(message):
+    def _hear(self, topic: str, payload: bytes, retained: bool) -> None:
+        heard = self.fleet.hear(topic, payload, retained=retained)
+        message = heard.message
+        if heard.broken is not None:
+            self.broken.append(heard.broken)
+        elif isinstance(message, Event) and message.type is EventType.END and self._is_better(message):
             self.example = message
 
     def _is_better(self, event: Event) -> bool:

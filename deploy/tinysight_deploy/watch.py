@@ -1,137 +1,70 @@
 """``tinysight watch``: what the devices of a broker are and see, in the terminal.
 
-In: every message under the contract's root.  Out: a live table, or each message as a line of JSON. Reads with
-tolerance: a message that breaks the contract is counted and shown, never fatal.
+In: what a `Client` hears.  Out: a live table, or each message as a line of JSON, and a summary that says how many
+events are missing. Reads with tolerance: a message that breaks the contract is counted and shown, never fatal.
 """
 
-import queue
+import asyncio
 import signal
 import sys
-import threading
 import time
-from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
 
 from tinysight_contract import topics as t
-from tinysight_contract.errors import BrokerError, ContractError
-from tinysight_contract.messages import PAYLOADS, CameraStatus, Counts, Event, Health, Info, Status, decode
-from tinysight_contract.mqtt import Address, Connection
+from tinysight_contract.client import Client, Stream, connect
+from tinysight_contract.errors import ConfigError
+from tinysight_contract.fleet import Fleet, Heard
+from tinysight_contract.messages import Event, EventType, utc_now
+from tinysight_contract.mqtt import Address
+from tinysight_deploy.watch_table import EVENTS_SHOWN, picture, safe
 from tinysight_edge.console import console, finish
+from tinysight_edge.simulate.tape import TapeWriter
 
-__all__ = ["Fleet", "watch"]
+__all__ = ["Filter", "watch"]
 
-CONNECT_TIMEOUT_S: Final = 5.0
-EVENTS_SHOWN: Final = 10
-
-
-class Numbers:
-    """A set of whole numbers, held as runs, so that it stays small however many there are."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, number: int) -> bool:
-        """Take a number in; False if it is there already."""
-        at = bisect_right(self._starts, number)
-        if at and number <= self._ends[at - 1]:
-            return False
-        joins_left = bool(at) and self._ends[at - 1] == number - 1
-        joins_right = at < len(self._starts) and self._starts[at] == number + 1
-        if joins_left and joins_right:
-            self._ends[at - 1] = self._ends.pop(at)
-            del self._starts[at]
-        elif joins_left:
-            self._ends[at - 1] = number
-        elif joins_right:
-            self._starts[at] = number
-        else:
-            self._starts.insert(at, number)
-            self._ends.insert(at, number)
-        return True
-
-    @property
-    def gaps(self) -> int:
-        """How many numbers between the least and the greatest are not there."""
-        return sum(start - end - 1 for start, end in zip(self._starts[1:], self._ends, strict=False))
+LOOK_EVERY_S: Final = 0.25
+SESSION_S: Final = 3600
+TYPES: Final = {kind.__name__.removesuffix("Topic").lower(): kind for kind in t.TOPICS}
 
 
-@dataclass
-class _Device:
-    status: Status | None = None
-    info: Info | None = None
-    health: Health | None = None
-    cameras: dict[str, CameraStatus] = field(default_factory=dict)
-    counts: dict[str, Counts] = field(default_factory=dict)
-    heard: dict[str, Numbers] = field(default_factory=dict)
+class Filter:
+    """What is to be shown. What a message does not have, such as a camera or a label, does not fit.
 
+    Args:
+        camera: None for all.
+        label: None for all.
+        types: of messages (``status``, ``event``, ``alert`` …) and of events (``start``, ``update``, ``end``).
 
-@dataclass
-class Fleet:
-    """What has been heard so far. No I/O.
-
-    Attributes:
-        events: how many events came, each counted once.
-        repeated: events that came again; known by boot and seq.
-        broken: messages that break the contract.
+    Raises:
+        ConfigError: there is no such type.
     """
 
-    events: int = 0
-    repeated: int = 0
-    broken: int = 0
-    recent: deque[Event] = field(default_factory=lambda: deque(maxlen=EVENTS_SHOWN))
-    devices: dict[tuple[str, str], _Device] = field(default_factory=dict)
+    def __init__(self, *, camera: str | None = None, label: str | None = None, types: Collection[str] = ()) -> None:
+        known = [*TYPES, *EventType]
+        if unknown := [each for each in types if each not in known]:
+            raise ConfigError(f"{unknown[0]!r} is no type of message.", mend=f"Known: {', '.join(known)}.")
+        self._camera, self._label, self._types = camera, label, frozenset(types)
 
-    def hear(self, topic: str, payload: bytes) -> msgspec.Struct | None:
-        """Take a message in; what it says, or None when it carries no JSON (a snapshot, a cleared topic).
-
-        Raises:
-            ContractError: it breaks the contract; it has been counted.
-        """
-        try:
-            where = t.parse(topic)
-            if not payload or (kind := PAYLOADS.get(type(where))) is None:
-                return None
-            message = decode(payload, kind)
-        except ContractError:
-            self.broken += 1
-            raise
-        self._note(where, message)
-        return message
-
-    @property
-    def missing(self) -> int:
-        """Events that are known to exist and did not come: the gaps in each boot's numbers since the first heard."""
-        return sum(numbers.gaps for device in self.devices.values() for numbers in device.heard.values())
-
-    def _note(self, where: t.Topic, message: msgspec.Struct) -> None:
-        device = self.devices.setdefault((where.site, where.device), _Device())
-        if isinstance(message, Status):
-            device.status = message
-        elif isinstance(message, Info):
-            device.info = message
-        elif isinstance(message, Health):
-            device.health = message
-        elif isinstance(message, CameraStatus) and isinstance(where, t.CameraStatusTopic):
-            device.cameras[where.camera] = message
-        elif isinstance(message, Counts) and isinstance(where, t.CountsTopic):
-            device.counts[where.camera] = message
-        elif isinstance(message, Event):
-            if not device.heard.setdefault(message.boot_id, Numbers()).add(message.seq):
-                self.repeated += 1
-                return
-            self.events += 1
-            self.recent.append(message)
+    def fits(self, heard: Heard) -> bool:
+        """Whether a message is to be shown; what breaks the contract is, if nothing is asked for."""
+        event = heard.message if isinstance(heard.message, Event) else None
+        if self._camera is not None and getattr(heard.where, "camera", None) != self._camera:
+            return False
+        if self._label is not None and (event is None or event.label != self._label):
+            return False
+        return (
+            not self._types
+            or (heard.where is not None and any(isinstance(heard.where, TYPES[n]) for n in self._types & TYPES.keys()))
+            or (event is not None and event.type in self._types)
+        )
 
 
 def watch(
@@ -139,144 +72,169 @@ def watch(
     broker: Annotated[
         str, typer.Option(envvar="TINYSIGHT_BROKER", help="mqtt://[user:password@]host[:port]; also mqtts, ws, wss.")
     ],
+    site: Annotated[str | None, typer.Option(help="Only this one.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only devices of this name.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Show only what is of cameras of this name.")] = None,
+    label: Annotated[str | None, typer.Option(help="Show only events of this label.")] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="Show only: start, update, end, event, counts, alert, … (again).")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Write all that is heard to this file (.gz compresses), for simulate --replay.")
+    ] = None,
+    session: Annotated[
+        str, typer.Option(help="A client id of its own: while cut off, the broker keeps events under it for an hour.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print each message as a line; end with a summary.")] = False,
     seconds: Annotated[float, typer.Option(help="End after this long; 0 goes on until Ctrl-C.", min=0)] = 0,
 ) -> None:
-    """Watch devices, cameras and events of a broker, live."""
-    fleet = Fleet()
-    heard: queue.SimpleQueue[tuple[str, bytes, bool] | None] = queue.SimpleQueue()
-    ended = threading.Event()
+    """Watch devices, cameras and events of a broker, live. Ends by saying how many events are missing."""
+    address, wanted = Address.parse(broker), Filter(camera=camera, label=label, types=types or ())
 
-    def end(_number: int, _frame: object) -> None:
-        ended.set()
-        heard.put(None)
+    async def run() -> dict[str, int]:
+        async with connect(
+            broker,
+            site=site,
+            device=device,
+            kinds=t.TOPICS,
+            client_id=session,
+            session_s=SESSION_S if session else 0,
+        ) as client:
+            messages = client.messages()
+            with TapeWriter(record, begun_at=utc_now()) if record is not None else nullcontext() as tape:
+                show = _Lines(address) if as_json else _Table(client.fleet, address)
+                with show:
+                    await _watch(client, messages, show, wanted, tape, seconds=seconds)
+            return _summary(client)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    address = Address.parse(broker)
-    until_s = time.monotonic() + seconds if seconds else float("inf")
-    first = True
-    while not ended.is_set() and time.monotonic() < until_s:
-        connection = Connection(address, client_id="", on_message=lambda *message: heard.put(message))
-        try:
-            connection.open(timeout_s=CONNECT_TIMEOUT_S)
-        except BrokerError as error:
-            if first:
-                raise
-            console.print(f"{error.what} Trying again.")
-            ended.wait(2.0)
-            continue
-        first = False
-        connection.subscribe(f"{t.ROOT}/#")
-        if as_json:
-            console.print(f"Watching {address}.")
-            _print_lines(fleet, heard, connection, until_s)
+    finish(asyncio.run(run()), as_json=as_json)
+
+
+def _summary(client: Client) -> dict[str, int]:
+    """What a run ends with."""
+    fleet = client.fleet
+    return {
+        "devices": len(fleet.devices),
+        "events": fleet.events,
+        "missing": fleet.missing,
+        "awaited": fleet.awaited,
+        "given_up": fleet.given_up,
+        "replayed": fleet.replayed,
+        "repeated": fleet.repeated,
+        "broken": fleet.broken,
+        "alerts": sum(len(device.alerts) for device in fleet.devices.values()),
+        "cuts": client.cuts,
+    }
+
+
+class _Lines:
+    """Each message as a line of JSON."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def __enter__(self) -> "_Lines":
+        console.print(f"Watching {self._address}.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pause()
+
+    def message(self, heard: Heard) -> None:
+        line: dict[str, Any] = {"topic": heard.topic, "retained": heard.retained}
+        if heard.broken is not None:
+            line["broken"] = heard.broken
         else:
-            _show_table(fleet, heard, connection, until_s, address)
-        connection.close()
-    finish(
-        {
-            "devices": len(fleet.devices),
-            "events": fleet.events,
-            "missing": fleet.missing,
-            "repeated": fleet.repeated,
-            "broken": fleet.broken,
-        },
-        as_json=as_json,
-    )
-
-
-Heard = queue.SimpleQueue[tuple[str, bytes, bool] | None]
-
-
-def _next(heard: Heard, until_s: float) -> tuple[bool, tuple[str, bytes, bool] | None]:
-    """Whether to go on, and the next message if one came within a quarter second."""
-    if time.monotonic() >= until_s:
-        return False, None
-    try:
-        message = heard.get(timeout=0.25)
-    except queue.Empty:
-        return True, None
-    return message is not None, message
-
-
-def _print_lines(fleet: Fleet, heard: Heard, connection: Connection, until_s: float) -> None:
-    going = True
-    while going and connection.alive:
-        going, message = _next(heard, until_s)
-        if message is None:
-            continue
-        topic, payload, retained = message
-        line: dict[str, Any] = {"topic": topic, "retained": retained}
-        try:
-            line["message"] = fleet.hear(topic, payload)
-        except ContractError as error:
-            line["broken"] = error.what
+            line["message"] = heard.message
+        if heard.repeated:
+            line["repeated"] = True
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+
+    def pause(self) -> None:
         sys.stdout.flush()
 
-
-def _show_table(fleet: Fleet, heard: Heard, connection: Connection, until_s: float, address: Address) -> None:
-    going = True
-    with Live(_picture(fleet, address), refresh_per_second=4, screen=False) as live:
-        while going and connection.alive:
-            going, message = _next(heard, until_s)
-            if message is not None:
-                try:
-                    fleet.hear(message[0], message[1])
-                except ContractError as error:
-                    live.console.print(_safe(f"{message[0]}: {error.what}"))
-            if message is None or heard.empty():
-                live.update(_picture(fleet, address))
-    sys.stdout.write("\n")
+    def say(self, text: str) -> None:
+        console.print(safe(text))
 
 
-def _safe(text: str) -> str:
-    """Text from outside, with nothing in it that would colour or move the terminal."""
-    return escape("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text))
+class _Table:
+    """The live table."""
+
+    def __init__(self, fleet: Fleet, address: Address) -> None:
+        self._fleet, self._address = fleet, address
+        self._recent: deque[Event] = deque(maxlen=EVENTS_SHOWN)
+        self._drawn_s = 0.0
+        self._live = Live(picture(fleet, address, ()), refresh_per_second=4, screen=False)
+
+    def __enter__(self) -> "_Table":
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.update(picture(self._fleet, self._address, self._recent))
+        self._live.stop()
+        sys.stdout.write("\n")
+
+    def message(self, heard: Heard) -> None:
+        if heard.broken is not None:
+            self._live.console.print(safe(f"{heard.topic}: {heard.broken}"))
+        elif isinstance(heard.message, Event) and not heard.repeated:
+            self._recent.append(heard.message)
+        if time.monotonic() - self._drawn_s >= LOOK_EVERY_S:
+            self.pause()
+
+    def pause(self) -> None:
+        if time.monotonic() - self._drawn_s >= LOOK_EVERY_S:
+            self._drawn_s = time.monotonic()
+            self._live.update(picture(self._fleet, self._address, self._recent))
+
+    def say(self, text: str) -> None:
+        self._live.console.print(safe(text))
 
 
-def _clock(at: datetime) -> str:
-    try:
-        return at.astimezone().strftime("%H:%M:%S")
-    except (OverflowError, ValueError):  # the year 1 or 9999, in another time zone
-        return "?"
+async def _watch(
+    client: Client,
+    messages: Stream[Heard],
+    show: _Lines | _Table,
+    wanted: Filter,
+    tape: TapeWriter | None,
+    *,
+    seconds: float,
+) -> None:
+    """Show and write what is heard until time is over or a signal comes."""
+    loop, begun_s = asyncio.get_running_loop(), time.monotonic()
 
+    def take(heard: Heard) -> None:
+        if tape is not None:
+            tape.write(heard, at_s=time.monotonic() - begun_s)
+        if wanted.fits(heard):
+            show.message(heard)
 
-def _picture(fleet: Fleet, address: Address) -> Group:
-    devices = Table(title=f"Devices at {address}", title_justify="left", expand=True)
-    for name in ("device", "state", "model", "runtime", "fps", "frame age p95", "waiting"):
-        devices.add_column(name, no_wrap=True)
-    cameras = Table(title="Cameras", title_justify="left", expand=True)
-    for name in ("camera", "state", "present now"):
-        cameras.add_column(name)
-    for (site, name), device in sorted(fleet.devices.items()):
-        info, health = device.info, device.health
-        flows = health.cameras.values() if health else []
-        devices.add_row(
-            f"{site}/{name}",
-            {"online": "[green]online[/]", "offline": "[red]offline[/]"}[device.status.state] if device.status else "?",
-            _safe(f"{info.bundle.name} {info.bundle.version} {info.bundle.scheme}") if info else "?",
-            _safe(f"{info.runtime.get('name', '?')} {info.runtime.get('version', '')}") if info else "?",
-            f"{sum(flow.fps for flow in flows):.1f}" if health else "",
-            f"{max((flow.frame_age_ms.p95 for flow in flows), default=0.0):.1f} ms" if health else "",
-            str(health.outbox.depth) if health else "",
-        )
-        for camera, state in sorted(device.cameras.items()):
-            present = device.counts[camera].objects if camera in device.counts else {}
-            shown = "  ".join(f"{label}:{count}" for label, count in present.items() if count)
-            cameras.add_row(f"{site}/{name}/{camera}", state.state, _safe(shown) or "nothing")
-    events = Table(title=f"Events: {fleet.events}, {fleet.missing} missing", title_justify="left", expand=True)
-    for column in ("time", "camera", "what", "label", "score", "age", "seq"):
-        events.add_column(column)
-    for event in reversed(fleet.recent):
-        events.add_row(
-            _clock(event.seen_at),
-            f"{event.device}/{event.camera}",
-            {"start": "[green]start[/]", "update": "update", "end": "[dim]end[/]"}[event.type],
-            _safe(event.label),
-            f"{event.score:.2f}",
-            f"{event.track.age_s:.1f} s",
-            str(event.seq),
-        )
-    return Group(devices, cameras, events)
+    async def listen() -> None:
+        async for heard in messages:
+            take(heard)
+            if not len(messages):
+                show.pause()
+
+    async def look() -> None:
+        said = None
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if ((trouble := client.trouble) is None) != (said is None):
+                show.say("Connected again." if trouble is None else f"{trouble.what} Trying again.")
+            said = trouble
+            show.pause()
+            if tape is not None:
+                tape.flush()
+
+    tasks = [asyncio.create_task(each()) for each in (listen, look)]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, tasks[0].cancel)
+    await asyncio.wait(tasks, timeout=seconds or None, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for task in tasks:
+        with suppress(asyncio.CancelledError):
+            await task
+    while len(messages):
+        take(await anext(messages))

@@ -1,7 +1,7 @@
 """Payloads that say what was seen: an object's life, and every frame."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -22,7 +22,13 @@ __all__ = [
 
 
 class ModelRef(Struct, frozen=True, kw_only=True):
-    """Which model saw it."""
+    """Which model saw it.
+
+    Attributes:
+        name: the bundle's name.
+        version: the bundle's version, such as ``1.2.0``.
+        digest: SHA-256 of the bundle file.
+    """
 
     name: str
     version: str
@@ -30,14 +36,25 @@ class ModelRef(Struct, frozen=True, kw_only=True):
 
 
 class FrameSize(Struct, frozen=True, kw_only=True):
-    """The camera frame in pixels."""
+    """The camera frame in pixels.
+
+    Attributes:
+        width: pixels.
+        height: pixels.
+    """
 
     width: Annotated[int, Meta(ge=1)]
     height: Annotated[int, Meta(ge=1)]
 
 
 class Zones(Struct, frozen=True, kw_only=True):
-    """Zones the object is in now, all it has entered so far, and how long it was in each in all."""
+    """Where the object is, and has been.
+
+    Attributes:
+        now: names of the zones it is in now.
+        entered: names of all zones that it has entered so far.
+        dwell_s: by zone: seconds from the first to the last sighting within, over all visits.
+    """
 
     now: list[str]
     entered: list[str]
@@ -45,21 +62,40 @@ class Zones(Struct, frozen=True, kw_only=True):
 
 
 class Track(Struct, frozen=True, kw_only=True):
-    """How long the object has been followed, and whether it rests."""
+    """How long the object has been followed, and whether it rests.
+
+    Attributes:
+        age_s: seconds between the first and the last frame that show it.
+        stationary: true when it rests.
+    """
 
     age_s: Annotated[float, Meta(ge=0.0)]
     stationary: bool
 
 
 class Crossing(Struct, frozen=True, kw_only=True):
-    """A line that the object has crossed: ``in`` from its left side to its right, seen from start to end."""
+    """A line that the object has crossed.
+
+    Attributes:
+        line: the line's name.
+        direction: ``in`` is from the line's left side to its right, seen from its start to its end.
+    """
 
     line: str
-    direction: Annotated[str, Meta(pattern=r"^(in|out)(?![\s\S])")]
+    direction: Literal["in", "out"]
 
 
 class LatencyMs(Struct, frozen=True, kw_only=True):
-    """Where the time went between the capture of the frame and this event."""
+    """Where the time went between the capture of the frame and this event, in milliseconds.
+
+    Attributes:
+        wait: from the capture to the begin of the work on it.
+        preprocess: fitting the frame into the model's input.
+        inference: the model.
+        decode: from the model's outputs to boxes.
+        track: from boxes to objects.
+        total: from the capture until the event was made.
+    """
 
     wait: Millis
     preprocess: Millis
@@ -78,13 +114,34 @@ class EventType(StrEnum):
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """``camera/<cam>/event``: one step in an object's life.
+    """``camera/<cam>/event``: one step in an object's life; (``boot_id``, ``seq``) names it.
 
-    ``seq`` rises by one with each event of a device's boot, so a reader can prove that none is missing.
-    ``id`` names the object and is the same from ``start`` to ``end``; (``boot_id``, ``seq``) names the event.
-    ``replayed`` is true when the event waited on the device for the broker.
-    ``crossed`` are the lines it has crossed so far, ``rules`` the names of the configured rules that it has fulfilled,
-    and ``reason`` says of an ``end`` why: left, changed, stopped, camera lost, restarted.
+    Attributes:
+        id: names the object, the same from ``start`` to ``end``.
+        type: which step.
+        boot_id: names the agent's run.
+        seq: rises by one with each event of one ``boot_id``, over all cameras, from 1; a gap is a lost event.
+        site: as in the topic.
+        device: as in the topic.
+        camera: as in the topic.
+        model: which model saw it.
+        label: what it is, in the model's words.
+        class_id: the label's place in the model's list, from 0.
+        score: how sure the model is, in this frame.
+        best_score: the highest score so far.
+        box: where it is in the frame.
+        frame: the frame's size.
+        zones: zones it is in, and was in.
+        track: how long it has been followed, and whether it rests.
+        started_at: capture of the first frame that shows it.
+        seen_at: capture of the frame that last showed it.
+        ended_at: of an ``end``: when it was last seen; else null.
+        clock_synced: whether the device's kernel believes its clock to be right; null where it cannot be asked.
+        replayed: true when the event waited on the device for the broker.
+        latency_ms: where the time went between the capture of the frame and this event.
+        crossed: the lines it has crossed so far, in order.
+        rules: the names of the configured rules that it has fulfilled so far.
+        reason: of an ``end``: ``left``, ``changed``, ``camera lost``, ``stopped`` or ``restarted``; else null.
     """
 
     id: Id
@@ -122,7 +179,15 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Detection(Struct, frozen=True, kw_only=True):
-    """One object in one frame."""
+    """One object in one frame.
+
+    Attributes:
+        label: what it is, in the model's words.
+        class_id: the label's place in the model's list, from 0.
+        score: how sure the model is.
+        box: where it is in the frame.
+        track_id: the ``id`` of the object's events; null while it is in none.
+    """
 
     label: str
     class_id: Count
@@ -132,7 +197,15 @@ class Detection(Struct, frozen=True, kw_only=True):
 
 
 class Frame(Struct, frozen=True, kw_only=True):
-    """``camera/<cam>/frame``: every frame's detections (opt-in)."""
+    """``camera/<cam>/frame``: every frame's detections (opt-in).
+
+    Attributes:
+        boot_id: names the agent's run.
+        frame: the frame's size.
+        seen_at: capture of the frame.
+        model: which model saw it.
+        detections: all objects in it, strongest first.
+    """
 
     boot_id: Id
     frame: FrameSize

@@ -15,7 +15,13 @@ __all__ = [
 
 
 class Desired(Struct, frozen=True, kw_only=True):
-    """``desired``: what the operator wants. A part that is null is left as it is."""
+    """``desired``: what the operator wants. A part that is null is left as it is.
+
+    Attributes:
+        revision: the operator's number of this wish; ``reported`` answers with it.
+        bundle: SHA-256 of the bundle that shall run.
+        config: a part of agent.toml that shall hold.
+    """
 
     revision: Count
     bundle: Digest | None = None
@@ -23,7 +29,15 @@ class Desired(Struct, frozen=True, kw_only=True):
 
 
 class Reported(Struct, frozen=True, kw_only=True):
-    """``reported``: what the device has made of the desired state."""
+    """``reported``: what the device has made of the desired state.
+
+    Attributes:
+        revision: of the ``desired`` that this answers.
+        at: when it was so.
+        bundle: SHA-256 of the active bundle.
+        state: how far it came.
+        reason: why not, for people; empty when all took effect.
+    """
 
     revision: Count
     at: Time
@@ -33,7 +47,13 @@ class Reported(Struct, frozen=True, kw_only=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """``cmd/<name>``: do this once, not after ``expires_at``."""
+    """``cmd/<name>``: do this once, not after ``expires_at``.
+
+    Attributes:
+        id: names the command: one that comes twice is carried out once, and ``ack/<id>`` answers.
+        expires_at: not carried out after this.
+        args: what the command needs, by name.
+    """
 
     id: Id
     expires_at: Time
@@ -41,7 +61,16 @@ class Command(Struct, frozen=True, kw_only=True):
 
 
 class Ack(Struct, frozen=True, kw_only=True):
-    """``ack/<id>``: what became of a command."""
+    """``ack/<id>``: what became of a command.
+
+    Attributes:
+        id: of the command.
+        name: of the command, as in its topic.
+        ok: whether it was carried out.
+        at: when that was known.
+        result: what it gave, by name.
+        error: why not, for people; null when it was.
+    """
 
     id: Id
     name: Id

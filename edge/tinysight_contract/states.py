@@ -1,7 +1,7 @@
 """Payloads that say how something is: retained, and the newest counts."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -35,7 +35,14 @@ class State(StrEnum):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """``status``: retained, and the will. ``boot_id`` keeps a late will from marking a new session dead."""
+    """``status``: whether the device is connected; retained, and the will.
+
+    Attributes:
+        state: whether it is there.
+        boot_id: names the agent's run; keeps a late will from marking a new session dead.
+        reason: why, for people.
+        at: when it was so; of the will: when the connection was opened.
+    """
 
     state: State
     boot_id: Id
@@ -44,7 +51,17 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 class BundleRef(Struct, frozen=True, kw_only=True):
-    """The active bundle."""
+    """The active bundle.
+
+    Attributes:
+        name: the bundle's name.
+        version: the bundle's version, such as ``1.2.0``.
+        release: rises with each release.
+        digest: SHA-256 of the bundle file.
+        task: ``detect`` or ``classify``.
+        scheme: what the numbers of the file in use are, such as ``int8``.
+        labels: all that the model can name; ``class_id`` is a place in it.
+    """
 
     name: str
     version: str
@@ -56,7 +73,14 @@ class BundleRef(Struct, frozen=True, kw_only=True):
 
 
 class CameraInfo(Struct, frozen=True, kw_only=True):
-    """One configured camera. ``source`` never carries credentials."""
+    """One configured camera.
+
+    Attributes:
+        source: its address or device, never with credentials.
+        width: pixels.
+        height: pixels.
+        fps: frames per second it offers; 0 when unknown.
+    """
 
     source: str
     width: Count
@@ -65,7 +89,17 @@ class CameraInfo(Struct, frozen=True, kw_only=True):
 
 
 class Info(Struct, frozen=True, kw_only=True):
-    """``info``: what the device is; published at every connect."""
+    """``info``: what the device is; published at every connect.
+
+    Attributes:
+        boot_id: names the agent's run.
+        started_at: when it began.
+        software: versions by name: ``tinysight``, ``python``, ``os``.
+        runtime: what runs the model: ``name``, ``version``, ``file``.
+        hardware: ``model``, ``machine``, ``cpus``, ``memory_mib``.
+        cameras: by the camera's id.
+        bundle: the active bundle.
+    """
 
     boot_id: Id
     started_at: Time
@@ -77,19 +111,30 @@ class Info(Struct, frozen=True, kw_only=True):
 
 
 class Percentiles(Struct, frozen=True, kw_only=True):
-    """The middle and the tail of a duration since the last report."""
+    """The middle and the tail of a duration since the last report.
+
+    Attributes:
+        p50: milliseconds; half took no longer.
+        p95: milliseconds; 95 of 100 took no longer.
+    """
 
     p50: Millis
     p95: Millis
 
 
 class CameraHealth(Struct, frozen=True, kw_only=True):
-    """One camera's flow since the last report: ``fps_in`` came from it, ``fps`` of them were inferred.
+    """One camera's flow since the last report. Until the last one frames may be on their way, and neither.
 
-    ``dropped`` by cause: stale (a newer one came first), still (nothing moved), governed (see ``limit_fps``), rate
-    (above the configured one), damaged (undecodable), reloaded (the configuration changed while it was looked at),
-    stopped (its camera or the agent ended first). Until the last report frames may be on their way, and neither.
-    ``limit_fps`` is what the governor allows, null when that is all.
+    Attributes:
+        fps: frames per second that the model saw.
+        frames: frames that came from it.
+        inferred: frames that the model saw.
+        dropped: frames by cause: ``stale`` (a newer one came first), ``still`` (nothing moved), ``governed`` (see
+            ``limit_fps``), ``rate`` (above the configured one), ``damaged`` (undecodable), ``reloaded`` (the
+            configuration changed while it was looked at), ``stopped`` (its camera or the agent ended first).
+        frame_age_ms: how old a frame was when its events were ready.
+        limit_fps: what the governor allows; null when that is all.
+        fps_in: frames per second that came from it.
     """
 
     fps: Annotated[float, Meta(ge=0.0)]
@@ -102,7 +147,13 @@ class CameraHealth(Struct, frozen=True, kw_only=True):
 
 
 class OutboxHealth(Struct, frozen=True, kw_only=True):
-    """Events that wait for the broker's acknowledgement, and those that were given up."""
+    """Events that wait for the broker's acknowledgement, and those that were given up.
+
+    Attributes:
+        depth: events that wait for the broker's acknowledgement.
+        discarded: events that were given up, by cause.
+        last_seq: the highest ``seq`` so far.
+    """
 
     depth: Count
     discarded: dict[str, Count]
@@ -110,7 +161,13 @@ class OutboxHealth(Struct, frozen=True, kw_only=True):
 
 
 class BrokerHealth(Struct, frozen=True, kw_only=True):
-    """The connection since the start: how many sessions there were, why they ended, which messages were refused."""
+    """The connection since the agent began.
+
+    Attributes:
+        sessions: how often the broker took us in.
+        ended: sessions that ended, by cause.
+        refused: messages that the broker refused, or would have refused for their size, by cause.
+    """
 
     sessions: Count
     ended: dict[str, Count]
@@ -126,7 +183,14 @@ class Well(StrEnum):
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """How the device does, the gravest reason for it and its remedy. ``code`` is stable, such as ``camera.stalled``."""
+    """How the device does, the gravest reason for it and its remedy.
+
+    Attributes:
+        state: the whole in one word.
+        code: stable, such as ``camera.stalled``; docs/health.md has all.
+        what: the gravest reason, for people.
+        mend: its remedy, one sentence.
+    """
 
     state: Well
     code: str = "ok"
@@ -137,8 +201,22 @@ class Verdict(Struct, frozen=True, kw_only=True):
 class Health(Struct, frozen=True, kw_only=True):
     """``health``: how the device does, every 30 s. A figure the machine does not offer is null.
 
-    ``latency_ms`` by stage: wait, preprocess, inference, decode, track, meaning, pictures; and ``age_at_publish``, how
-    old the frame was when its event was handed to the connection (of events that did not wait for the broker).
+    Attributes:
+        at: when it was measured.
+        boot_id: names the agent's run.
+        uptime_s: seconds since it began.
+        cameras: by the camera's id.
+        latency_ms: by stage: ``wait``, ``preprocess``, ``inference``, ``decode``, ``track``, ``meaning``, ``pictures``;
+            and ``age_at_publish``, how old the frame was when its event was handed to the connection (of events that
+            did not wait for the broker).
+        cpu_percent: of the agent; 100 is one core.
+        memory_mib: held by the agent.
+        temperature_c: the processor's.
+        disk_free_mib: where the agent keeps its state.
+        outbox: events on their way.
+        verdict: how it does, and why.
+        throttled: whether the machine slows itself down, for heat or want of power.
+        broker: the connection; null of agents that do not tell.
     """
 
     at: Time
@@ -169,7 +247,14 @@ class CameraState(StrEnum):
 
 
 class CameraStatus(Struct, frozen=True, kw_only=True):
-    """``camera/<cam>/status``."""
+    """``camera/<cam>/status``: what a camera delivers.
+
+    Attributes:
+        state: what it delivers.
+        since: when it became so.
+        reason: why, for people.
+        boot_id: names the agent's run.
+    """
 
     state: CameraState
     since: Time
@@ -178,7 +263,15 @@ class CameraStatus(Struct, frozen=True, kw_only=True):
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """``camera/<cam>/counts``: objects present now per label (zeros included), per zone, and line crossings so far."""
+    """``camera/<cam>/counts``: objects present now, and line crossings so far.
+
+    Attributes:
+        at: capture of the frame that was counted.
+        boot_id: names the agent's run.
+        objects: objects present now, by label, zeros included.
+        zones: the same by zone, then label.
+        lines: crossings so far, by line, then direction (``in``, ``out``).
+    """
 
     at: Time
     boot_id: Id
@@ -188,9 +281,17 @@ class Counts(Struct, frozen=True, kw_only=True):
 
 
 class Alert(Struct, frozen=True, kw_only=True):
-    """``alert/<code>``: a standing problem and its remedy; an empty payload clears it."""
+    """``alert/<code>``: a standing problem and its remedy; an empty payload clears it.
 
-    severity: Annotated[str, Meta(pattern=r"^(warning|error)(?![\s\S])")]
+    Attributes:
+        severity: ``warning`` or ``error``.
+        what: what is wrong, for people.
+        mend: its remedy, one sentence.
+        since: when it was found.
+        boot_id: names the agent's run.
+    """
+
+    severity: Literal["warning", "error"]
     what: str
     mend: str
     since: Time

@@ -60,6 +60,7 @@ class Topic:
     """Where one kind of message of one device lives.
 
     ``TAIL`` is the part under ``tinysight/v1/<site>/<device>/``; a level in braces is the field of that name.
+    What is ``TO_DEVICE`` is published by operators and heard by the device; all else the other way round.
 
     Attributes:
         site: the site's id.
@@ -69,6 +70,7 @@ class Topic:
     TAIL: ClassVar[str] = ""
     RETAIN: ClassVar[bool] = False
     QOS: ClassVar[int] = 1
+    TO_DEVICE: ClassVar[bool] = False
 
     site: str
     device: str
@@ -81,6 +83,17 @@ class Topic:
         return f"{ROOT}/{self.site}/{self.device}/" + self.TAIL.format(
             **{spec.name: getattr(self, spec.name) for spec in fields(self)}
         )
+
+    @classmethod
+    def filter(cls, *, site: str | None = None, device: str | None = None) -> str:
+        """What to subscribe to for all topics of this type, or those of one site or device.
+
+        Raises:
+            ContractError: a name is not a valid id.
+        """
+        given = {"site": site, "device": device}
+        levels = [check_id(name, what=what) if name is not None else "+" for what, name in given.items()]
+        return f"{ROOT}/{'/'.join(levels)}/" + re.sub(r"\{\w+\}", "+", cls.TAIL)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -104,6 +117,12 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class _CameraTopic(Topic):
+    """Where one kind of message of one camera lives.
+
+    Attributes:
+        camera: the camera's id, unique within the device.
+    """
+
     camera: str
 
 
@@ -165,7 +184,11 @@ class FrameTopic(_CameraTopic):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotTopic(_CameraTopic):
-    """A JPEG of an event (opt-in)."""
+    """A JPEG of an event (opt-in).
+
+    Attributes:
+        event: the event's object, as in its ``id``.
+    """
 
     TAIL = "camera/{camera}/snapshot/{event}"
     QOS = 0
@@ -175,7 +198,11 @@ class SnapshotTopic(_CameraTopic):
 
 @dataclass(frozen=True, slots=True)
 class AlertTopic(Topic):
-    """A standing problem and its remedy; an empty payload clears it."""
+    """A standing problem and its remedy; an empty payload clears it.
+
+    Attributes:
+        code: the problem, such as ``camera-stalled``.
+    """
 
     TAIL = "alert/{code}"
     RETAIN = True
@@ -189,6 +216,7 @@ class DesiredTopic(Topic):
 
     TAIL = "desired"
     RETAIN = True
+    TO_DEVICE = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,16 +229,25 @@ class ReportedTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class CommandTopic(Topic):
-    """A one-shot command; a retained one is refused."""
+    """A one-shot command; a retained one is refused.
+
+    Attributes:
+        name: the command, such as ``snapshot``.
+    """
 
     TAIL = "cmd/{name}"
+    TO_DEVICE = True
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class AckTopic(Topic):
-    """The answer to the command with this id."""
+    """The answer to the command with this id.
+
+    Attributes:
+        id: the command's.
+    """
 
     TAIL = "ack/{id}"
 

@@ -1,17 +1,19 @@
 """Events that the broker has not acknowledged yet, kept on disk.
 
-In: events in the order of their ``seq``.  Out: the same, until each is acknowledged. What is new is written every
-0.25 s in one transaction, which spares the SD card: an event that is acknowledged sooner is never written. A killed
-process loses at most what was put in the last quarter second before the kill and not yet sent.
+In: events in the order of their ``seq``.  Out: the same, until each is acknowledged. While the broker is away, each
+`Outbox.commit` writes what is new at once, so that a killed process loses nothing; while it is there, what is new is
+written every 0.25 s, and an event that is acknowledged sooner is never written. A power cut loses at most what is newer
+than ``sync_every`` and not yet sent: that often, and only when something was written, an SD card has to sync.
 
-Bounded: when full, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted. A disk that
-is full or read-only stops nothing: what is new stays in memory, bounded as well, `Outbox.trouble` says so, and a write
-is tried each second. When the file cannot even be opened for such a reason, all of this start stays in memory, and what
-is in the file waits for the next one.
+Bounded: when there are too many, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted.
+A disk that is full or read-only stops nothing: what is new stays in memory, bounded as well, `Outbox.trouble` says so,
+and a write is tried each second. When the file cannot even be opened for such a reason, all of this start stays in
+memory, and what is in the file waits for the next one. A file that is damaged is set aside, and what can be read of it
+goes on in a new one.
 
-Beside the queue stands what is open: the last event of each object that has no ``end`` yet, written in the same
-transactions, so that the next start can close what this one could not. An ``end`` that is given up for lack of room
-leaves its object open there too, because a reader may have seen its ``start``.
+Beside the queue stands what is open: the last event of each object that has no ``end`` yet, so that the next start can
+close what this one could not. A ``start`` is noted there before it can be told. An ``end`` that is given up leaves its
+object open there too, because a reader may have seen its ``start``.
 
 Used by one thread only (the publisher's): the inference loop never waits for the disk.
 """
@@ -20,282 +22,300 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from tinysight_contract.errors import ContractError, StoreError
-from tinysight_contract.messages import Event, EventType, decode, encode
+from tinysight_contract.errors import StoreError
+from tinysight_contract.messages import Event, EventType, encode
+from tinysight_edge.config.types import OutboxConfig
+from tinysight_edge.outbox_file import MAX_OPEN, ROOM, Bounds, OutboxFile, is_damage
+from tinysight_edge.outbox_row import Row, event_of, is_sound
+from tinysight_edge.outbox_salvage import recover
 
 __all__ = ["Outbox"]
 
 log = logging.getLogger(__name__)
 
-COMMIT_EVERY_S: Final = 0.25
+WRITE_EVERY_S: Final = 0.25  # while the broker is there
 AGAIN_S: Final = 1.0  # after a write that failed
+AGE_EVERY_S: Final = 1.0
+TIDY_EVERY_S: Final = 10.0
+_UPDATE, _END = EventType.UPDATE, EventType.END
 MAX_HELD: Final = 10_000  # about 20 MB in memory while nothing can be written
-MAX_OPEN: Final = 1000  # ends given up beyond that are not told later; the first ones are those whose start was sent
-ROOM: Final = 1000  # once full, a thousandth is given up at a time
-OF_THE_DISK: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+MAX_ASIDE: Final = 10  # a disk that damages each file is not written to for the rest of this start
 _MEND: Final = "Free some space, check the disk, or name another --state folder."
-_SCHEMA: Final = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",
-    """CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL,
-    payload BLOB NOT NULL, is_update INTEGER NOT NULL)""",
-    "CREATE INDEX IF NOT EXISTS oldest ON event (is_update DESC, id)",
-    "CREATE TABLE IF NOT EXISTS open (id TEXT PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL)",
-)
-_OPEN: Final = "INSERT OR REPLACE INTO open (id, topic, payload) SELECT ?, ?, ? WHERE (SELECT count(*) FROM open) < ?"
-
-
-def _is_of_the_disk(error: sqlite3.Error) -> bool:
-    """Whether it is full, read-only or broken, and may be well again; else the file is damaged."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK
 
 
 class Outbox:
-    """A bounded queue of events in an SQLite file (write-ahead log, synced at each commit).
+    """A bounded queue of events in an SQLite file.
 
     Args:
         path: of the file; its folder exists.
-        max_events: more than this are not kept.
+        config: how much is kept, and how often the disk syncs.
 
     Attributes:
+        away: nothing that is put can be told now, so that it is written at once; set by whoever tells.
         discarded: events that were given up, by cause.
         trouble: why the disk failed last, at the start or when written or read; None when it did not. Meanwhile what
             is new is in memory alone.
-        max_events: as given; fewer when the file could not be opened.
-
-    Raises:
-        StoreError: the file is damaged, or cannot be opened for a reason that is not the disk's.
+        set_aside: how often a file was damaged since this start.
+        damage: what came of that the last time, in words; None when it never was.
+        max_events: as configured; fewer when the file could not be opened.
     """
 
-    def __init__(self, path: Path, *, max_events: int = 100_000) -> None:
-        self.max_events = max_events
+    def __init__(self, path: Path, config: OutboxConfig = OutboxConfig()) -> None:  # noqa: B008 -- frozen
+        self.away = True
+        self.max_events = config.max_events
         self.discarded: Counter[str] = Counter()
         self.trouble: StoreError | None = None
-        self._path = path
-        self._new: dict[int, tuple[str, bytes, bool]] = {}  # by number: topic, payload, whether it is an update
+        self.set_aside = 0
+        self.damage: str | None = None
+        self._path, self._config = path, config
+        self._new: dict[int, Row] = {}
         self._done: set[int] = set()  # numbers of events in the file
         self._last_done = 0
         self._open: dict[str, tuple[str, bytes] | None] = {}  # by object: topic and payload, None once closed
+        self._begun: set[str] = set()  # objects of which nothing was written yet
         self._dirty_since_s: float | None = None
+        self._synced_s = self._aged_s = self._tidied_s = 0.0
+        self._unsynced = False
+        self._clock: tuple[datetime, float] | None = None  # what a synchronised clock said, and time.monotonic() then
         self._unopened: StoreError | None = None
         try:
-            self._begin(path)
+            self._file = OutboxFile(path)
         except sqlite3.Error as error:
-            trouble = StoreError(f"The outbox {path} cannot be opened: {error}.", mend=_MEND)
-            if not _is_of_the_disk(error):
-                raise trouble from error
-            log.warning("%s Events are kept in memory until the next start.", trouble)
-            self.trouble = self._unopened = trouble
-            self.max_events = min(max_events, MAX_HELD)
-            self._begin(Path(":memory:"))
-
-    def _begin(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            for statement in _SCHEMA:
-                self._db.execute(statement)
-            self._depth = int(self._db.execute("SELECT count(*) FROM event").fetchone()[0])
-            self._last = self._written = int(self._db.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
-            self._filed = {str(id_) for (id_,) in self._db.execute("SELECT id FROM open")}
-        except sqlite3.Error:
-            self._db.close()
-            raise
+            if is_damage(error):
+                self._recover(error, None)
+            else:
+                self._go_without(f"cannot be opened: {error}")
+        self._last = self._written = self._file.last
 
     def __len__(self) -> int:
-        return self._depth
+        return max(0, self._file.rows + len(self._new) - len(self._done))
 
     @property
     def last(self) -> int:
         """Number of the last event that was put, now or by an earlier start; 0 if there is none."""
         return self._last
 
-    def put(self, topic: str, event: Event) -> int:
-        """Keep an event; the number that `done` takes.
+    @property
+    def share(self) -> float:
+        """How full it is, 0..1."""
+        return min(1.0, max(len(self) / self.max_events, self._file.bytes / self._config.max_size))
 
-        Raises:
-            StoreError: the file is damaged.
-        """
-        payload = encode(event)
+    def put(self, topic: str, event: Event) -> int:
+        """Keep an event; the number that `done` takes. One that nobody could read is discarded and counted."""
+        payload, kind = encode(event), event.type
         self._last += 1
-        self._new[self._last] = topic, payload, event.type is EventType.UPDATE
-        if event.type is not EventType.END:
+        nulls = (event.ended_at is None) + (event.reason is None) + (event.clock_synced is None)
+        if payload.count(b"null") != nulls and event_of(topic, payload) is None:  # JSON knows no NaN
+            self._note_unreadable()
+            return self._last
+        self._new[self._last] = topic, payload, kind is _UPDATE
+        if kind is not _END:
             self._open[event.id] = topic, payload
-        elif event.id in self._filed:
+            if event.id not in self._file.open:
+                self._begun.add(event.id)
+        elif event.id in self._file.open:
             self._open[event.id] = None
         else:
             self._open.pop(event.id, None)
-        self._depth += 1
+        if event.clock_synced:
+            self._clock = event.seen_at, time.monotonic()
         self._soil()
-        if self._depth > self.max_events:
+        if self._file.rows + len(self._new) - len(self._done) > self.max_events:
             self.commit(now=not self._failing)
-        if self._failing:
-            self._give_up_held(max(self._depth - self.max_events, len(self._new) - MAX_HELD))
+        if self.trouble is not self._unopened:
+            self._give_up_held(max(len(self) - self.max_events, len(self._new) - MAX_HELD))
         return self._last
 
     def after(self, number: int, limit: int, *, up_to: int | None = None) -> list[tuple[int, str, bytes]]:
-        """Up to ``limit`` kept events with a number above ``number``, none above ``up_to``, oldest first, each encoded.
+        """Up to ``limit`` kept events with a number above ``number``, oldest first, each encoded.
 
-        One of the file that cannot be read is discarded and counted.
+        One of the file that is not as it was written is discarded and counted.
 
-        Raises:
-            StoreError: the file is damaged.
+        Args:
+            number: 0 begins with the oldest.
+            limit: of events.
+            up_to: no number above it.
         """
+        end = self._last if up_to is None else min(up_to, self._last)
         kept, room = list[tuple[int, str, bytes]](), limit
-        if number < self._written:
-            query = "SELECT id, topic, payload FROM event WHERE id > ? ORDER BY id LIMIT ?"
-            passed = len(self._done) if number < self._last_done else 0
-            rows = [row for row in self._ask(query, number, limit + passed) if row[0] not in self._done]
+        if number < min(end, self._file.last):
+            passed = sum(1 for each in self._done if each > number) if number < self._last_done else 0
+            rows = [row for row in self._ask(OutboxFile.read, number, end, limit + passed) if row[0] not in self._done]
             room -= len(rows)
-            for row, topic, payload in rows[:limit]:
-                if self._read(payload) is None:
-                    self.done(row)
+            for row, topic, payload, crc in rows[:limit]:
+                if is_sound(topic, payload, crc):
+                    kept.append((row, topic, payload))
                 else:
-                    kept.append((int(row), str(topic), payload))
-        if room > 0 and number < self._last:
-            new = ((each, topic, payload) for each, (topic, payload, _) in self._new.items() if each > number)
-            kept += islice(new, room)
-        return kept if up_to is None else [row for row in kept if row[0] <= up_to]
+                    self._note_unreadable()
+                    self.done(row)
+        if room > 0:
+            new = ((each, self._new.get(each)) for each in range(max(number, self._written) + 1, end + 1))
+            kept += islice(((each, row[0], row[1]) for each, row in new if row is not None), room)
+        return kept
 
     def left_open(self) -> list[tuple[str, Event]]:
         """Topic and last event of every object without an ``end``, in the order of those events.
 
         To be asked for before anything is put: then these are of an earlier start. Each stays until its ``end`` is put.
-
-        Raises:
-            StoreError: the file is damaged.
         """
         self.commit(now=True)
         left = []
-        for id_, topic, payload in self._ask("SELECT id, topic, payload FROM open ORDER BY rowid"):
-            if (event := self._read(payload)) is None:
+        for id_, topic, payload in self._ask(OutboxFile.read_open):
+            event = event_of(topic, payload)
+            if event is not None and event.id == id_:
+                left.append((str(topic), event))
+            else:
+                self._note_unreadable()
                 self._open[id_] = None
                 self._soil()
-            else:
-                left.append((str(topic), event))
         return left
 
-    def _read(self, payload: bytes) -> Event | None:
-        try:
-            return decode(payload, Event)
-        except ContractError as error:
-            log.error("an event in the outbox cannot be read: %s", error)
-            self.discarded["unreadable"] += 1
-            return None
-
-    def _end_of(self, payload: bytes) -> Event | None:
-        event = self._read(payload)
-        return event if event is not None and event.type is EventType.END else None
+    def _note_unreadable(self) -> None:
+        log.error("an event in the outbox cannot be read")
+        self.discarded["unreadable"] += 1
 
     def done(self, number: int) -> None:
         """Forget an event that the broker has."""
-        if self._new.pop(number, None) is not None:
-            self._depth -= 1
-        elif number not in self._done and self._ask("SELECT 1 FROM event WHERE id = ?", number):
+        if self._new.pop(number, None) is None and 0 < number <= self._written:
             self._done.add(number)
             self._last_done = max(number, self._last_done)
-            self._depth -= 1
             self._soil()
 
     def commit(self, *, now: bool = False) -> None:
-        """Write what is new if any of it is older than 0.25 s, or all of it ``now``.
+        """Write what is due, or all that is new ``now``; let the disk sync when that is due. To be called often.
 
-        Raises:
-            StoreError: the file is damaged. A disk that is full or read-only is told by `trouble`.
+        A disk that fails is told by `trouble`, a damaged file by `damage`.
         """
-        every_s = AGAIN_S if self._failing else COMMIT_EVERY_S
-        if self._dirty_since_s is None or (not now and time.monotonic() - self._dirty_since_s < every_s):
-            return
+        at_s = time.monotonic()
+        wait_s = 0.0 if self.away else min(WRITE_EVERY_S, self._config.sync_every)
+        wait_s = AGAIN_S if self._failing else wait_s
+        due = self._dirty_since_s is not None and (now or at_s - self._dirty_since_s >= wait_s)
+        aged = self._config.max_age is not None and at_s - self._aged_s >= AGE_EVERY_S and not self._failing
         try:
-            given_up, kept_open = self._write()
+            if due or aged:
+                self._write(at_s)
+            elif self._begun and not self._failing:
+                self._note_begun()
+            if self._unsynced and at_s - self._synced_s >= self._config.sync_every:
+                self._synced_s = at_s
+                self._file.sync()
+                self._unsynced = False
+            if self._dirty_since_s is None and at_s - self._tidied_s >= TIDY_EVERY_S:
+                self._tidied_s = at_s
+                self._file.tidy()
         except sqlite3.Error as error:
-            with suppress(sqlite3.Error):  # it may have rolled back by itself
-                self._db.execute("ROLLBACK")
-            self._suffer(error, "written")
-            return
-        if self._failing:
-            log.info("the outbox %s can be written again", self._path)
-        self.trouble, self._dirty_since_s = self._unopened, None
-        self._filed.difference_update(self._open)
-        self._filed.update(id_ for id_, row in self._open.items() if row is not None)
-        self._filed.update(kept_open)
-        self._written = self._last
-        self._new.clear()
-        self._done.clear()
-        self._open.clear()
-        self.discarded += given_up
-        self._depth -= given_up.total()
+            if self._suffer(error, "written"):
+                self.commit(now=now)
+        except OSError as error:
+            self._note_trouble(f"cannot be synced: {error}")
 
     def close(self) -> None:
         """Commit and close."""
         self.commit(now=True)
         if lost := len(self) if self._unopened is not None else len(self._new):
             log.error("%d events are lost: %s", lost, self.trouble)
-        self._db.close()
+        self._file.close()
 
     @property
     def _failing(self) -> bool:
         """What is new cannot be written, not even into the database in memory that replaces an unopened file."""
         return self.trouble is not self._unopened
 
-    def _suffer(self, error: sqlite3.Error, done: str) -> None:
-        """Take note of what the disk did not do.
-
-        Raises:
-            StoreError: the file is damaged.
-        """
-        trouble = StoreError(f"The outbox {self._path} cannot be {done}: {error}.", mend=_MEND)
-        if not _is_of_the_disk(error):
-            raise trouble from error
-        if not self._failing:
-            log.warning("%s Events are kept in memory.", trouble)
-        self.trouble, self._dirty_since_s = trouble, time.monotonic()
-
     def _soil(self) -> None:
         if self._dirty_since_s is None:
             self._dirty_since_s = time.monotonic()
 
-    def _ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def _note_begun(self) -> None:
+        """Write who has begun before anybody is told: a reader that knows of somebody shall hear of the end."""
+        begun = {id_: row for id_ in self._begun if (row := self._open.get(id_)) is not None}
+        self._file.write({}, (), begun, Bounds(self.max_events, self._config.max_size))
+        self._begun.clear()
+        self._unsynced = True
+
+    def _write(self, at_s: float) -> None:
+        seen_from = None
+        if self._config.max_age is not None and self._clock is not None:  # never by the clock as it is set now
+            said, then_s = self._clock
+            seen_from = said + timedelta(seconds=at_s - then_s - self._config.max_age)
+        self._aged_s = at_s
+        bounds = Bounds(self.max_events, self._config.max_size, seen_from)
+        self.discarded += self._file.write(self._new, self._done, self._open, bounds)
+        if self._failing:
+            log.info("the outbox %s can be written again", self._path)
+        self.trouble, self._dirty_since_s, self._unsynced = self._unopened, None, True
+        self._written = self._last
+        self._new.clear()
+        self._done.clear()
+        self._open.clear()
+        self._begun.clear()
+        self._last_done = 0
+
+    def _ask(self, what: Callable[..., list[tuple[Any, ...]]], *values: int) -> list[tuple[Any, ...]]:
         """Rows of the file; none while the disk cannot be read."""
         try:
-            return self._db.execute(query, values).fetchall()
+            return what(self._file, *values)
         except sqlite3.Error as error:
-            self._suffer(error, "read")
-            return []
+            return self._ask(what, *values) if self._suffer(error, "read") else []
 
-    def _write(self) -> tuple[Counter[str], list[str]]:
-        """All that is new in one transaction; what was given up for lack of room, and objects left open by that."""
-        run, many = self._db.execute, self._db.executemany
-        run("BEGIN IMMEDIATE")
-        many("INSERT INTO event VALUES (?, ?, ?, ?)", [(number, *row) for number, row in self._new.items()])
-        many("DELETE FROM event WHERE id = ?", [(number,) for number in self._done])
-        many("DELETE FROM open WHERE id = ?", [(id_,) for id_ in self._open])
-        rows = [(id_, *row) for id_, row in self._open.items() if row is not None]
-        many("INSERT INTO open (id, topic, payload) VALUES (?, ?, ?)", rows)
-        given_up, kept_open = Counter[str](), list[str]()
-        if (excess := self._depth - self.max_events) > 0:
-            query = "SELECT id, is_update, topic, payload FROM event ORDER BY is_update DESC, id LIMIT ?"
-            for number, is_update, topic, payload in run(query, (excess + self.max_events // ROOM,)).fetchall():
-                run("DELETE FROM event WHERE id = ?", (number,))
-                given_up["update" if is_update else "start-or-end"] += 1
-                end = None if is_update else self._end_of(payload)
-                if end is not None and run(_OPEN, (end.id, topic, payload, MAX_OPEN)).rowcount:
-                    kept_open.append(end.id)
-        run("COMMIT")
-        return given_up, kept_open
+    def _suffer(self, error: sqlite3.Error, done: str) -> bool:
+        """Take note of what the disk did not do. Whether there is another file now, with which to try it again.
+
+        Raises:
+            StoreError: what is in memory is damaged, so the mistake is ours.
+        """
+        what = f"cannot be {done}: {error}"
+        if not is_damage(error):
+            self._note_trouble(what)
+            return False
+        if self._unopened is not None:
+            raise StoreError(f"The outbox {what}.", mend="Start again; report this as a bug.") from error
+        known = max(0, self._file.rows - len(self._done))
+        self._file.close()
+        if self.set_aside < MAX_ASIDE:
+            self._recover(error, known)
+        else:
+            self._go_without(what)
+        return True
+
+    def _note_trouble(self, what: str) -> None:
+        trouble = StoreError(f"The outbox {self._path} {what}.", mend=_MEND)
+        if not self._failing:
+            log.warning("%s Events are kept in memory.", trouble)
+        self.trouble, self._dirty_since_s = trouble, time.monotonic()
+
+    def _go_without(self, what: str) -> None:
+        """Without a file until the next start."""
+        self.trouble = self._unopened = StoreError(f"The outbox {self._path} {what}.", mend=_MEND)
+        log.warning("%s Events are kept in memory until the next start.", self.trouble)
+        self.max_events = min(self.max_events, MAX_HELD)
+        self._file = OutboxFile(Path(":memory:"))
+
+    def _recover(self, error: sqlite3.Error, known: int | None) -> None:
+        """Go on with what can be read of a damaged file, in which ``known`` events were."""
+        self.set_aside += 1
+        try:
+            self._file, lost, self.damage = recover(self._path, error, done=self._done, known=known)
+        except (OSError, sqlite3.Error) as another:
+            self._go_without(f"is damaged ({error}), and cannot be replaced: {another}")
+        else:
+            self.discarded += Counter(damaged=lost)
+            self._done.clear()
 
     def _give_up_held(self, count: int) -> None:
-        """The same for what is in memory while nothing can be written."""
+        """What goes first when full, of what is in memory while nothing can be written."""
         if count <= 0:
             return
         for number in sorted(self._new, key=lambda each: (not self._new[each][2], each))[: count + MAX_HELD // ROOM]:
             topic, payload, is_update = self._new.pop(number)
-            self._depth -= 1
             self.discarded["update" if is_update else "start-or-end"] += 1
-            end = None if is_update else self._end_of(payload)
-            if end is not None and (end.id in self._open or len(self._filed) + len(self._open) < MAX_OPEN):
+            end = None if is_update else event_of(topic, payload)
+            if end is None or end.type is not _END:
+                continue
+            if end.id in self._open or len(self._file.open) + len(self._open) < MAX_OPEN:
                 self._open[end.id] = topic, payload

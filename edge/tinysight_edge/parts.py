@@ -17,6 +17,7 @@ from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
+from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
@@ -61,7 +62,14 @@ def make_caretaker(config: AgentConfig, boot_id: str, meter: Meter, governor: Go
 
 
 def make_publisher(
-    config: AgentConfig, boot_id: str, environ: Mapping[str, str], *, outbox: Outbox, caretaker: Caretaker, meter: Meter
+    config: AgentConfig,
+    boot_id: str,
+    environ: Mapping[str, str],
+    *,
+    outbox: Outbox,
+    caretaker: Caretaker,
+    meter: Meter,
+    neighbours: Neighbours,
 ) -> Publisher:
     """Who tells the broker."""
     here = t.StatusTopic(config.site, config.device)
@@ -77,6 +85,7 @@ def make_publisher(
         report=caretaker.report,
         keep_alive_s=config.broker.keep_alive,
         published=meter.published,
+        also=neighbours.also,
     )
 
 

@@ -62,7 +62,6 @@ class Publisher:
         event, state, foreign, once: what it is given to send; see `Mailbox`.
         away_since_s: since when there is no session (``time.monotonic()``); None while there is one.
         refusal: why the broker refuses us, as long as it does and waiting does not mend it.
-        outbox_room: how many events can wait.
         every_s: as given; may be changed.
     """
 
@@ -82,7 +81,7 @@ class Publisher:
         hear: Callable[[str, bytes, bool], None] | None = None,
         also: Callable[[bytes], tuple[str, bytes] | None] | None = None,
     ) -> None:
-        self.every_s, self.outbox_room = every_s, outbox.max_events
+        self.every_s = every_s
         self.away_since_s: float | None = time.monotonic()
         self.refusal: BrokerError | None = None
         self._box = box = Mailbox()
@@ -144,9 +143,19 @@ class Publisher:
         return len(self._outbox) + len(self._box.events)
 
     @property
-    def trouble(self) -> TinySightError | None:
+    def outbox_share(self) -> float:
+        """How full the outbox is, 0..1."""
+        return self._outbox.share
+
+    @property
+    def outbox_trouble(self) -> str | None:
         """Why events cannot be written to disk, so that they wait in memory alone; None when they can."""
-        return self._outbox.trouble
+        return None if self._outbox.trouble is None else self._outbox.trouble.what
+
+    @property
+    def outbox_damage(self) -> str | None:
+        """What came of an outbox that was damaged; None when it never was since the start."""
+        return self._outbox.damage
 
     def outbox_health(self) -> OutboxHealth:
         """How many events wait, how many were given up, and the last one's number."""
@@ -216,8 +225,9 @@ class Publisher:
             self._keep()
 
     def _keep(self) -> None:
-        """Move given events into the outbox."""
-        given = self._box.events
+        """Move given events into the outbox, on disk at once when none can be sent now."""
+        given, session = self._box.events, self._session
+        self._outbox.away = session is None or session.room <= 0
         while given:
             topic, event, captured_s = given[0]
             self._last_number = self._outbox.put(str(topic), event)

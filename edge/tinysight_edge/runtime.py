@@ -30,6 +30,7 @@ from tinysight_edge.lineup import Lineup
 from tinysight_edge.looking import Look, Looking
 from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
+from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.notify import notify
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.parts import make_caretaker, make_publisher
@@ -148,19 +149,23 @@ class Agent:
     def _prepare(self) -> None:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
         config, watch, wanted = self.config, self._watch, self.config.model
-        self._outbox = outbox = Outbox(config.state / "outbox.db")
+        self._outbox = outbox = Outbox(config.state / "outbox.db", config.outbox)
         with self._guard(START_WITHIN_S):
             model = choose(
                 self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
             )
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
         self._caretaker = care = make_caretaker(config, self.boot_id, self.meter, self._governor)
+        self._neighbours = others = Neighbours(config)
         self._publisher = publisher = make_publisher(
-            config, self.boot_id, self._environ, outbox=outbox, caretaker=care, meter=self.meter
+            config, self.boot_id, self._environ, outbox=outbox, caretaker=care, meter=self.meter, neighbours=others
         )
+        others.start(publisher.foreign)
         note = watch.reloader.note_camera if watch is not None else lambda _id, _state: None
         me = config.site, config.device
-        self._teller = teller = Teller(*me, self.boot_id, publisher=publisher, caretaker=care, note_camera=note)
+        self._teller = teller = Teller(
+            *me, self.boot_id, publisher=publisher, caretaker=care, neighbours=others, note_camera=note
+        )
         self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=teller.seen, say=teller.camera)
         self._looking = Looking(self.hub, view_of=self._view_of, guard=self._guard_runs)
         for topic, event in closings(
@@ -197,6 +202,7 @@ class Agent:
         if self._steering.pictures is not None:
             self._steering.pictures.close(wait_s=0.5)
         self.meter.close()
+        self._neighbours.leave()
         if self._stopped_s is not None:
             drain_s = max(0.3, STOP_WITHIN_S - (time.monotonic() - begun_s))
         return self._publisher.close(drain_s=drain_s, reason=reason)
@@ -257,7 +263,8 @@ class Agent:
 
     def _tell_info(self) -> None:
         cameras, model = self._lineup.describe(), self._seer.model
-        self._teller.info(describe(self.bundle, model, cameras, boot_id=self.boot_id, started_at=self._started_at))
+        info = describe(self.bundle, model, cameras, boot_id=self.boot_id, started_at=self._started_at)
+        self._teller.info(self._steering.config, info)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""

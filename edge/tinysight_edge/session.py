@@ -76,7 +76,8 @@ class Session:
         self._begun_at, self._captured, self._published, self._also = begun_at, captured, published, also
         self._live_at, self._replay_at = begun_at, 0
         self._window = min(IN_FLIGHT, connection.offers.in_flight)
-        self._replays = max(1, int(self._window * REPLAY_SHARE))
+        self._replays = max(2, int(self._window * REPLAY_SHARE))
+        self._spare = 0 if also is None else 1  # an event may bring another message along
         self._in_flight: dict[int, int] = {}  # by message: the event's number, 0 for what is none
         self._moved_s = time.monotonic()
 
@@ -131,16 +132,25 @@ class Session:
         """Fill the window: live events, then those that waited."""
         if not len(self._outbox):
             return
-        each = 1 if self._also is None else 2
-        if (room := self.room // each) > 0:
-            for row in self._outbox.after(self._live_at, room):
+        if self.room > self._spare:
+            for row in self._outbox.after(self._live_at, self.room - self._spare):
+                if self.room <= self._spare:
+                    break
                 self._live_at = row[0]
                 self._send_event(*row)
-        if self._replay_at < self._begun_at and (room := (self._replays - len(self._in_flight)) // each) > 0:
-            rows = self._outbox.after(self._replay_at, room, up_to=self._begun_at)
+        if self._replay_at < self._begun_at and self._replay_room > 0:
+            rows = self._outbox.after(self._replay_at, self._replay_room, up_to=self._begun_at)
             for number, topic, payload in rows:
+                if self._replay_room <= 0:
+                    return
+                self._replay_at = number
                 self._send_event(number, topic, as_replayed(payload))
-            self._replay_at = rows[-1][0] if rows else self._begun_at
+            if not rows:
+                self._replay_at = self._begun_at
+
+    @property
+    def _replay_room(self) -> int:
+        return self._replays - self._spare - len(self._in_flight)
 
     def _send_event(self, number: int, topic: str, payload: bytes) -> None:
         if len(payload) > MAX_PAYLOAD_BYTES or not self._connection.fits(topic, payload):

@@ -86,12 +86,11 @@ class Steering:
             say(Code.CONFIG_REFUSED, None if now.refused is None else str(now.refused.error))
         broken = self._lineup.broken()
         say(Code.CAMERA_FAILED, "; ".join(f"{id_}: {why}" for id_, why in broken.items()) or None)
-        for code, error in (
-            (Code.BROKER_REFUSED, self._publisher.refusal),
-            (Code.OUTBOX_FAILING, self._publisher.trouble),
-            (Code.PICTURES_FAILING, self.pictures.trouble if self.pictures is not None else None),
-        ):
-            say(code, None if error is None else error.what)
+        say(Code.OUTBOX_FAILING, self._publisher.outbox_trouble)
+        say(Code.OUTBOX_DAMAGED, self._publisher.outbox_damage)
+        refusal, unkept = self._publisher.refusal, self.pictures.trouble if self.pictures is not None else None
+        say(Code.BROKER_REFUSED, None if refusal is None else refusal.what)
+        say(Code.PICTURES_FAILING, None if unkept is None else unkept.what)
         if self._teller.info_due:
             self._tell_info()
 

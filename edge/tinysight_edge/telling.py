@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 
 from tinysight_contract import topics as t
 from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, Info, utc_now
+from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.health.caretaker import Caretaker
+from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.publisher import Publisher
 
 __all__ = ["Teller"]
@@ -23,6 +25,7 @@ class Teller:
         boot_id: of this process.
         publisher: who sends it.
         caretaker: who must know of each camera's state.
+        neighbours: who says it to others in their words.
         note_camera: who else must.
 
     Attributes:
@@ -39,13 +42,14 @@ class Teller:
         *,
         publisher: Publisher,
         caretaker: Caretaker,
+        neighbours: Neighbours,
         note_camera: Callable[[str, CameraState], None] = lambda _id, _state: None,
     ) -> None:
         self.me = site, device
         self.made: Counter[str] = Counter()
         self.info_due = False
         self._boot_id, self._publisher, self._caretaker = boot_id, publisher, caretaker
-        self._note_camera = note_camera
+        self._neighbours, self._note_camera = neighbours, note_camera
 
     def seen(self, camera: str, events: Iterable[Event], counts: Counts | None) -> None:
         """What a camera has seen; no counts when they are as before."""
@@ -53,6 +57,7 @@ class Teller:
             self.event(t.EventTopic(*self.me, camera), event)
         if counts is not None:
             self._publisher.state(t.CountsTopic(*self.me, camera), counts)
+            self._neighbours.counts(camera, counts)
 
     def event(self, topic: t.EventTopic, event: Event) -> None:
         """One step of an object's life."""
@@ -64,6 +69,7 @@ class Teller:
         status = CameraStatus(state=state, since=utc_now(), reason=reason, boot_id=self._boot_id)
         self._publisher.state(t.CameraStatusTopic(*self.me, camera), status)
         self._caretaker.camera(camera, state)
+        self._neighbours.camera(camera, state)
         self._note_camera(camera, state)
         self.info_due = True  # its size may be known now
 
@@ -73,7 +79,8 @@ class Teller:
         for topic in (t.CameraStatusTopic(*self.me, camera), t.CountsTopic(*self.me, camera)):
             self._publisher.state(topic, None)
 
-    def info(self, info: Info) -> None:
-        """What the device is."""
+    def info(self, config: AgentConfig, info: Info) -> None:
+        """What the device is, and what is configured."""
         self.info_due = False
         self._publisher.state(t.InfoTopic(*self.me), info)
+        self._neighbours.tell(config, info)

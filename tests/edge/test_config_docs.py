@@ -8,7 +8,8 @@ import jsonschema
 import msgspec
 import pytest
 
-from tinysight_edge.config.docs import meanings, reference, schema
+from tinysight_contract.schemas.types import meanings
+from tinysight_edge.config.docs import reference, schema
 from tinysight_edge.config.types import AgentConfig
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def test_the_schema_refuses_what_the_reader_refuses(part: str, instead: str) -> 
 
 
 def test_every_key_of_every_table_is_told() -> None:
-    line, told = meanings(AgentConfig)
+    line, told = meanings(AgentConfig.__doc__)
     assert line == "One agent."
     assert set(told) == set(AgentConfig.__struct_fields__)
     text = reference()

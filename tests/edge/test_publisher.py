@@ -64,8 +64,10 @@ def test_an_event_that_cannot_be_read_is_counted_and_stops_nothing(
     mosquitto: Any, make_reader: Any, make_publisher: Make, tmp_path: Path, eventually: Any
 ) -> None:
     outbox = Outbox(tmp_path / "outbox.db")
-    outbox.put(str(EVENTS), replace(EXAMPLE, seq=1, score=float("nan")))
+    outbox.put(str(EVENTS), replace(EXAMPLE, seq=1))
     outbox.put(str(EVENTS), replace(EXAMPLE, seq=2))
+    outbox.commit(now=True)
+    outbox._file.db.execute("UPDATE event SET payload = '{}' WHERE id = 1")
     outbox.close()
     reader = make_reader(mosquitto.url)
     publisher = make_publisher(mosquitto.url, every_s=0.2)
@@ -76,9 +78,15 @@ def test_an_event_that_cannot_be_read_is_counted_and_stops_nothing(
     )
 
 
-def test_a_publisher_that_breaks_says_so(make_publisher: Make, eventually: Any) -> None:
-    publisher = make_publisher("mqtt://127.0.0.1:1")  # nobody takes the event, so it is written
-    publisher._outbox._db.execute("DROP TABLE event")
+def test_a_publisher_that_breaks_says_so(
+    make_publisher: Make, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    publisher = make_publisher("mqtt://127.0.0.1:1")
+
+    def broken_put(*_: object) -> int:
+        raise StoreError("The outbox broke.", mend="Start again.")
+
+    monkeypatch.setattr(publisher._outbox, "put", broken_put)
     publisher.event(EVENTS, EXAMPLE)
 
     def broken() -> bool:
@@ -98,21 +106,21 @@ def test_a_full_disk_keeps_no_event_from_the_broker(
     reader = make_reader(mosquitto.url)
     publisher = make_publisher(mosquitto.url)
     publisher.wait_first_connect()
-    publisher._outbox._db.execute("PRAGMA max_page_count=1")
+    publisher._outbox._file.db.execute("PRAGMA max_page_count=1")
     seqs = iter(range(1, 10_000))
 
     def full() -> bool:
         publisher.event(EVENTS, replace(EXAMPLE, seq=(seq := next(seqs)), id=f"o{seq}"))
         publisher.check()
-        return publisher.trouble is not None
+        return publisher.outbox_trouble is not None
 
     eventually(full)
     last = next(seqs)
     publisher.event(EVENTS, replace(EXAMPLE, seq=last))
     eventually(lambda: publisher.sent == last)
     eventually(lambda: [event.seq for event in reader.events()] == list(range(1, last + 1)))
-    publisher._outbox._db.execute("PRAGMA max_page_count=10000")
-    eventually(lambda: publisher.trouble is None)
+    publisher._outbox._file.db.execute("PRAGMA max_page_count=10000")
+    eventually(lambda: publisher.outbox_trouble is None)
 
 
 def test_what_is_cleared_is_gone_from_the_broker(

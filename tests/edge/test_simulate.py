@@ -11,16 +11,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, ConfigError
-from tinysight_contract.messages import PAYLOADS, Counts, Event, EventType, Health, Info, State, Status, decode, encode
+from tinysight_contract.messages import Counts, Event, EventType, Health, Info, State, Status, decode, encode
 from tinysight_contract.mqtt import Address
-from tinysight_contract.schemas import load
 from tinysight_edge.simulate.crowd import Crowd
 from tinysight_edge.simulate.recording import read_recording
 from tinysight_edge.simulate.simulate import Plan, Play
@@ -124,16 +122,7 @@ def test_fifty_devices_tell_everything_in_the_contracts_words_and_leave_politely
     assert len(seqs(reader.events())) == 50
     for numbers in seqs(reader.events()).values():
         assert numbers == list(range(1, len(numbers) + 1)), "no event is missing, none comes twice"
-    schemas = {
-        kind: jsonschema.Draft202012Validator(load(payload.__name__.lower())) for kind, payload in PAYLOADS.items()
-    }
-    kinds = Counter[type[t.Topic]]()
-    for text, payload, _ in reader.heard:
-        topic = t.parse(text)
-        kinds[type(topic)] += 1
-        if kinds[type(topic)] <= 100:
-            schemas[type(topic)].validate(json.loads(payload))
-            decode(payload, PAYLOADS[type(topic)])
+    kinds = Counter(type(t.parse(topic)) for topic, _, _ in reader.heard)
     assert set(kinds) == {t.StatusTopic, t.InfoTopic, t.HealthTopic, t.CameraStatusTopic, t.CountsTopic, t.EventTopic}
     assert kinds[t.InfoTopic] == 50
     assert kinds[t.CameraStatusTopic] == 100

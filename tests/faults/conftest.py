@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -67,6 +67,7 @@ FAULTS: Final = {
     "agent.toml gets a typo": "3 s",
     "agent.toml names a camera that is not there": "3 s, `trial` and 2 s (35 s)",
     "broker killed and started again": "at once, in the log",
+    "broker killed 100 times, agent 20 times": "at once, in the log",
     "end asked for with a hung camera and a frozen broker": "over within 3 s",
     "network swallows everything, without a reset": "`keep_alive` (20 s), by the broker half as much again",
     "network swallows acknowledgements alone": "`keep_alive` (20 s)",
@@ -256,7 +257,7 @@ class Device:
 
     def start(self) -> None:
         self.configure(self.toml)
-        self._over = threading.Event()
+        self._over, self._lock = threading.Event(), threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._supervise, daemon=True)
         self._thread.start()
@@ -269,11 +270,31 @@ class Device:
         env = {**os.environ, "XDG_STATE_HOME": str(self.folder / "home"), **self.env}
         with (self.folder / "agent.log").open("ab") as log:
             while not self._over.is_set():
-                self._process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=self.folder)
+                with self._lock:
+                    self._process = subprocess.Popen(command, stdout=log, stderr=log, env=env, cwd=self.folder)
                 self.starts.append(time.monotonic())
                 status = self._process.wait()
                 self.ends.append((time.monotonic(), status))
                 self._over.wait(self.restart_s)
+
+    def kill(self) -> None:
+        """Kill it, once it runs."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                self._process.kill()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The process stands still meanwhile, and none is started."""
+        with self._lock:
+            stopped = self._process if self._process is not None and self._process.poll() is None else None
+            if stopped is not None:
+                stopped.send_signal(signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                if stopped is not None:
+                    stopped.send_signal(signal.SIGCONT)
 
     def wait_end(self, number: int) -> tuple[float, int]:
         """When it ended for the n-th time, from 1, and its status."""
@@ -327,12 +348,16 @@ def world(cameras: Any, mjpeg: Any) -> World:
 
 
 @pytest.fixture
-def ear(mosquitto: Any) -> Iterator[Ear]:
-    """Hears all that is published, and when; in the end, when the agents have ended, nothing may be missing."""
+def ear(mosquitto: Any, wire: Any) -> Iterator[Ear]:
+    """Hears all that is published, and when; in the end, when the agents have ended, nothing may be missing.
+
+    All of it must fit the contract.
+    """
     listening = Ear(mosquitto.url)
     yield listening
     listening.check_all_came()
     listening.close()
+    wire.check((str(topic), payload, False) for _, topic, payload in listening.heard)
 
 
 MakeDevice = Callable[..., Device]

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.mqtt import Address
+from tinysight_contract.topics import ROOT
 from tinysight_edge.config.types import (
     AgentConfig,
     BrokerConfig,
@@ -71,11 +72,12 @@ def contradictions(config: AgentConfig) -> list[Finding]:
         found += _camera(camera, ("cameras", id_))
     for name, rule in config.rules.items():
         found += _rule(rule, config, ("rules", name))
+    found += _neighbours(config)
     return found
 
 
 def unknown_labels(config: AgentConfig, labels: Collection[str]) -> list[Finding]:
-    """Labels of zones, lines and rules that the model does not know, so that nothing would ever count."""
+    """Labels of zones, lines, rules and neighbours that the model does not know, so that nothing would ever count."""
     named: list[tuple[Where, tuple[str, ...] | None]] = [
         (("cameras", id_, kind, name, "labels"), part.labels)
         for id_, camera in config.cameras.items()
@@ -83,6 +85,8 @@ def unknown_labels(config: AgentConfig, labels: Collection[str]) -> list[Finding
         for name, part in parts.items()
     ]
     named += [(("rules", name, "labels"), rule.labels) for name, rule in config.rules.items()]
+    if config.home_assistant is not None:
+        named.append((("home_assistant", "labels"), config.home_assistant.labels))
     return [
         Finding((*where, number), f"The model knows no label {label!r}.", near(label, labels, what="label"))
         for where, wanted in named
@@ -220,3 +224,19 @@ def _schedule(schedule: ScheduleConfig, where: Where) -> Iterator[Finding]:
         yield Finding((*where, "days"), "It names no day.", "Name some, or leave it out for all.")
     if schedule.start == schedule.end:
         yield Finding((*where, "end"), "It ends when it starts.", "Leave both out for the whole day.")
+
+
+def _neighbours(config: AgentConfig) -> Iterator[Finding]:
+    """Their topics must not be ours; in Frigate's, zones and cameras share a level."""
+    prefixes = []
+    if config.home_assistant is not None:
+        prefixes.append((("home_assistant", "discovery_prefix"), config.home_assistant.discovery_prefix))
+    if config.frigate is not None:
+        prefixes.append((("frigate", "prefix"), config.frigate.prefix))
+        for id_, camera in config.cameras.items():
+            for zone in camera.zones.keys() & config.cameras.keys():
+                what = "Frigate's topics cannot tell it from the camera of that name."
+                yield Finding(("cameras", id_, "zones", zone), what, "Rename it, or take [frigate] out.")
+    for where, prefix in prefixes:
+        if prefix.split("/")[0] == ROOT.split("/")[0]:
+            yield Finding(where, "These are TinySight's own topics.", "Take another one.")

@@ -4,7 +4,6 @@ In: the types of `types`.  Out: ``docs/agent.md`` and ``docs/agent.schema.json``
 committed. The schema is for editors; what a file may hold is decided by `file` alone.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
@@ -12,11 +11,12 @@ import msgspec
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import FieldInfo, fields
 
+from tinysight_contract.schemas.types import meanings
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.config.words import Kind, bare, parts, words, written
 from tinysight_edge.units import Seconds, Size
 
-__all__ = ["meanings", "reference", "schema"]
+__all__ = ["reference", "schema"]
 
 HEAD: Final = """\
 # agent.toml: what an agent is told to do
@@ -58,17 +58,6 @@ The tables below are made of the types in [`config/types.py`](../edge/tinysight_
 """
 
 
-def meanings(kind: type[Struct]) -> tuple[str, dict[str, str]]:
-    """A type's own line, and what its docstring says of each field."""
-    text, _, attributes = (kind.__doc__ or "").partition("Attributes:")
-    found = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", attributes, re.MULTILINE)
-    return _plain(text), {name: _plain(what) for name, what in found}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.replace("``", "`").split())
-
-
 def _tables(kind: type[Struct], key: str) -> Iterator[tuple[str, type[Struct]]]:
     """A type and those that lie in it, with the header under which they stand in the file."""
     yield key, kind
@@ -94,7 +83,7 @@ def reference() -> str:
     """``docs/agent.md``."""
     made = [HEAD]
     for key, kind in _tables(AgentConfig, ""):
-        line, told = meanings(kind)
+        line, told = meanings(kind.__doc__)
         rows = [
             f"| `{field.name}` | {words(field.type)} | {_default(field)} | {told[field.name]} |\n"
             for field in fields(kind)
@@ -139,7 +128,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
 
 
 def _schema_of_table(kind: type[Struct]) -> dict[str, Any]:
-    line, told = meanings(kind)
+    line, told = meanings(kind.__doc__)
     made: dict[str, Any] = {}
     for field in fields(kind):
         made[field.name] = {**_schema(field.type), "description": told[field.name]}

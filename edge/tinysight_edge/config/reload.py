@@ -21,7 +21,7 @@ __all__ = ["Bad", "Change", "Content", "Mark", "Now", "Trial", "begin", "changes
 
 STARTS: Final = 2
 """So often a content may be started without standing its trial."""
-RESTART: Final = ("site", "device", "state", "broker", "model")
+RESTART: Final = ("site", "device", "state", "broker", "model", "outbox")
 REACH: Final = ("source", "username", "password_file", "password_env", "transport", "open_timeout", "read_timeout")
 """Of a camera, what decides whether it delivers at all."""
 

@@ -17,11 +17,14 @@ __all__ = [
     "BrokerConfig",
     "CameraConfig",
     "ExamplesConfig",
+    "FrigateConfig",
     "GovernorConfig",
     "HealthConfig",
+    "HomeAssistantConfig",
     "LineConfig",
     "ModelConfig",
     "MotionConfig",
+    "OutboxConfig",
     "Point",
     "Polygon",
     "RuleConfig",
@@ -266,6 +269,22 @@ class GovernorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_temperature_c: Annotated[float, Meta(ge=30.0, le=120.0)] = 80.0
 
 
+class OutboxConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events that wait for the broker, on disk. When there are too many, the oldest updates go first.
+
+    Attributes:
+        max_events: no more than so many.
+        max_size: of their payloads; the file takes some more.
+        max_age: what was seen longer ago is given up, unless the clock was not sure of the time.
+        sync_every: a power cut loses what is newer and not yet sent, a kill does not; a shorter time wears an SD card.
+    """
+
+    max_events: Annotated[int, Meta(ge=100, le=500_000)] = 100_000
+    max_size: Ring = Size(256 * 2**20)
+    max_age: Annotated[Seconds, _within("1min", "3650d")] | None = None
+    sync_every: Annotated[Seconds, _within("50ms", "1min")] = Seconds(0.25)
+
+
 class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the device tells how it does.
 
@@ -276,6 +295,28 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     every: Span = Seconds(30.0)
     prometheus_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+
+
+class HomeAssistantConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Let Home Assistant find the device. Without this table it is told nothing.
+
+    Attributes:
+        discovery_prefix: as in Home Assistant's MQTT settings.
+        labels: those that get sensors of their own; without them all, of a model with up to 16.
+    """
+
+    discovery_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*(?![\s\S])")] = "homeassistant"
+    labels: Names | None = None
+
+
+class FrigateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tell what is seen as Frigate does, too. Without this table nothing is.
+
+    Attributes:
+        prefix: of its topics; another for each device, since Frigate's topics name none.
+    """
+
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?![\s\S])")] = "frigate"
 
 
 class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -291,8 +332,11 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         rules: by name; what becomes an event.
         snapshots: keep the best picture of each event.
         examples: keep what the model finds hard.
+        outbox: events that wait for the broker.
         governor: when to infer less.
         health: how the device tells how it does.
+        home_assistant: let Home Assistant find the device.
+        frigate: tell what is seen as Frigate does, too.
         trial: a change that leaves a camera without pictures for so long is taken back.
     """
 
@@ -305,6 +349,9 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rules: dict[Id, RuleConfig] = {}
     snapshots: SnapshotsConfig | None = None
     examples: ExamplesConfig | None = None
+    outbox: OutboxConfig = OutboxConfig()
     governor: GovernorConfig = GovernorConfig()
     health: HealthConfig = HealthConfig()
+    home_assistant: HomeAssistantConfig | None = None
+    frigate: FrigateConfig | None = None
     trial: Span = Seconds(30.0)

@@ -25,6 +25,8 @@ PATTERNS: Final = {
     get_args(Id)[1].pattern: "an id: 1 to 63 of a-z, 0-9 and '-', beginning with a letter or a digit",
     r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])": "a time of day such as '07:30'",
     r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)(?![\s\S])": "a time of day such as '17:30', or '24:00'",
+    r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*(?![\s\S])": "the beginning of topics such as 'homeassistant'",
+    r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?![\s\S])": "the first level of topics such as 'frigate'",
 }
 _PLAIN: Final[dict[Kind, str]] = {str: "a text", bool: "true or false", Path: "a path"}
 _KEYS: Final = re.compile(

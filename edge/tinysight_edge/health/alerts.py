@@ -66,5 +66,10 @@ class Alerts:
 
     def _alert(self, problem: Problem, since: datetime) -> Alert:
         rule = problem.rule
-        severity = "error" if rule.state is Well.FAILING else "warning"
-        return Alert(severity=severity, what=problem.what, mend=rule.mend, since=since, boot_id=self._boot_id)
+        return Alert(
+            severity="error" if rule.state is Well.FAILING else "warning",
+            what=problem.what,
+            mend=rule.mend,
+            since=since,
+            boot_id=self._boot_id,
+        )

@@ -36,7 +36,10 @@ class Told(Protocol):
     """What is needed of the publisher."""
 
     away_since_s: float | None
-    outbox_room: int
+
+    @property
+    def outbox_share(self) -> float:
+        """How full the outbox is, 0..1."""
 
     def state(self, topic: Topic, message: Struct | None) -> None:
         """Publish the newest of a topic; None clears it."""
@@ -192,7 +195,7 @@ class Caretaker:
             max_age_ms=config.max_frame_age * 1e3,
             limits_fps=self._governor.limits(),
             limit_reason=self._governor.reason,
-            outbox_share=outbox.depth / max(self._publisher.outbox_room, 1),
+            outbox_share=self._publisher.outbox_share,
             discarded=sum(outbox.discarded.values()) - self._discarded,
             broker_away_s=None if away_since_s is None else time.monotonic() - away_since_s,
             said=dict(list(self._said.items())),

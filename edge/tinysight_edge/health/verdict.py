@@ -33,6 +33,7 @@ class Code(StrEnum):
     BROKER_REFUSED = "broker.refused"
     OUTBOX_FULL = "outbox.full"
     OUTBOX_FAILING = "outbox.failing"
+    OUTBOX_DAMAGED = "outbox.damaged"
     DISK_LOW = "disk.low"
     PICTURES_FAILING = "pictures.failing"
     MEMORY_HIGH = "memory.high"
@@ -119,6 +120,11 @@ RULES: Final[Mapping[Code, Rule]] = {
         Well.DEGRADED,
         "events cannot be written to disk; they are told, and wait in memory, 10,000 at most",
         "Free some space on the disk of the state folder and check its rights.",
+    ),
+    Code.OUTBOX_DAMAGED: Rule(
+        Well.DEGRADED,
+        "the outbox's file was damaged since this start; it is set aside, and what could be read of it goes on",
+        "Check the disk and the power supply; delete `outbox.damaged-*.db` of the state folder once nobody needs it.",
     ),
     Code.DISK_LOW: Rule(
         Well.DEGRADED,

@@ -13,7 +13,7 @@ The same foot point as for zones decides, so an object is past the line when it 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ AWAY: Final = 0.1  # of the box's shorter side
 AWAY_PX: Final = 2.0  # at least
 HEIR_WITHIN_S: Final = 2.0
 NEWS: Final = 0.2  # the share of the last step in what is taken for an object's speed; boxes tremble
-DIRECTIONS: Final = ("in", "out")
+DIRECTIONS: Final[tuple[Literal["in"], Literal["out"]]] = ("in", "out")
 Array = NDArray[np.float64]
 
 
@@ -77,7 +77,7 @@ class Lines:
         self._beside = np.stack((-down, across, self._start[:, 0] * down - self._start[:, 1] * across))
         filters = [classes_of(line.labels, labels) for line in lines.values()]
         self._counted = np.array(filters, np.bool_).reshape(len(lines), len(labels))
-        self._totals = {
+        self._totals: dict[str, dict[str, int]] = {
             name: {way: int((so_far or {}).get(name, {}).get(way, 0)) for way in DIRECTIONS} for name in lines
         }
         self._of: dict[int, list[Crossing]] = {}

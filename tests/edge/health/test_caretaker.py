@@ -37,7 +37,6 @@ class Remembers:
 
     def __init__(self) -> None:
         self.away_since_s: float | None = None
-        self.outbox_room = 100
         self.outbox = OutboxHealth(depth=0, discarded={}, last_seq=0)
         self.alerts: dict[str, Alert | None] = {}
 
@@ -45,6 +44,10 @@ class Remembers:
         assert isinstance(topic, AlertTopic)
         assert message is None or isinstance(message, Alert)
         self.alerts[topic.code] = message
+
+    @property
+    def outbox_share(self) -> float:
+        return self.outbox.depth / 100
 
     def outbox_health(self) -> OutboxHealth:
         return self.outbox

@@ -44,6 +44,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.CONFIG_LABELS: {"said": {Code.CONFIG_LABELS: "rules.a.labels[0]: The model knows no label 'cat'."}},
     Code.BROKER_ABSENT: {"broker_away_s": 31.0},
     Code.OUTBOX_FULL: {"outbox_share": 0.81},
+    Code.OUTBOX_DAMAGED: {"said": {Code.OUTBOX_DAMAGED: "The outbox was damaged (database disk image is malformed)."}},
     Code.OUTBOX_FAILING: {"said": {Code.OUTBOX_FAILING: "The outbox cannot be written: database or disk is full."}},
     Code.BROKER_REFUSED: {"said": {Code.BROKER_REFUSED: "mqtt://h:1883 refuses the connection: Not authorized."}},
     Code.DISK_LOW: machine(disk_free_mib=100.0),
