@@ -135,8 +135,9 @@ class Connection:
         self._client.loop_start()
         answered = self._answered.wait(timeout_s)
         if not answered or self._refused is not None or self._lost.is_set():
+            why = self.refusal or self.unanswered()
             self.close()
-            raise self.refusal or self.unanswered()
+            raise why
 
     def dial(self, *, timeout_s: float) -> None:
         """Connect and do not wait for the broker's answer; it comes by `serve`.
@@ -209,7 +210,7 @@ class Connection:
 
     def unanswered(self) -> BrokerError:
         """What to say of a broker that took the connection and did not answer."""
-        return unanswered(self.address, self._errors.last)
+        return unanswered(self.address, self._errors.last, silent=not self._lost.is_set())
 
     @property
     def alive(self) -> bool:

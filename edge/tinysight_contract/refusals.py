@@ -63,15 +63,19 @@ def refused(address: Address, code: int, why: str) -> BrokerError:
     return BrokerError(f"{address} refuses the connection: {why}.", mend=MENDS.get(code, FIX_LOGIN))
 
 
-def unanswered(address: Address, last: str) -> BrokerError:
+def unanswered(address: Address, last: str, *, silent: bool) -> BrokerError:
     """The broker took the connection and did not answer.
 
     Args:
         address: of the broker.
         last: what the socket said last; TLS 1.3 tells of a refused certificate only after the handshake.
+        silent: it has not hung up.
     """
     if (told := _distrusted(address, last)) is not None:
         return told
+    if silent:
+        mend = "Check the network between, and that the broker is not overloaded."
+        return BrokerError(f"{address} accepts the connection and says nothing.", mend=mend)
     return BrokerError(
         f"{address} accepts the connection and does not speak MQTT {address.version}.",
         mend="Check the port, or add ?version=3 for a broker that knows MQTT 3.1.1 only.",

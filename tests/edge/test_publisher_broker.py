@@ -213,6 +213,15 @@ def test_something_that_speaks_no_mqtt_is_told_apart_from_a_refusal(fake_broker:
         make_publisher(url).wait_first_connect()
 
 
+def test_something_that_says_nothing_is_told_apart_from_both(
+    fake_broker: Fake, make_publisher: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "CONNECT_TIMEOUT_S", 0.3)
+    url, _ = fake_broker(None)
+    with pytest.raises(BrokerError, match=r"says nothing. Check the network"):
+        make_publisher(url).wait_first_connect()
+
+
 def test_events_are_on_disk_while_a_broker_keeps_us_waiting(
     fake_broker: Fake, make_publisher: Make, tmp_path: Path, eventually: Any
 ) -> None:

@@ -1,6 +1,7 @@
 """What one session sends, how much at once, and what outlives it: with a real broker, and counted on the wire."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tinysight_contract import topics as t
-from tinysight_contract.messages import Crossing, Event, Health, Zones, decode, encode
+from tinysight_contract.messages import Ack, Crossing, Event, Frame, Health, Zones, decode, encode
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.session import as_replayed
@@ -114,15 +115,16 @@ def test_what_is_said_once_is_dropped_or_waits_as_its_topic_says(
     broker = make_mosquitto()
     publisher = make_publisher(broker.url)
     assert publisher.away_since_s is not None
-    frame = t.FrameTopic("plant-1", "belt-7", "cam0")
-    answer = t.AckTopic("plant-1", "belt-7", "order-1")
+    frame, answer = t.FrameTopic("plant-1", "belt-7", "cam0"), t.AckTopic("plant-1", "belt-7", "order-1")
     assert (frame.QOS, answer.QOS) == (0, 1)
-    publisher.once(frame, b"of the past", lives_s=60)
-    publisher.once(answer, b"done", lives_s=60)
+    now = decode((GOLDEN / "frame.json").read_bytes(), Frame)
+    done = decode((GOLDEN / "ack.json").read_bytes(), Ack)
+    publisher.once(frame, replace(now, seen_at=now.seen_at - timedelta(hours=1)), lives_s=60)
+    publisher.once(answer, done, lives_s=60)
     broker.start()
     reader = make_reader(broker.url)
-    eventually(lambda: reader.of(t.AckTopic) == [b"done"])
+    eventually(lambda: reader.of(t.AckTopic) == [encode(done)])
     eventually(lambda: publisher.away_since_s is None)
-    publisher.once(frame, b"of now", lives_s=60)
-    eventually(lambda: reader.of(t.FrameTopic) == [b"of now"])
-    assert reader.of(t.AckTopic) == [b"done"], "once"
+    publisher.once(frame, now, lives_s=60)
+    eventually(lambda: reader.of(t.FrameTopic) == [encode(now)])
+    assert len(reader.of(t.AckTopic)) == 1, "once"
