@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tinysight_contract import topics as t
 from tinysight_contract.messages import Ack, Crossing, Event, Frame, Health, Zones, decode, encode
 from tinysight_contract.mqtt import Address, Connection
+from tinysight_edge.outbox import Outbox
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.session import as_replayed
 
@@ -59,18 +60,39 @@ def test_marking_the_text_is_marking_the_event(
     assert as_replayed(encode(event)) == encode(replace(event, replayed=True))
 
 
+@pytest.mark.parametrize(
+    ("takes", "also"),
+    [
+        pytest.param(5, None, id="5"),
+        pytest.param(5, lambda payload: ("also", payload), id="5, two for each event"),
+        pytest.param(1, None, id="1"),
+        pytest.param(2, lambda payload: ("also", payload), id="2, two for each event"),
+        pytest.param(1, lambda payload: ("also", payload), id="1, and no second for an event"),
+    ],
+)
 def test_never_more_is_on_its_way_than_the_broker_takes(
-    make_mosquitto: Any, make_proxy: Any, make_publisher: Make, eventually: Any
+    make_mosquitto: Any,
+    make_proxy: Any,
+    make_publisher: Make,
+    tmp_path: Path,
+    eventually: Any,
+    takes: int,
+    also: Any,
 ) -> None:
-    broker = make_mosquitto("allow_anonymous true\nmax_inflight_messages 5")
+    outbox = Outbox(tmp_path / "outbox.db")
+    for seq in range(1, 101):
+        outbox.put(str(EVENTS), replace(EXAMPLE, seq=seq))
+    outbox.close()
+    broker = make_mosquitto(f"allow_anonymous true\nmax_inflight_messages {takes}")
     broker.start()
     proxy = make_proxy(broker.port)
     proxy.ack_every_s = 0.001  # so that they queue
-    publisher = make_publisher(proxy.url)
-    for seq in range(1, 301):
+    publisher = make_publisher(proxy.url, also=also)
+    publisher.wait_first_connect()
+    for seq in range(101, 301):
         publisher.event(EVENTS, replace(EXAMPLE, seq=seq))
     eventually(lambda: publisher.sent == 300)
-    assert 2 <= proxy.most_unacknowledged <= 5
+    assert min(2, takes) <= proxy.most_unacknowledged <= takes
     assert publisher.broker_health().sessions == 1, "the broker was not annoyed"
 
 
@@ -128,3 +150,19 @@ def test_what_is_said_once_is_dropped_or_waits_as_its_topic_says(
     publisher.once(frame, now, lives_s=60)
     eventually(lambda: reader.of(t.FrameTopic) == [encode(now)])
     assert len(reader.of(t.AckTopic)) == 1, "once"
+
+
+def test_what_is_damaged_does_not_end_the_replay_of_what_comes_after_it(
+    mosquitto: Any, make_reader: Any, make_publisher: Make, tmp_path: Path, eventually: Any
+) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    for seq in range(1, 251):
+        outbox.put(str(EVENTS), replace(EXAMPLE, seq=seq))
+    outbox.commit(now=True)
+    outbox._file.db.execute("UPDATE event SET payload = '{}' WHERE id <= 200")  # more than is sent at once
+    outbox.close()
+    reader = make_reader(mosquitto.url)
+    publisher = make_publisher(mosquitto.url)
+    eventually(lambda: publisher.waiting == 0)
+    eventually(lambda: [event.seq for event in reader.events()] == list(range(201, 251)))
+    assert publisher.broker_health().sessions == 1
