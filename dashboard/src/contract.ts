@@ -364,29 +364,42 @@ export interface Alert {
   boot_id: Id;
 }
 
-/** `desired`: what the operator wants. A part that is null is left as it is. */
+/** `desired`: what the operator wants, instead of what an earlier one wanted. */
 export interface Desired {
-  /** the operator's number of this wish; `reported` answers with it. */
+  /** the operator's number of this wish; one below the newest that the device knows is passed over. */
   revision: number;
-  /** SHA-256 of the bundle that shall run. */
+  /** SHA-256 of the bundle that shall run; null leaves the model as it is. */
   bundle?: Digest | null;
-  /** a part of agent.toml that shall hold. */
+  /** laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone. */
   config?: Record<string, unknown> | null;
 }
 
 /** `reported`: what the device has made of the desired state. */
 export interface Reported {
-  /** of the `desired` that this answers. */
+  /** the newest that was asked for. */
   revision: number;
   /** when it was so. */
   at: Time;
   /** SHA-256 of the active bundle. */
   bundle: Digest | null;
-  /** how far it came. */
-  state: string;
-  /** why not, for people; empty when all took effect. */
-  reason: string;
+  /** what became of that revision. */
+  state: DesiredState;
+  /** why, for people; empty when all took effect. */
+  reason?: string;
+  /** of each part that was not taken, by its key, why. */
+  refused?: Record<string, string>;
+  /** the revision whose `config` holds now; null when the device's file alone does. */
+  applied?: number | null;
+  /** of the configuration that runs. */
+  config_digest?: string | null;
+  /** what the file changes that waits for a restart. */
+  restart?: string[];
+  /** of the process that says so. */
+  boot_id?: Id | null;
 }
+
+/** What became of a desired state. */
+export type DesiredState = "applied" | "none" | "refused" | "rolled-back" | "trial" | "waiting";
 
 /** `cmd/<name>`: do this once, not after `expires_at`. */
 export interface Command {
@@ -410,9 +423,14 @@ export interface Ack {
   at: Time;
   /** what it gave, by name. */
   result?: Record<string, unknown>;
-  /** why not, for people; null when it was. */
+  /** why not, and what to do, for people; null when it was. */
   error?: string | null;
+  /** the same for programs. */
+  code?: AckCode;
 }
+
+/** What became of a command. All but `ok` mean that it was not carried out, `interrupted` that nobody knows. */
+export type AckCode = "clock" | "expired" | "failed" | "interrupted" | "malformed" | "ok" | "refused" | "retained" | "unknown";
 
 /** Online or offline; also the will. */
 export interface StatusTopic {

@@ -25,7 +25,7 @@ from tinysight_contract.events import (
     Track,
     Zones,
 )
-from tinysight_contract.orders import Ack, Command, Desired, Reported
+from tinysight_contract.orders import Ack, AckCode, Command, Desired, DesiredState, Reported
 from tinysight_contract.states import (
     Alert,
     BrokerHealth,
@@ -48,6 +48,7 @@ from tinysight_contract.states import (
 __all__ = [
     "PAYLOADS",
     "Ack",
+    "AckCode",
     "Alert",
     "BrokerHealth",
     "BundleRef",
@@ -59,6 +60,7 @@ __all__ = [
     "Counts",
     "Crossing",
     "Desired",
+    "DesiredState",
     "Detection",
     "Event",
     "EventType",

@@ -1,5 +1,6 @@
 """Payloads that say what is wanted, and what became of it."""
 
+from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
@@ -8,19 +9,21 @@ from tinysight_contract.scalars import Count, Digest, Id, Time
 
 __all__ = [
     "Ack",
+    "AckCode",
     "Command",
     "Desired",
+    "DesiredState",
     "Reported",
 ]
 
 
 class Desired(Struct, frozen=True, kw_only=True):
-    """``desired``: what the operator wants. A part that is null is left as it is.
+    """``desired``: what the operator wants, instead of what an earlier one wanted.
 
     Attributes:
-        revision: the operator's number of this wish; ``reported`` answers with it.
-        bundle: SHA-256 of the bundle that shall run.
-        config: a part of agent.toml that shall hold.
+        revision: the operator's number of this wish; one below the newest that the device knows is passed over.
+        bundle: SHA-256 of the bundle that shall run; null leaves the model as it is.
+        config: laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone.
     """
 
     revision: Count
@@ -28,22 +31,43 @@ class Desired(Struct, frozen=True, kw_only=True):
     config: dict[str, Any] | None = None
 
 
+class DesiredState(StrEnum):
+    """What became of a desired state."""
+
+    NONE = "none"
+    WAITING = "waiting"
+    TRIAL = "trial"
+    APPLIED = "applied"
+    REFUSED = "refused"
+    ROLLED_BACK = "rolled-back"
+
+
 class Reported(Struct, frozen=True, kw_only=True):
     """``reported``: what the device has made of the desired state.
 
     Attributes:
-        revision: of the ``desired`` that this answers.
+        revision: the newest that was asked for.
         at: when it was so.
         bundle: SHA-256 of the active bundle.
-        state: how far it came.
-        reason: why not, for people; empty when all took effect.
+        state: what became of that revision.
+        reason: why, for people; empty when all took effect.
+        refused: of each part that was not taken, by its key, why.
+        applied: the revision whose ``config`` holds now; null when the device's file alone does.
+        config_digest: of the configuration that runs.
+        restart: what the file changes that waits for a restart.
+        boot_id: of the process that says so.
     """
 
     revision: Count
     at: Time
     bundle: Digest | None
-    state: str
-    reason: str
+    state: DesiredState
+    reason: str = ""
+    refused: dict[str, str] = {}
+    applied: Count | None = None
+    config_digest: str | None = None
+    restart: list[str] = []
+    boot_id: Id | None = None
 
 
 class Command(Struct, frozen=True, kw_only=True):
@@ -60,6 +84,20 @@ class Command(Struct, frozen=True, kw_only=True):
     args: dict[str, Any] = {}
 
 
+class AckCode(StrEnum):
+    """What became of a command. All but ``ok`` mean that it was not carried out, ``interrupted`` that nobody knows."""
+
+    OK = "ok"
+    RETAINED = "retained"
+    EXPIRED = "expired"
+    CLOCK = "clock"
+    UNKNOWN = "unknown"
+    MALFORMED = "malformed"
+    REFUSED = "refused"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
 class Ack(Struct, frozen=True, kw_only=True):
     """``ack/<id>``: what became of a command.
 
@@ -69,7 +107,8 @@ class Ack(Struct, frozen=True, kw_only=True):
         ok: whether it was carried out.
         at: when that was known.
         result: what it gave, by name.
-        error: why not, for people; null when it was.
+        error: why not, and what to do, for people; null when it was.
+        code: the same for programs.
     """
 
     id: Id
@@ -78,3 +117,4 @@ class Ack(Struct, frozen=True, kw_only=True):
     at: Time
     result: dict[str, Any] = {}
     error: str | None = None
+    code: AckCode = AckCode.OK

@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from tinysight_edge.config.types import AgentConfig, ModelConfig
 
 __all__ = ["from_flags", "memory_of", "open_bundle", "run"]
+
+AGAIN: Final = 75
+"""The exit status that asks to be started again: EX_TEMPFAIL of sysexits.h, no success for ``Restart=on-failure``."""
 
 
 def run(
@@ -72,7 +75,8 @@ def run(
     import time
 
     from tinysight_edge.config.file import address_of
-    from tinysight_edge.config.reloader import Reloader, Watch
+    from tinysight_edge.config.reloader import Reloader
+    from tinysight_edge.config.watch import Watch
     from tinysight_edge.runtime import Agent
     from tinysight_edge.sources import name_of
     from tinysight_edge.watchdog import Watchdog
@@ -118,8 +122,7 @@ def run(
         if not quiet:
             names = ", ".join(f"{name} ({name_of(camera)})" for name, camera in told.cameras.items())
             model = f"{loaded.manifest.name} {loaded.manifest.version}"
-            me = f"{told.site}/{told.device}"
-            print(f"{me}: {names} → {model} → {address}. Ctrl-C ends it.", file=sys.stderr)
+            print(f"{told.site}/{told.device}: {names} → {model} → {address}. Ctrl-C ends it.", file=sys.stderr)
 
     try:
         result = agent.run(ready=ready)
@@ -129,9 +132,20 @@ def run(
             watch.reloader.close()
         if lock is not None:
             os.close(lock)
+    if agent.again:
+        _begin_again()
     from tinysight_edge.console import finish  # the last thing that is needed, and 20 ms
 
     finish(result, as_json=as_json)
+
+
+def _begin_again() -> NoReturn:
+    """Have systemd start another process; without it become one, under the same number."""
+    if "NOTIFY_SOCKET" in os.environ:
+        raise typer.Exit(AGAIN)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the very command that runs
 
 
 def open_bundle(model: "ModelConfig") -> "Bundle":

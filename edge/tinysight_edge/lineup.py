@@ -5,7 +5,7 @@ the telling thread; the inference thread only looks into `views`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Final
 
@@ -41,6 +41,7 @@ class Lineup:
         cameras: that could be opened, by id.
         views: of those.
         unopened: why the others could not be opened; they are tried again.
+        disabled: that somebody has switched off; they stay so until he switches them on, or a restart.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Lineup:
         self.cameras: dict[str, Camera] = {}
         self.views: dict[str, View] = {}
         self.unopened: dict[str, TinySightError] = {}
+        self.disabled: set[str] = set()
+        self._crossed: dict[str, Crossed] = {}  # of those that are disabled
         self._seer, self._hub, self._environ, self._tell, self._say = seer, hub, environ, tell, say
         self._again_s = 0.0
 
@@ -83,21 +86,32 @@ class Lineup:
         """Make what runs what is wanted. What is not named in the change goes on as it is."""
         self.config = change.config
         with self._hub.held():
-            gone = {*change.removed, *change.reopened} & self.cameras.keys()
-            crossed = {id_: self.views[id_].lives.crossed for id_ in gone}
-            for id_ in gone:
-                self.end(id_, "stopped")
-            stop_all([self.cameras[id_] for id_ in gone])
-            for id_ in gone:
-                del self.views[id_], self.cameras[id_]
+            crossed = self._close({*change.removed, *change.reopened} & self.cameras.keys())
             for id_ in change.removed:
                 self.unopened.pop(id_, None)
+                self.disabled.discard(id_)
+                self._crossed.pop(id_, None)
                 self._hub.forget(id_)
             for id_ in (*change.reopened, *change.added):
-                self._begin(id_, crossed.get(id_))
+                if id_ not in self.disabled:
+                    self._begin(id_, crossed.get(id_))
             remeant = {*change.remeant, *(self.views if "rules" in change.sections else ())}
             for id_ in remeant & self.views.keys():
                 self._remake(id_)
+
+    def enable(self, id_: str, *, enabled: bool) -> None:
+        """Switch a camera of the configuration on or off; on, it goes on with the totals of its lines."""
+        if enabled is (id_ not in self.disabled) or id_ not in self.config.cameras:
+            return
+        with self._hub.held():
+            if enabled:
+                self.disabled.discard(id_)
+                self._begin(id_, self._crossed.pop(id_, None))
+                return
+            self.disabled.add(id_)
+            self.unopened.pop(id_, None)
+            self._crossed.update(self._close({id_} & self.cameras.keys()))
+        self._say(id_, CameraState.DISABLED, "it was switched off by a command")
 
     def again(self) -> None:
         """Try what could not be opened, every ten seconds."""
@@ -133,6 +147,16 @@ class Lineup:
         """
         for id_ in config.cameras:
             View(self._seer, config, id_, still=False)
+
+    def _close(self, ids: Collection[str]) -> dict[str, Crossed]:
+        """End cameras and what is followed there; the totals of their lines."""
+        crossed: dict[str, Crossed] = {id_: self.views[id_].lives.crossed for id_ in ids}
+        for id_ in ids:
+            self.end(id_, "stopped")
+        stop_all([self.cameras[id_] for id_ in ids])
+        for id_ in ids:
+            del self.views[id_], self.cameras[id_]
+        return crossed
 
     def _begin(self, id_: str, crossed: Crossed | None = None) -> None:
         self._open(id_, crossed)

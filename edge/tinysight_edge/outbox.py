@@ -1,9 +1,10 @@
 """Events that the broker has not acknowledged yet, kept on disk.
 
 In: events in the order of their ``seq``.  Out: the same, until each is acknowledged. While the broker is away, each
-`Outbox.commit` writes what is new at once, so that a killed process loses nothing; while it is there, what is new is
-written every 0.25 s, and an event that is acknowledged sooner is never written. A power cut loses at most what is newer
-than ``sync_every`` and not yet sent: that often, and only when something was written, an SD card has to sync.
+`Outbox.commit` writes what is new at once, so that a killed process loses nothing. While it is there, only who begins
+is written at once, before anybody is told; all else each 0.25 s, and an event that is acknowledged sooner is never
+written. A power cut loses at most what is newer than ``sync_every`` and not yet sent: that often, and only when
+something was written, an SD card has to sync.
 
 Bounded: when there are too many, the oldest ``update``s go first, ``start`` and ``end`` last, and every one is counted.
 A disk that is full or read-only stops nothing: what is new stays in memory, bounded as well, `Outbox.trouble` says so,
@@ -12,8 +13,8 @@ memory, and what is in the file waits for the next one. A file that is damaged i
 goes on in a new one.
 
 Beside the queue stands what is open: the last event of each object that has no ``end`` yet, so that the next start can
-close what this one could not. A ``start`` is noted there before it can be told. An ``end`` that is given up leaves its
-object open there too, because a reader may have seen its ``start``.
+close what this one could not. An ``end`` that is given up leaves its object open there too, because a reader may have
+seen its ``start``.
 
 Used by one thread only (the publisher's): the inference loop never waits for the disk.
 """
@@ -78,7 +79,7 @@ class Outbox:
         self._done: set[int] = set()  # numbers of events in the file
         self._last_done = 0
         self._open: dict[str, tuple[str, bytes] | None] = {}  # by object: topic and payload, None once closed
-        self._begun: set[str] = set()  # objects of which nothing was written yet
+        self._begun = False  # an object of which nothing was written
         self._dirty_since_s: float | None = None
         self._synced_s = self._aged_s = self._tidied_s = 0.0
         self._unsynced = False
@@ -117,8 +118,7 @@ class Outbox:
         self._new[self._last] = topic, payload, kind is _UPDATE
         if kind is not _END:
             self._open[event.id] = topic, payload
-            if event.id not in self._file.open:
-                self._begun.add(event.id)
+            self._begun |= event.id not in self._file.open
         elif event.id in self._file.open:
             self._open[event.id] = None
         else:
@@ -193,15 +193,13 @@ class Outbox:
         A disk that fails is told by `trouble`, a damaged file by `damage`.
         """
         at_s = time.monotonic()
-        wait_s = 0.0 if self.away else min(WRITE_EVERY_S, self._config.sync_every)
+        wait_s = 0.0 if self.away or self._begun else min(WRITE_EVERY_S, self._config.sync_every)
         wait_s = AGAIN_S if self._failing else wait_s
         due = self._dirty_since_s is not None and (now or at_s - self._dirty_since_s >= wait_s)
         aged = self._config.max_age is not None and at_s - self._aged_s >= AGE_EVERY_S and not self._failing
         try:
             if due or aged:
                 self._write(at_s)
-            elif self._begun and not self._failing:
-                self._note_begun()
             if self._unsynced and at_s - self._synced_s >= self._config.sync_every:
                 self._synced_s = at_s
                 self._file.sync()
@@ -231,13 +229,6 @@ class Outbox:
         if self._dirty_since_s is None:
             self._dirty_since_s = time.monotonic()
 
-    def _note_begun(self) -> None:
-        """Write who has begun before anybody is told: a reader that knows of somebody shall hear of the end."""
-        begun = {id_: row for id_ in self._begun if (row := self._open.get(id_)) is not None}
-        self._file.write({}, (), begun, Bounds(self.max_events, self._config.max_size))
-        self._begun.clear()
-        self._unsynced = True
-
     def _write(self, at_s: float) -> None:
         seen_from = None
         if self._config.max_age is not None and self._clock is not None:  # never by the clock as it is set now
@@ -253,7 +244,7 @@ class Outbox:
         self._new.clear()
         self._done.clear()
         self._open.clear()
-        self._begun.clear()
+        self._begun = False
         self._last_done = 0
 
     def _ask(self, what: Callable[..., list[tuple[Any, ...]]], *values: int) -> list[tuple[Any, ...]]:

@@ -1,6 +1,6 @@
 """What the agent is put together from, made to fit a configuration. Nothing here is started."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,12 +18,15 @@ from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.neighbours.neighbours import Neighbours
+from tinysight_edge.orders.actions import Hands
+from tinysight_edge.orders.desk import Desk
+from tinysight_edge.orders.ledger import Ledger
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.view import Seer
 
-__all__ = ["cameras_gone", "foreign_labels", "make_caretaker", "make_pictures", "make_publisher"]
+__all__ = ["cameras_gone", "foreign_labels", "make_caretaker", "make_desk", "make_pictures", "make_publisher"]
 
 MOST_SAID: Final = 3
 
@@ -69,9 +72,10 @@ def make_publisher(
     outbox: Outbox,
     caretaker: Caretaker,
     meter: Meter,
+    desk: Desk,
     neighbours: Neighbours,
 ) -> Publisher:
-    """Who tells the broker."""
+    """Who tells the broker, and hears from it."""
     here = t.StatusTopic(config.site, config.device)
     online = Status(state=State.ONLINE, boot_id=boot_id, reason="started", at=utc_now())
     offline = Status(state=State.OFFLINE, boot_id=boot_id, reason="connection lost", at=utc_now())
@@ -85,12 +89,29 @@ def make_publisher(
         report=caretaker.report,
         keep_alive_s=config.broker.keep_alive,
         published=meter.published,
+        listen=desk.filters,
+        hear=desk.hear,
         also=neighbours.also,
     )
 
 
-def make_pictures(config: AgentConfig, seer: Seer) -> Pictures | None:
-    """Who keeps pictures; None when none are wanted."""
+def make_desk(config: AgentConfig, boot_id: str, bundle: str, *, hands: Hands, caretaker: Caretaker) -> Desk:
+    """Who takes orders; ``bundle`` is the digest of what runs."""
+    return Desk(
+        config.site,
+        config.device,
+        boot_id,
+        bundle=bundle,
+        hands=hands,
+        ledger=Ledger(config.state / "commands.json"),
+        clock_synced=lambda: caretaker.clock_synced,
+    )
+
+
+def make_pictures(
+    config: AgentConfig, seer: Seer, send: Callable[[str, str, bytes], None] | None = None
+) -> Pictures | None:
+    """Who keeps pictures; None when none are wanted. ``send`` takes those that are published."""
     if config.snapshots is None and config.examples is None:
         return None
     manifest = seer.bundle.manifest
@@ -102,4 +123,4 @@ def make_pictures(config: AgentConfig, seer: Seer) -> Pictures | None:
         labels=tuple(manifest.labels),
         threshold=seer.threshold,
     )
-    return Pictures(config.state, about, snapshots=config.snapshots, examples=config.examples)
+    return Pictures(config.state, about, snapshots=config.snapshots, examples=config.examples, send=send)

@@ -21,8 +21,8 @@ from tinysight_contract.errors import BrokerError, ConfigError, TinySightError
 from tinysight_contract.messages import utc_now
 from tinysight_edge.cameras.hub import Frame, Hub
 from tinysight_edge.choice import choose
-from tinysight_edge.config.reloader import Watch
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.watch import Watch
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
@@ -32,8 +32,10 @@ from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.notify import notify
+from tinysight_edge.orders.actions import Hands
+from tinysight_edge.orders.portraits import Portraits
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import make_caretaker, make_publisher
+from tinysight_edge.parts import make_caretaker, make_desk, make_publisher
 from tinysight_edge.steering import Steering
 from tinysight_edge.telling import Teller
 from tinysight_edge.view import Seer, View
@@ -79,6 +81,8 @@ class Agent:
         self._environ, self._watch, self._watchdog = environ, watch, watchdog
         self._governor = Governor(config.governor)
         self._stopped_s: float | None = None
+        self.again = False
+        self._portraits = Portraits()
         self._looked_s = 0.0
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
@@ -120,7 +124,7 @@ class Agent:
                 reason = error.what if isinstance(error, TinySightError) else type(error).__name__
                 raise
             finally:
-                left = self._leave(drain_s, reason)
+                left = self._leave(drain_s, "restarting" if self.again else reason)
         self._publisher.check()
         for camera in self._lineup.cameras.values():
             if camera.failure is not None and self._stopped_s is None:
@@ -135,6 +139,11 @@ class Agent:
         """
         self._stopped_s = self._stopped_s or time.monotonic()
         self.hub.stop()
+
+    def restart(self) -> None:
+        """End `run` as `stop` does; whoever called it finds ``again`` set and starts another."""
+        self.again = True
+        self.stop()
 
     def _heed(self) -> None:
         """Break the start off when its end is wanted."""
@@ -156,9 +165,25 @@ class Agent:
             )
         self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
         self._caretaker = care = make_caretaker(config, self.boot_id, self.meter, self._governor)
+        hands = Hands(
+            config=lambda: self._steering.config,
+            watch=watch,
+            restart=self.restart,
+            supervised="NOTIFY_SOCKET" in self._environ,
+            enable=lambda camera, enabled: self._steering.enable(camera, enabled),  # noqa: PLW0108 -- not made yet
+            portraits=self._portraits,
+        )
+        self._desk = desk = make_desk(config, self.boot_id, self.bundle.digest, hands=hands, caretaker=care)
         self._neighbours = others = Neighbours(config)
         self._publisher = publisher = make_publisher(
-            config, self.boot_id, self._environ, outbox=outbox, caretaker=care, meter=self.meter, neighbours=others
+            config,
+            self.boot_id,
+            self._environ,
+            outbox=outbox,
+            caretaker=care,
+            meter=self.meter,
+            desk=desk,
+            neighbours=others,
         )
         others.start(publisher.foreign)
         note = watch.reloader.note_camera if watch is not None else lambda _id, _state: None
@@ -189,12 +214,14 @@ class Agent:
         self._tell_info()
         care.start(publisher)
         publisher.start()
+        desk.start(publisher)
 
     def _leave(self, drain_s: float, reason: str) -> int:
         """End everything and say why; how many events stay in the outbox. After `stop` within three seconds."""
         begun_s = self._stopped_s or time.monotonic()
         self._steering.close()
         self.hub.stop()
+        self._desk.stop()
         notify("STOPPING=1")
         self._lineup.stop()
         self._caretaker.stop()
@@ -249,6 +276,11 @@ class Agent:
         frame, view = look.frame, look.view
         told = view.tell(frame, look.looked, clock_synced=self._caretaker.clock_synced)
         self._teller.seen(frame.camera, told.events, told.counts)
+        self._portraits.offer(frame)
+        if (frames := self._steering.frames) is not None:
+            message = frames.of(frame, told, view.lives.ids)
+            if message is not None:
+                self._teller.frame(frame.camera, message)
         if told.found is None:
             self.meter.drop(frame.camera, "still")
             return
@@ -277,5 +309,6 @@ class Agent:
             except ConfigError as error:  # a page that nobody can read must not end seeing
                 log.error("%s", error)
         if self._watch is not None:
-            self._watch.reloader.labels, self._watch.reloader.check = self.bundle.manifest.labels, self._lineup.check
+            reloader, manifest = self._watch.reloader, self.bundle.manifest
+            reloader.labels, reloader.bundle, reloader.check = manifest.labels, self.bundle.digest, self._lineup.check
             beside.enter_context(self._watch)

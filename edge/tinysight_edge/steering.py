@@ -6,13 +6,17 @@ for the caretaker. Runs in the telling thread, between two frames.
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Final
 
 from tinysight_contract.bundle import Bundle
 from tinysight_edge.cameras.hub import Hub
 from tinysight_edge.config.reload import Change
-from tinysight_edge.config.reloader import Watch
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.watch import Watch
+from tinysight_edge.frames import Frames
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.verdict import Code
@@ -26,6 +30,8 @@ from tinysight_edge.view import Seer
 __all__ = ["Steering"]
 
 log = logging.getLogger(__name__)
+
+SWITCH_WITHIN_S: Final = 10.0
 
 
 class Steering:
@@ -47,6 +53,7 @@ class Steering:
     Attributes:
         config: what holds now.
         pictures: who keeps pictures; None when none are wanted.
+        frames: who tells of each frame; None when that is not wanted.
     """
 
     def __init__(
@@ -64,11 +71,15 @@ class Steering:
         seer: Seer,
         tell_info: Callable[[], None],
     ) -> None:
-        self.config, self.pictures = config, self._make_pictures(config, seer)
+        self.config = config
         self._bundle, self._watch, self._hub, self._governor = bundle, watch, hub, governor
         self._caretaker, self._publisher, self._teller = caretaker, publisher, teller
         self._lineup, self._seer, self._tell_info = lineup, seer, tell_info
         self._holds, self._held = contextlib.ExitStack(), False
+        self._switches: SimpleQueue[tuple[str, bool, threading.Event]] = SimpleQueue()
+        self.pictures = self._make_pictures()
+        self.frames = self._make_frames()
+        teller.ended = self._ended
         self._say_labels()
         for id_ in cameras_gone(config.state, config.cameras):
             teller.forget(id_)
@@ -76,13 +87,17 @@ class Steering:
     def look_around(self) -> None:
         """Make changes, and say what is wrong."""
         say = self._caretaker.say
-        if self._watch is not None:
-            with self._hub.held():
+        with self._hub.held():
+            self._switch()
+            trial = False
+            if self._watch is not None:
                 while (change := self._watch.take()) is not None:
                     self._apply(change)
                 self._lineup.again()
-                now = self._watch.reloader.now
-                self._hold(now.trial is not None and bool(self._lineup.unopened))
+                trial = self._watch.reloader.now.trial is not None
+            self._hold(bool(self._lineup.disabled) or (trial and bool(self._lineup.unopened)))
+        if self._watch is not None:
+            now = self._watch.reloader.now
             say(Code.CONFIG_REFUSED, None if now.refused is None else str(now.refused.error))
         broken = self._lineup.broken()
         say(Code.CAMERA_FAILED, "; ".join(f"{id_}: {why}" for id_, why in broken.items()) or None)
@@ -94,12 +109,26 @@ class Steering:
         if self._teller.info_due:
             self._tell_info()
 
+    def enable(self, camera: str, enabled: bool) -> bool:
+        """Have a camera switched on or off, and wait for that; False when it takes too long. From another thread."""
+        done = threading.Event()
+        self._switches.put((camera, enabled, done))
+        return done.wait(SWITCH_WITHIN_S)
+
     def close(self) -> None:
         """Nothing is to be held any more."""
         self._holds.close()
 
+    def _switch(self) -> None:
+        while not self._switches.empty():
+            camera, enabled, done = self._switches.get()
+            self._lineup.enable(camera, enabled=enabled)
+            if self._watch is not None:
+                self._watch.reloader.excused = frozenset(self._lineup.disabled)
+            done.set()
+
     def _hold(self, wanted: bool) -> None:
-        """Let the loop go on although no camera is left: what is taken back needs one that runs."""
+        """Let the loop go on although no camera is left: another one may come, or be switched on."""
         if wanted and not self._held:
             self._holds.enter_context(self._hub.held())
         elif self._held and not wanted:
@@ -117,10 +146,12 @@ class Steering:
             self._governor.forget(id_)
             self._teller.forget(id_)
         cameras_gone(change.config.state, change.config.cameras)
-        if (old.snapshots, old.examples) != (change.config.snapshots, change.config.examples):
+        if _kept(old) != _kept(change.config):
             if self.pictures is not None:
                 self.pictures.close(wait_s=2.0)
-            self.pictures = self._make_pictures(change.config, self._seer)
+            self.pictures = self._make_pictures()
+        if old.publish.frames != change.config.publish.frames:
+            self.frames = self._make_frames()
         self._teller.info_due = True
 
     def _say_labels(self) -> None:
@@ -128,8 +159,21 @@ class Steering:
             log.warning("%s", what)
         self._caretaker.say(Code.CONFIG_LABELS, what)
 
-    @staticmethod
-    def _make_pictures(config: AgentConfig, seer: Seer) -> Pictures | None:
-        if (pictures := make_pictures(config, seer)) is not None:
+    def _ended(self, camera: str, event: str) -> None:
+        if self.pictures is not None:
+            self.pictures.ended(camera, event)
+
+    def _make_pictures(self) -> Pictures | None:
+        send = self._teller.picture if self.config.publish.snapshots else None
+        if (pictures := make_pictures(self.config, self._seer, send)) is not None:
             pictures.start()
         return pictures
+
+    def _make_frames(self) -> Frames | None:
+        per_s = self.config.publish.frames
+        return None if per_s is None else Frames(per_s, self._seer)
+
+
+def _kept(config: AgentConfig) -> tuple[object, ...]:
+    """All that decides which pictures are kept and sent."""
+    return config.snapshots, config.examples, config.publish.snapshots

@@ -5,15 +5,19 @@ In: what the loop, the cameras and the steering know.  Out: messages for the pub
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from tinysight_contract import topics as t
-from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, Info, utc_now
+from tinysight_contract.messages import CameraState, CameraStatus, Counts, Event, EventType, Frame, Info, utc_now
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.publisher import Publisher
 
 __all__ = ["Teller"]
+
+FRAME_LIVES_S: Final = 10
+PICTURE_LIVES_S: Final = 60
 
 
 class Teller:
@@ -30,6 +34,7 @@ class Teller:
 
     Attributes:
         me: site and device.
+        ended: told camera and id of each event that ends; may be changed.
         made: events by type.
         info_due: something that `info` says is another now.
     """
@@ -46,6 +51,7 @@ class Teller:
         note_camera: Callable[[str, CameraState], None] = lambda _id, _state: None,
     ) -> None:
         self.me = site, device
+        self.ended: Callable[[str, str], None] = lambda _camera, _event: None
         self.made: Counter[str] = Counter()
         self.info_due = False
         self._boot_id, self._publisher, self._caretaker = boot_id, publisher, caretaker
@@ -55,6 +61,8 @@ class Teller:
         """What a camera has seen; no counts when they are as before."""
         for event in events:
             self.event(t.EventTopic(*self.me, camera), event)
+            if event.type is EventType.END:
+                self.ended(camera, event.id)
         if counts is not None:
             self._publisher.state(t.CountsTopic(*self.me, camera), counts)
             self._neighbours.counts(camera, counts)
@@ -63,6 +71,14 @@ class Teller:
         """One step of an object's life."""
         self.made[event.type] += 1
         self._publisher.event(topic, event)
+
+    def frame(self, camera: str, message: Frame) -> None:
+        """What is in one frame; lost when there is no broker."""
+        self._publisher.once(t.FrameTopic(*self.me, camera), message, lives_s=FRAME_LIVES_S)
+
+    def picture(self, camera: str, event: str, jpeg: bytes) -> None:
+        """The best picture of an event; lost when there is no broker. From any thread."""
+        self._publisher.once(t.SnapshotTopic(*self.me, camera, event), jpeg, lives_s=PICTURE_LIVES_S)
 
     def camera(self, camera: str, state: CameraState, reason: str) -> None:
         """A camera's state; called by capture threads as well."""

@@ -154,3 +154,22 @@ def test_cameras_that_are_gone_since_the_last_start_are_named_once(tmp_path: Pat
     assert cameras_gone(tmp_path, ["b", "c"]) == set()
     (tmp_path / "cameras.txt").write_text("../x b\n")
     assert cameras_gone(tmp_path, ["b"]) == set(), "what is no id is nobody's"
+
+
+def test_a_camera_is_switched_off_and_on_and_stays_off_through_a_change(kit: Callable[..., Kit]) -> None:
+    each = kit(gate=CameraConfig(source=BELT), door=CameraConfig(source=BELT))
+    each.lineup.open(all_of_them=True)
+    each.lineup.start()
+    each.lineup.enable("gate", enabled=False)
+    each.lineup.enable("nobody", enabled=False)
+    assert (set(each.lineup.cameras), set(each.lineup.views), each.lineup.disabled) == ({"door"}, {"door"}, {"gate"})
+    assert each.said[-1][:2] == ("gate", CameraState.DISABLED)
+    each.change(gate=CameraConfig(source=BELT, max_fps=5.0), door=CameraConfig(source=BELT))
+    each.lineup.again()
+    assert set(each.lineup.cameras) == {"door"}, "opened with another rate, were it on"
+    each.lineup.enable("gate", enabled=True)
+    assert each.lineup.cameras["gate"].config.max_fps == 5.0
+    each.lineup.enable("gate", enabled=False)
+    each.change(door=CameraConfig(source=BELT))
+    each.change(gate=CameraConfig(source=BELT), door=CameraConfig(source=BELT))
+    assert set(each.lineup.cameras) == {"door", "gate"}, "one that was taken out and comes back is on"

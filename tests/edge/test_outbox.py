@@ -390,17 +390,26 @@ def test_a_disk_that_cannot_be_read_is_said_and_hides_the_file_meanwhile(tmp_pat
     outbox.close()
 
 
-def test_a_start_is_noted_before_it_can_be_told_and_its_event_is_not_written_for_that(tmp_path: Path) -> None:
+def test_a_start_is_written_before_it_can_be_told_and_the_rest_only_when_it_waits(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "o.db")
     outbox.away = False
-    number = outbox.put(TOPIC, of("a", 1, "start"))
-    outbox.commit()
     with closing(sqlite3.connect(tmp_path / "o.db")) as other:
-        assert other.execute("SELECT id FROM open").fetchall() == [("a",)]
-        assert other.execute("SELECT count(*) FROM event").fetchone() == (0,)
-    outbox.done(number)
-    outbox.put(TOPIC, of("a", 2, "end"))
-    outbox.close()
+
+        def written() -> tuple[int, int]:
+            outbox.commit()
+            count = "SELECT (SELECT count(*) FROM event), (SELECT count(*) FROM open)"
+            events, open_ = other.execute(count).fetchone()
+            return events, open_
+
+        outbox.done(outbox.put(TOPIC, of("a", 1, "start")))
+        assert written() == (0, 1)
+        number = outbox.put(TOPIC, of("b", 2, "start"))
+        assert written() == (1, 2)
+        outbox.done(number)
+        for seq in (3, 4):
+            outbox.done(outbox.put(TOPIC, of("ab"[seq - 3], seq, "end")))
+        assert written() == (1, 2), "what is acknowledged soon"
+        outbox.close()
     again = Outbox(tmp_path / "o.db")
-    assert left(again) == []
+    assert (left(again), len(again)) == ([], 0)
     again.close()

@@ -11,8 +11,9 @@ import pytest
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState
 from tinysight_edge.config.reload import Change
-from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader, Watch
+from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.watch import Watch
 
 TEXT = """\
 site = "s"
@@ -335,11 +336,11 @@ def test_a_check_that_throws_refuses_the_file_and_a_look_that_throws_ends_nothin
     assert "cannot be checked: ZeroDivisionError" in steady.reloader.status
     failed, poll = list[float](), steady.reloader.poll
 
-    def fails_once(now_s: float) -> Change | None:
+    def fails_once(now_s: float, *, at_once: bool) -> Change | None:
         if not failed:
             failed.append(now_s)
             raise OSError
-        return poll(now_s)
+        return poll(now_s, at_once=at_once)
 
     monkeypatch.setattr(steady.reloader, "poll", fails_once)
     steady.reloader.check = lambda _config: None

@@ -16,6 +16,7 @@ from PIL import Image
 from tinysight_contract.messages import FrameSize
 from tinysight_edge.config.types import SnapshotsConfig
 from tinysight_edge.decode import Detections
+from tinysight_edge.frames import detection_of
 from tinysight_edge.pictures import pictures as module
 from tinysight_edge.pictures.jpeg import read_comment, with_comment
 from tinysight_edge.pictures.pictures import HELD_BYTES, About, Pictures
@@ -275,8 +276,12 @@ def test_drawing_stays_within_the_picture_and_leaves_the_original_alone(box: Box
         captured_at=BEGAN,
         frame=FrameSize(width=40, height=60),
         model=about.model,
-        detection=Pictures(Path(), about, snapshots=None, examples=None)._detection(
-            np.int32(0), np.float32(0.5), np.array(box, np.float32) * (40, 60, 40, 60), FrameSize(width=40, height=60)
+        detection=detection_of(
+            about.labels,
+            np.int32(0),
+            np.float32(0.5),
+            np.array(box, np.float32) * (40, 60, 40, 60),
+            FrameSize(width=40, height=60),
         ),
     )
     assert draw(image, what).shape == image.shape

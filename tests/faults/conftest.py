@@ -101,9 +101,15 @@ a proxy that swallows or forgets, and the reader does not: what came twice has t
 
 @dataclass
 class Ear:
-    """Hears all that is published, and when."""
+    """Hears all that is published, and when.
+
+    Attributes:
+        qos: at 1 a broker holds back what goes beyond 20 unacknowledged messages, and loses that when it is killed; at
+            0 it writes each message to our socket before it acknowledges it to the device.
+    """
 
     url: str
+    qos: int = 1
     heard: list[tuple[float, t.Topic, bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -111,9 +117,11 @@ class Ear:
 
     def listen(self) -> None:
         """Connect; once more when the broker was gone."""
+        if (before := getattr(self, "_connection", None)) is not None:
+            before.close()
         self._connection = Connection(Address.parse(self.url), client_id="", on_message=self._hear)
         self._connection.open(timeout_s=5)
-        self._connection.subscribe(f"{t.ROOT}/#")
+        self._connection.subscribe(f"{t.ROOT}/#", qos=self.qos)
 
     def _hear(self, topic: str, payload: bytes, _retained: bool) -> None:
         self.heard.append((time.monotonic(), t.parse(topic), payload))

@@ -30,6 +30,7 @@ _TYPES: Final = {
     float: "a number",
     list: "a list",
     dict: "a table",
+    type(None): "null",
 }
 
 

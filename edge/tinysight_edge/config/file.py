@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from tinysight_contract.mqtt import Address
 from tinysight_edge.config import checks, toml_lines
 from tinysight_edge.config.checks import Finding, Where
 from tinysight_edge.config.compare import UNKNOWN, compare, read_leaf
+from tinysight_edge.config.overlay import merged, not_from_outside
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig
 
 __all__ = ["Checked", "address_of", "check_config", "is_path", "parse_config", "read_config", "secret_of"]
@@ -84,7 +85,12 @@ def check_config(path: Path, *, environ: Mapping[str, str], labels: Collection[s
 
 
 def parse_config(
-    raw: bytes, *, source: Path, environ: Mapping[str, str], labels: Collection[str] | None = None
+    raw: bytes,
+    *,
+    source: Path,
+    environ: Mapping[str, str],
+    labels: Collection[str] | None = None,
+    patch: Mapping[str, Any] | None = None,
 ) -> Checked:
     """Read a file's content.
 
@@ -93,6 +99,7 @@ def parse_config(
         source: the file; relative paths start from its folder.
         environ: the environment, for secrets.
         labels: of the model, when it is known.
+        patch: what lies over the content, which is right without it; findings are of both then.
     """
     if len(raw) > MAX_BYTES:
         return _refused(source, f"It has more than {MAX_BYTES // 1024} KiB.", "Name a configuration of an agent.")
@@ -110,6 +117,10 @@ def parse_config(
         what = re.sub(r" \(at .*\)$", "", str(error))
         return _refused(source, f"This is no TOML: {what}.", "Check quotes and brackets here and above.", line=line)
     found: list[Finding] = []
+    if patch is not None:
+        if forbidden := not_from_outside(patch, given.get("cameras", {})):
+            return Checked(source, None, tuple(forbidden))
+        given = merged(given, patch)
     kept = compare(given, AgentConfig, (), found)
     config = None
     if all(each.what == UNKNOWN for each in found):

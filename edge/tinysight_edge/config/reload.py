@@ -1,7 +1,7 @@
 """Changes of ``agent.toml`` while the agent runs: which one runs, which is on trial, which is refused and why.
 
-In: what stands in the file, what the cameras deliver, the time.  Out: `Now`, and the `Change` between two of them.
-Pure: decides and does nothing; `reloader` reads, keeps and tells.
+In: what stands in the file and lies over it, what the cameras deliver, the time.  Out: `Now`, and the `Change` between
+two of them. Pure: decides and does nothing; `reloader` reads, keeps and tells.
 
 A content is marked before it is applied. One that ends the process during its trial is known by that mark at the next
 start: it is tried once more, then refused.
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tinysight_contract.errors import ConfigError
+from tinysight_edge.config.overlay import Overlay
 from tinysight_edge.config.types import AgentConfig, CameraConfig
 
 __all__ = ["Bad", "Change", "Content", "Mark", "Now", "Trial", "begin", "changes", "judge", "mark_of", "offer"]
@@ -31,16 +32,18 @@ class Content:
     """A content of the file that can run.
 
     Attributes:
-        digest: SHA-256 of ``raw``.
+        digest: SHA-256 of ``raw``, and of what lies over it.
         raw: the file's bytes.
         config: what runs of it: ``restart`` has its old values.
         restart: what it changes that waits for a restart, such as ``broker``.
+        overlay: of the desired state; None when the file alone holds.
     """
 
     digest: str
     raw: bytes
     config: AgentConfig
     restart: tuple[str, ...] = ()
+    overlay: Overlay | None = None
 
 
 @dataclass(frozen=True, slots=True)

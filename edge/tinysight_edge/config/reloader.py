@@ -1,34 +1,35 @@
-"""Watch ``agent.toml``: read it, keep what is good, and hand changes to the agent.
+"""Watch ``agent.toml``: read it, lay the desired state over it, keep what is good, and hand changes to the agent.
 
-In: the file, and the states of the cameras.  Out: `Change`s for the runtime to apply, and what to say of the file. What
-runs is decided by `reload`; no camera is opened here.
+In: the file, desired states, the states of the cameras.  Out: `Change`s for the runtime to apply, and what to say of
+the file. What runs is decided by `reload`; no camera is opened here.
 
 ::
 
-    FOLDER/agent.good.toml    the last content that stood its trial, byte for byte
-    FOLDER/agent.trial.json   what is on trial and how often it was started; what was taken back, and why
+    FOLDER/agent.good.toml      the last content that stood its trial, byte for byte; what lay over it is its last line
+    FOLDER/agent.trial.json     what is on trial and how often it was started; what was taken back, and why
+    FOLDER/agent.desired.json   what was asked for over MQTT, and what of it lies over the file
 """
 
-import hashlib
 import logging
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Final
-
-import msgspec
+from typing import Any, Final
 
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.files import read_capped, replace_file
+from tinysight_contract.files import read_capped
 from tinysight_contract.messages import CameraState
 from tinysight_edge.config.file import MAX_BYTES, parse_config
+from tinysight_edge.config.memory import Memory, digest_of
+from tinysight_edge.config.overlay import Overlay
 from tinysight_edge.config.reload import Bad, Change, Content, Mark, Now, begin, changes, judge, mark_of, offer
 from tinysight_edge.config.types import AgentConfig
+from tinysight_edge.config.wanted import MAX_BYTES as MAX_WANTED
+from tinysight_edge.config.wanted import Became, Wanted
 
-__all__ = ["Reloader", "Watch"]
+__all__ = ["EVERY_S", "Reloader"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,10 @@ AGAIN_S: Final = 10.0
 """A refused content is checked again so often: a password file may have come."""
 DELIVERS: Final = {CameraState.ONLINE, CameraState.FROZEN, CameraState.DARK, CameraState.COVERED}
 """States of a camera that gives pictures, whatever they show."""
+MOST_ASKED: Final = 16
+"""Between two polls; of more the newest count."""
+MOST_SAID: Final = 16
+"""Of the reasons why a desired state is refused."""
 
 
 class Reloader:
@@ -53,21 +58,27 @@ class Reloader:
 
     Attributes:
         labels: of the model, once it is known: a change that names others is refused.
+        bundle: its digest.
+        excused: cameras that are switched off, so that nobody waits for their pictures.
+        became: what became of the desired state; replaced as a whole, so any thread may look.
         check: raises `ConfigError` for what the file alone does not show to be wrong; called by the thread that polls.
     """
 
     def __init__(self, path: Path, folder: Path, *, environ: Mapping[str, str]) -> None:
         self.path = path
         self.labels: Collection[str] | None = None
+        self.bundle: str | None = None
+        self.excused: frozenset[str] = frozenset()
+        self.became = Became()
         self.check: Callable[[AgentConfig], None] = lambda _config: None
-        self._good_path, self._mark_path = folder / "agent.good.toml", folder / "agent.trial.json"
+        self._memory = Memory(folder)
         self._environ = environ
+        self._wanted = Wanted(folder / "agent.desired.json")
+        self._asks: deque[bytes] = deque(maxlen=MOST_ASKED)
         self._lock = threading.Lock()
         self._delivering: set[str] = set()
-        self._kept: tuple[str | None, Mark] = None, Mark()
         self._seen = self._asked = ""
         self._look_s = self._again_s = 0.0
-        self._unsaved: str | None = None
         self._now: Now
 
     def start(self, now_s: float) -> AgentConfig:
@@ -76,31 +87,52 @@ class Reloader:
         Raises:
             ConfigError: the file is wrong or missing, and there is no last good one.
         """
-        offered = self._parse(self._read())
-        self._seen = self._asked = offered.digest
+        self._wanted.load()
+        read = self._read()
+        offered = self._parse(read)
+        self._seen, self._asked = digest_of(read, None), self._key(read)
         self._look_s, self._again_s = now_s + EVERY_S, now_s + AGAIN_S
-        kept, mark = self._remembered()
-        self._kept = kept.digest if kept else None, mark
-        self._now = begin(offered, kept if isinstance(kept, Content) else None, mark, now_s)
-        self._save(self._now)
+        kept, mark = self._memory.read()
+        good = None if kept is None else self._content(*kept)
+        if isinstance(good, Bad):
+            log.warning("%s is no longer right: %s", self._memory.good_path, good.error)
+        self._now = begin(offered, good if isinstance(good, Content) else None, mark, now_s)
+        if isinstance(offered, Content) and self._now.refused is not None:
+            self._forgo(offered, self._now)
+        self._memory.save(self._now.good, mark_of(self._now))
         self._tell(None, self._now)
+        self.became = self._wanted.became(self._now)
         return self._now.running.config
 
-    def poll(self, now_s: float) -> Change | None:
-        """Look at the file and at the cameras; what the agent has to change now, or None."""
-        if now_s < self._look_s:
+    def ask(self, payload: bytes) -> None:
+        """A payload of ``desired``, for the next poll. From any thread; never waits."""
+        self._asks.append(payload[: MAX_WANTED + 1])
+
+    def poll(self, now_s: float, *, at_once: bool = False) -> Change | None:
+        """Look at the file and at the cameras; what the agent has to change now, or None.
+
+        Args:
+            now_s: as everywhere here.
+            at_once: look now, and take a content although it is seen for the first time.
+        """
+        if now_s < self._look_s and not at_once:
             return None
         self._look_s = now_s + EVERY_S
         before, delivering = self._now, self._snapshot()
         now = judged = judge(before, delivering, now_s)
-        if (offered := self._look(now_s)) is not None:
+        self._forgo(before.running, judged)
+        self._consider(judged)
+        if (offered := self._look(now_s, at_once=at_once)) is not None:
             now = offer(judged, offered, delivering, now_s)
-        error = self._save(now)
+        error = self._memory.save(now.good, mark_of(now))
         if error is not None and now.trial is not None and now.running.digest != before.running.digest:
             unmarked = ConfigError(f"{self.path} cannot be tried: {error}.", mend="Mend the disk; it is tried again.")
             now = replace(judged, refused=Bad(now.running.digest, unmarked))
         self._now = now
         self._tell(before, now)
+        self._wanted.bundle = self.bundle
+        if (became := self._wanted.became(now)) != self.became:
+            self.became = became
         if now.running.config == before.running.config:
             return None
         why = now.refused.error.what if now.refused is not None else f"{self.path.name} has changed"
@@ -121,7 +153,8 @@ class Reloader:
         """The agent ends as it should: this start does not count against what is on trial."""
         if self._now.trial is not None:
             starts = self._now.trial.starts - 1
-            self._save(self._now, Mark(trial=self._now.running.digest, starts=starts) if starts else Mark())
+            mark = Mark(trial=self._now.running.digest, starts=starts) if starts else Mark()
+            self._memory.save(self._now.good, mark)
 
     @property
     def now(self) -> Now:
@@ -139,7 +172,38 @@ class Reloader:
 
     def _snapshot(self) -> frozenset[str]:
         with self._lock:
-            return frozenset(self._delivering)
+            return frozenset(self._delivering) | self.excused
+
+    def _forgo(self, tried: Content, now: Now) -> None:
+        """What lay over the content that was tried is taken back with it: the file shall not suffer for it."""
+        if now.refused is not None and now.refused.digest == tried.digest and now.running.overlay != tried.overlay:
+            self._wanted.roll_back(now.refused.error.what, now.running.overlay)
+
+    def _consider(self, now: Now) -> None:
+        """Take what was asked for, if it is news and fits; not before there is something to go back to."""
+        while self._asks:
+            self._wanted.ask(self._asks.popleft())
+        config = self._wanted.due
+        if config is None or now.good is None or isinstance(read := self._read(), OSError):
+            return
+        if isinstance(self._content(read, None), Content):
+            if why := self._against(read, config):
+                self._wanted.refuse(why)
+            else:
+                self._wanted.accept()
+
+    def _against(self, read: bytes, patch: Mapping[str, Any]) -> dict[str, str]:
+        """By key, why a patch cannot lie over a file that is right."""
+        try:
+            checked = parse_config(read, source=self.path, environ=self._environ, labels=self.labels, patch=patch)
+            if checked.config is not None:
+                self.check(checked.config)
+        except ConfigError as error:
+            return {"config": str(error)}
+        except Exception as error:  # as in _content: neither the file nor what runs is to blame
+            log.exception("desired: it cannot be checked.")
+            return {"config": f"It cannot be checked: {type(error).__name__}. Ask for something simpler."}
+        return {each.key or "config": f"{each.what} {each.mend}" for each in checked.errors[:MOST_SAID]}
 
     def _read(self) -> bytes | OSError:
         try:
@@ -147,28 +211,45 @@ class Reloader:
         except OSError as error:
             return error
 
-    def _look(self, now_s: float) -> Content | Bad | None:
-        """What stands in the file, if that is news."""
+    def _look(self, now_s: float, *, at_once: bool) -> Content | Bad | None:
+        """What stands in the file and lies over it, if that is news."""
         read = self._read()
-        seen, self._seen = self._seen, _digest(read)
-        if self._seen != seen:
+        seen, self._seen = self._seen, digest_of(read, None)
+        if self._seen != seen and not at_once:
             return None
-        refused = self._now.refused
-        again = refused is not None and not refused.tried and now_s >= self._again_s
-        if seen == self._asked and not again:
+        refused, key = self._now.refused, self._key(read)
+        again = refused is not None and not refused.tried and (at_once or now_s >= self._again_s)
+        if key == self._asked and not again:
             return None
-        self._asked, self._again_s = seen, now_s + AGAIN_S
+        self._asked, self._again_s = key, now_s + AGAIN_S
         return self._parse(read)
 
+    def _key(self, read: bytes | OSError) -> str:
+        return digest_of(read, self._wanted.overlay)
+
     def _parse(self, read: bytes | OSError) -> Content | Bad:
-        digest = _digest(read)
+        """The file with what lies over it; the file alone when that fits no more, for who stands before it is right."""
+        self._wanted.unfit = {}
+        alone, overlay = self._content(read, None), self._wanted.overlay
+        if overlay is None or isinstance(alone, Bad):
+            return alone
+        both = self._content(read, overlay)
+        if isinstance(both, Content):
+            return both
+        self._wanted.unfit = self._against(alone.raw, overlay.config)
+        return alone
+
+    def _content(self, read: bytes | OSError, overlay: Overlay | None) -> Content | Bad:
+        digest = digest_of(read, overlay)
         if isinstance(read, OSError):
             what = f"{self.path} cannot be read: {read.strerror}."
             return Bad(digest, ConfigError(what, mend="Check the path and its rights."))
+        patch = None if overlay is None else overlay.config
         try:
-            config = parse_config(read, source=self.path, environ=self._environ, labels=self.labels).must()
+            checked = parse_config(read, source=self.path, environ=self._environ, labels=self.labels, patch=patch)
+            config = checked.must()
             self.check(config)
-            return Content(digest, read, config)
+            return Content(digest, read, config, overlay=overlay)
         except ConfigError as error:
             return Bad(digest, error)
         except Exception as error:  # a file that we cannot judge must not end who watches it
@@ -176,87 +257,9 @@ class Reloader:
             what = f"{self.path} cannot be checked: {type(error).__name__}."
             return Bad(digest, ConfigError(what, mend="Undo the last change, and report this as a bug."))
 
-    def _remembered(self) -> tuple[Content | Bad | None, Mark]:
-        """The last good content and the mark; what cannot be read is said, and as if it were not there."""
-        good: Content | Bad | None = None
-        mark = Mark()
-        try:
-            good = self._parse(read_capped(self._good_path, MAX_BYTES))
-            if isinstance(good, Bad):
-                log.warning("%s is no longer right: %s", self._good_path, good.error)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            log.warning("%s cannot be read: %s", self._good_path, error.strerror)
-        try:
-            mark = msgspec.json.decode(read_capped(self._mark_path, 4096), type=Mark)
-        except FileNotFoundError:
-            pass
-        except (OSError, msgspec.MsgspecError) as error:
-            log.warning("%s cannot be read: %s", self._mark_path, error)
-        return good, mark
-
-    def _save(self, now: Now, mark: Mark | None = None) -> str | None:
-        """Keep what has changed, the good content before the mark that forgets its trial; why it cannot, once said."""
-        good, kept = self._kept
-        mark = mark or mark_of(now)
-        try:
-            self._mark_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if now.good is not None and now.good.digest != good and not now.good.restart:
-                replace_file(self._good_path, now.good.raw)
-                self._kept = now.good.digest, kept
-            if mark != kept:
-                replace_file(self._mark_path, msgspec.json.encode(mark))
-                self._kept = self._kept[0], mark
-        except OSError as error:
-            why = f"{self._mark_path.parent} cannot be written ({error.strerror})"
-            if why != self._unsaved:
-                log.warning("%s: a bad change of %s may outlive a restart.", why, self.path)
-            self._unsaved = why
-            return why
-        self._unsaved = None
-        return None
-
     def _tell(self, before: Now | None, now: Now) -> None:
         """Say what is new, once."""
         if now.refused is not None and (before is None or now.refused != before.refused):
             log.error("%s The last good one goes on.", now.refused.error)
         elif before is None or now.running.digest != before.running.digest or (before.trial and not now.trial):
             log.info("%s: %s", self.path, self.status)
-
-
-def _digest(read: bytes | OSError) -> str:
-    return f"unread: {read.strerror}" if isinstance(read, OSError) else hashlib.sha256(read).hexdigest()
-
-
-class Watch:
-    """A thread that polls a `Reloader` until the ``with`` ends."""
-
-    def __init__(self, reloader: Reloader) -> None:
-        self.reloader = reloader
-        self._changes: SimpleQueue[Change] = SimpleQueue()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="config", daemon=True)
-
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(5.0)
-
-    def take(self) -> Change | None:
-        """The next change to apply, or None; never waits."""
-        try:
-            return self._changes.get_nowait()
-        except Empty:
-            return None
-
-    def _run(self) -> None:
-        while not self._stop.wait(EVERY_S / 4):
-            try:
-                if (change := self.reloader.poll(time.monotonic())) is not None:
-                    self._changes.put(change)
-            except Exception:  # what runs goes on, and the file is watched as before
-                log.exception("Looking at %s failed.", self.reloader.path)

@@ -27,6 +27,7 @@ __all__ = [
     "OutboxConfig",
     "Point",
     "Polygon",
+    "PublishConfig",
     "RuleConfig",
     "ScheduleConfig",
     "SnapshotsConfig",
@@ -297,6 +298,18 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     prometheus_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
 
+class PublishConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is published beside events, counts and states.
+
+    Attributes:
+        frames: the detections of every frame, of each camera at most so many a second; without it none.
+        snapshots: pictures: of each event the best, at its end, when snapshots are kept; and of who sends ``snapshot``.
+    """
+
+    frames: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
+    snapshots: bool = False
+
+
 class HomeAssistantConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Let Home Assistant find the device. Without this table it is told nothing.
 
@@ -332,6 +345,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         rules: by name; what becomes an event.
         snapshots: keep the best picture of each event.
         examples: keep what the model finds hard.
+        publish: what is published beside events.
         outbox: events that wait for the broker.
         governor: when to infer less.
         health: how the device tells how it does.
@@ -349,6 +363,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rules: dict[Id, RuleConfig] = {}
     snapshots: SnapshotsConfig | None = None
     examples: ExamplesConfig | None = None
+    publish: PublishConfig = PublishConfig()
     outbox: OutboxConfig = OutboxConfig()
     governor: GovernorConfig = GovernorConfig()
     health: HealthConfig = HealthConfig()

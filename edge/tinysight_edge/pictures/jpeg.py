@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from tinysight_contract.messages import encode
 
-__all__ = ["MAX_COMMENT_BYTES", "read_comment", "with_comment", "write_jpeg"]
+__all__ = ["MAX_COMMENT_BYTES", "read_comment", "shrunk", "small_jpeg", "with_comment", "write_jpeg"]
 
+COARSER: Final = (70, 50, 30)
+LEAST_PX: Final = 8
 MAX_COMMENT_BYTES: Final = 0xFFFF - 2
 _SOI, _APP0, _COM, _SOS = b"\xff\xd8", b"\xff\xe0", b"\xff\xfe", b"\xff\xda"
 S = TypeVar("S", bound=Struct)
@@ -31,6 +33,40 @@ def write_jpeg(image: NDArray[np.uint8], says: Struct, *, quality: int) -> bytes
     if not good:
         raise ValueError(f"a picture of {image.shape} cannot be a JPEG")
     return with_comment(raw.tobytes(), encode(says))
+
+
+def small_jpeg(image: NDArray[np.uint8], *, most_bytes: int, quality: int = 85) -> tuple[bytes, tuple[int, int]]:
+    """Encode a picture (H, W, 3) uint8 BGR in no more than so many bytes: coarser first, then smaller.
+
+    Returns:
+        The JPEG, and its width and height.
+
+    Raises:
+        ValueError: the picture cannot be a JPEG, or not one so small.
+    """
+    while min(image.shape[:2]) >= LEAST_PX:
+        for each in (quality, *(lower for lower in COARSER if lower < quality)):
+            good, raw = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, each))
+            if good and len(raw) <= most_bytes:
+                return raw.tobytes(), (image.shape[1], image.shape[0])
+        size = max(image.shape[1] // 2, 1), max(image.shape[0] // 2, 1)
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    raise ValueError(f"a picture of {image.shape} cannot be a JPEG of {most_bytes} bytes")
+
+
+def shrunk(jpeg: bytes, says: type[Struct], *, most_bytes: int) -> bytes:
+    """The same picture with the same message in no more than so many bytes.
+
+    Raises:
+        ValueError: it is no JPEG, or cannot be so small.
+    """
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError("the file is no JPEG")
+    said = read_comment(jpeg, says)
+    comment = b"" if said is None else encode(said)
+    smaller, _ = small_jpeg(np.asarray(image, np.uint8), most_bytes=most_bytes - len(comment) - 4)
+    return with_comment(smaller, comment) if comment else smaller
 
 
 def with_comment(jpeg: bytes, comment: bytes) -> bytes:

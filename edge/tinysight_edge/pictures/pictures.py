@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,13 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinysight_contract.errors import StoreError
-from tinysight_contract.messages import Detection, FrameSize, ModelRef
+from tinysight_contract.messages import MAX_PAYLOAD_BYTES, FrameSize, ModelRef
 from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.config.types import ExamplesConfig, SnapshotsConfig
 from tinysight_edge.decode import Detections
+from tinysight_edge.frames import detection_of
 from tinysight_edge.pictures.doubts import Doubts, Reason, Sampler
 from tinysight_edge.pictures.examples import INDEX_SHARE, MAX_PROPOSALS, Example, Examples
-from tinysight_edge.pictures.jpeg import write_jpeg
+from tinysight_edge.pictures.jpeg import shrunk, write_jpeg
 from tinysight_edge.pictures.ring import Ring
 from tinysight_edge.pictures.snapshots import Best, Snapshot, draw
 from tinysight_edge.tracking.tracks import Tracks
@@ -41,6 +42,7 @@ __all__ = ["About", "Pictures"]
 
 log = logging.getLogger(__name__)
 
+MOST_ENDED: Final = 256  # in the queue; of more the pictures are not sent
 HELD_BYTES: Final = 12 * 2**20  # four frames of 720p, one of 4K
 INDEX_EVERY_S: Final = 600.0
 INDEX_EVERY: Final = 10
@@ -81,6 +83,14 @@ class _Job:
     example: Example | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An event whose picture is to be sent."""
+
+    camera: str
+    event: str
+
+
 @dataclass(slots=True, eq=False)
 class _Suspect:
     """A frame in which an object may have been missed; the next frames tell."""
@@ -105,6 +115,8 @@ class Pictures:
         about: goes into every picture.
         snapshots: None to keep none.
         examples: None to keep none.
+        send: takes camera, event and the best picture of an event that has ended, in the pictures' thread; None to
+            send none.
 
     Attributes:
         counts: pictures so far: ``snapshots`` and ``examples`` written, ``alike`` (near-duplicates passed over),
@@ -114,16 +126,22 @@ class Pictures:
     """
 
     def __init__(
-        self, state: Path, about: About, *, snapshots: SnapshotsConfig | None, examples: ExamplesConfig | None
+        self,
+        state: Path,
+        about: About,
+        *,
+        snapshots: SnapshotsConfig | None,
+        examples: ExamplesConfig | None,
+        send: Callable[[str, str, bytes], None] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.trouble: StoreError | None = None
-        self._about, self._snapshots = about, snapshots
+        self._about, self._snapshots, self._send = about, snapshots, send
         self._sampler = None if examples is None else Sampler(examples.per_hour)
         self._views: dict[str, _View] = {}
         self._suspect: _Suspect | None = None
         self._held_bytes, self._lock = 0, threading.Lock()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | _Ended | None] = queue.SimpleQueue()
         self._ring = None if snapshots is None else Ring(state / "snapshots", keep_bytes=snapshots.keep)
         self._examples = None
         if examples is not None:
@@ -158,6 +176,11 @@ class Pictures:
         snapshots = [self._snapshot(frame, alive, int(row), ids, size) for row in rows]
         if self._hand_over(frame.image_bgr, snapshots, example) and snapshots:
             view.best.took(rows, frame.at_s)
+
+    def ended(self, camera: str, event: str) -> None:
+        """An event has ended: send its best picture once all that waits is written. Never waits."""
+        if self._send is not None and self._ring is not None and self._jobs.qsize() < MOST_ENDED:
+            self._jobs.put(_Ended(camera, event))
 
     def close(self, *, wait_s: float = 2.0) -> None:
         """Write what waits, for so long, and end."""
@@ -205,7 +228,9 @@ class Pictures:
             captured_at=frame.captured_at,
             frame=size,
             model=self._about.model,
-            detection=self._detection(alive.class_ids[row], alive.scores[row], alive.boxes_px[row], size),
+            detection=detection_of(
+                self._about.labels, alive.class_ids[row], alive.scores[row], alive.boxes_px[row], size
+            ),
         )
 
     def _example(self, frame: Frame, found: Detections, reason: Reason, size: FrameSize) -> Example:
@@ -222,20 +247,7 @@ class Pictures:
             frame=size,
             model=self._about.model,
             task=self._about.task,
-            detections=[self._detection(*row, size) for row in rows],
-        )
-
-    def _detection(
-        self, class_id: np.int32, score: np.float32, box_px: NDArray[np.float32], size: FrameSize
-    ) -> Detection:
-        full = np.array((size.width, size.height) * 2, np.float32)
-        x1, y1, x2, y2 = np.clip(box_px / full, 0.0, 1.0).astype(float).round(5).tolist()
-        return Detection(
-            label=self._about.labels[class_id],
-            class_id=int(class_id),
-            score=round(float(score), 4),
-            box=(x1, y1, x2, y2),
-            track_id=None,
+            detections=[detection_of(self._about.labels, *row, size) for row in rows],
         )
 
     # Everything below runs in the pictures' own thread.
@@ -252,14 +264,16 @@ class Pictures:
                 if not opened:
                     self._open()
                     opened = True
-                if job is not None:
+                if isinstance(job, _Ended):
+                    self._say(job)
+                elif job is not None:
                     self._write(job)
                 if self.trouble is not None and time.monotonic() >= self._probe_s:
                     self._probe()
                 self._write_index(now=job is None)
             except Exception as error:  # noqa: BLE001 -- whatever a codec or a disk throws costs one picture, not all
                 self._failed(error, lost=job is not None)
-            if job is not None:
+            if isinstance(job, _Job):
                 with self._lock:
                     self._held_bytes -= job.image.nbytes
 
@@ -286,6 +300,18 @@ class Pictures:
                 self.trouble = None
             else:
                 self.counts["alike"] += 1
+
+    def _say(self, ended: _Ended) -> None:
+        """Send the picture of an event, as small as it must be; of some events there is none."""
+        if self._ring is None or self._send is None:
+            return
+        try:
+            jpeg = self._ring.path(f"{ended.camera}/{ended.event}", ".jpg").read_bytes()
+        except FileNotFoundError:
+            return
+        if len(jpeg) > MAX_PAYLOAD_BYTES:
+            jpeg = shrunk(jpeg, Snapshot, most_bytes=MAX_PAYLOAD_BYTES)
+        self._send(ended.camera, ended.event, jpeg)
 
     def _probe(self) -> None:
         """Whether the disk takes a picture again, though there is none to write."""

@@ -1,0 +1,205 @@
+"""The desired state: what the operator asks for over MQTT, what of it lies over the file, and what became of it.
+
+In: payloads of ``desired``, and what `reloader` makes of them.  Out: the `Overlay` to merge, and `Became` for
+``reported``. What was asked survives a restart in one file, so that it holds although the broker is away. Belongs to
+the thread that polls; knows nothing of MQTT.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from tinysight_contract.errors import ContractError
+from tinysight_contract.files import read_capped, replace_file
+from tinysight_contract.messages import Desired, DesiredState, decode
+from tinysight_contract.scalars import Count, Digest
+from tinysight_edge.config.overlay import Overlay
+from tinysight_edge.config.reload import Now
+
+__all__ = ["MAX_BYTES", "Became", "Wanted"]
+
+log = logging.getLogger(__name__)
+
+MAX_BYTES: Final = 64 * 1024
+_NO_BUNDLE: Final = (
+    "This version does not change models by the desired state. Install the bundle with `tinysight flash`."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Became:
+    """What ``reported`` says but for times; see `Reported`."""
+
+    revision: int = 0
+    state: DesiredState = DesiredState.NONE
+    reason: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
+    applied: int | None = None
+    config_digest: str | None = None
+    restart: tuple[str, ...] = ()
+
+
+class _Asked(Struct, frozen=True, kw_only=True):
+    """The newest desired state. ``state`` is set once it is settled that its ``config`` does not hold."""
+
+    revision: Count
+    bundle: Digest | None = None
+    config: dict[str, Any] | None = None
+    state: DesiredState | None = None
+    reason: str = ""
+    refused: dict[str, str] = {}
+
+
+class _Kept(Struct, frozen=True, kw_only=True):
+    asked: _Asked | None = None
+    overlay: Overlay | None = None
+
+
+class Wanted:
+    """What was asked of one agent.
+
+    Args:
+        path: the file that remembers it.
+
+    Attributes:
+        bundle: the digest of what runs; None until it is known.
+        overlay: what lies over the file; None for nothing.
+        unfit: by key, why the overlay is passed over for now: the file has changed and it fits no more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.bundle: str | None = None
+        self.unfit: dict[str, str] = {}
+        self._path = path
+        self._kept = _Kept()
+        self._due = False
+        self._unread = ""
+
+    @property
+    def overlay(self) -> Overlay | None:
+        """What lies over the file."""
+        return self._kept.overlay
+
+    @property
+    def due(self) -> dict[str, Any] | None:
+        """The newest ``config`` as long as nobody has judged it."""
+        return self._kept.asked.config if self._due and self._kept.asked is not None else None
+
+    def load(self) -> None:
+        """Remember what was asked before; what cannot be read is said, and as if it were not there."""
+        try:
+            self._kept = msgspec.json.decode(read_capped(self._path, 4 * MAX_BYTES), type=_Kept)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            log.warning("%s cannot be read: %s", self._path, error)
+        asked, overlay = self._kept.asked, self._kept.overlay
+        self._due = asked is not None and asked.state is None and asked.config is not None
+        self._due = self._due and (overlay is None or overlay.revision != asked.revision)  # type: ignore[union-attr]  # just seen
+
+    def ask(self, payload: bytes) -> None:
+        """Take a desired state as it came; empty means that there is none. An old one changes nothing."""
+        self._unread = ""
+        if not payload:
+            if self._kept != _Kept():
+                log.info("the desired state was cleared: the file alone holds")
+            self._due = False
+            self._keep(_Kept())
+            return
+        try:
+            if len(payload) > MAX_BYTES:
+                what = f"The desired state has {len(payload)} bytes, more than {MAX_BYTES}."
+                raise ContractError(what, mend="Ask for less at once.")
+            asked = decode(payload, Desired)
+        except ContractError as error:
+            self._unread = str(error)
+            log.error("desired: %s", error)
+            return
+        before = self._kept.asked
+        if before is not None and asked.revision <= before.revision:
+            same = (asked.revision, asked.bundle, asked.config) == (before.revision, before.bundle, before.config)
+            if not same:
+                log.warning("desired: revision %d is passed over, %d is known", asked.revision, before.revision)
+            return
+        fresh = _Asked(revision=asked.revision, bundle=asked.bundle, config=asked.config)
+        self._due = asked.config is not None
+        self._keep(_Kept(asked=fresh, overlay=self._kept.overlay if self._due else None))
+        log.info("desired: revision %d", asked.revision)
+
+    def accept(self) -> None:
+        """What was due lies over the file from now on."""
+        asked = self._kept.asked
+        if asked is not None and asked.config is not None:
+            self._due = False
+            self._keep(_Kept(asked=asked, overlay=Overlay(revision=asked.revision, config=asked.config)))
+
+    def refuse(self, why: dict[str, str]) -> None:
+        """What was due is not taken: by key, why. What lay over the file before stays."""
+        self._settle(DesiredState.REFUSED, "; ".join(f"{key}: {what}" for key, what in why.items()), why)
+
+    def roll_back(self, why: str, to: Overlay | None) -> None:
+        """What lay over the file was tried and is taken back; ``to`` lies there again."""
+        if self._kept.asked is not None and self._kept.asked.state is None:
+            self._settle(DesiredState.ROLLED_BACK, why, {})
+        self._keep(_Kept(asked=self._kept.asked, overlay=to))
+
+    def became(self, now: Now) -> Became:
+        """What to report."""
+        asked, running = self._kept.asked, now.running
+        told = Became(
+            applied=running.overlay.revision if running.overlay else None,
+            config_digest=running.digest,
+            restart=running.restart,
+        )
+        state, reason, refused = self._state(now)
+        if asked is not None and asked.bundle is not None and asked.bundle != self.bundle:
+            refused = {**refused, "bundle": _NO_BUNDLE}
+            state, reason = DesiredState.REFUSED, f"{reason}; bundle: {_NO_BUNDLE}".removeprefix("; ")
+        return Became(
+            revision=asked.revision if asked else 0,
+            state=state,
+            reason=reason,
+            refused=tuple(refused.items()),
+            applied=told.applied,
+            config_digest=told.config_digest,
+            restart=told.restart,
+        )
+
+    def _state(self, now: Now) -> tuple[DesiredState, str, dict[str, str]]:
+        asked, overlay = self._kept.asked, self._kept.overlay
+        if self._unread:
+            return DesiredState.REFUSED, self._unread, {}
+        if asked is None:
+            return DesiredState.NONE, "", {}
+        if asked.state is not None:
+            return asked.state, asked.reason, asked.refused
+        if self.unfit:
+            return DesiredState.REFUSED, "; ".join(f"{key}: {what}" for key, what in self.unfit.items()), self.unfit
+        if self._due or now.running.overlay != overlay:
+            why = "" if now.refused is None else str(now.refused.error)
+            return DesiredState.WAITING, why or "What runs has not stood its own trial yet.", {}
+        return (DesiredState.APPLIED if now.trial is None else DesiredState.TRIAL), "", {}
+
+    def _settle(self, state: DesiredState, reason: str, refused: dict[str, str]) -> None:
+        asked = self._kept.asked
+        if asked is None:
+            return
+        log.error("desired: revision %d is %s: %s", asked.revision, state, reason)
+        self._due = False
+        settled = replace(asked, state=state, reason=reason, refused=refused)
+        self._keep(_Kept(asked=settled, overlay=self._kept.overlay))
+
+    def _keep(self, kept: _Kept) -> None:
+        if kept == self._kept:
+            return
+        self._kept = kept
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(self._path, msgspec.json.encode(kept))
+        except OSError as error:  # it holds until the end of this process
+            log.warning("%s cannot be written: %s", self._path, error.strerror)
