@@ -39,8 +39,14 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    with socket.socket() as each:
-        return each.connect_ex(("127.0.0.1", port)) == 0
+    """Whether TLS is answered there: a listener for WebSockets takes connections before it is ready and resets them."""
+    anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain, anyone.wrap_socket(plain):
+            return True
+    except OSError:
+        return False
 
 
 def own(pki: Path, name: str, key: str | None = None) -> str:

@@ -92,7 +92,7 @@ def test_never_more_is_on_its_way_than_the_broker_takes(
     for seq in range(101, 301):
         publisher.event(EVENTS, replace(EXAMPLE, seq=seq))
     eventually(lambda: publisher.sent == 300)
-    assert min(2, takes) <= proxy.most_unacknowledged <= takes
+    assert 1 <= proxy.most_unacknowledged <= takes
     assert publisher.broker_health().sessions == 1, "the broker was not annoyed"
 
 
