@@ -234,6 +234,26 @@ def mosquitto(make_mosquitto: Callable[..., Mosquitto]) -> Mosquitto:
     return broker
 
 
+@pytest.fixture
+def make_proxy() -> Iterator[Callable[..., Any]]:
+    """Make networks in front of a broker's port that can fail, see ``proxy.py``; all end with the test."""
+    made: list[Any] = []
+
+    def make(port: int, **options: Any) -> Any:
+        made.append(_module("proxy").Proxy(port, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def pki(once: Once) -> Path:
+    """A folder of certificates as ``certificates.py`` makes them: NAME.crt and NAME.key."""
+    return once("pki", _module("certificates").make)
+
+
 class Reader:
     """Hears everything under the contract's root."""
 

@@ -117,6 +117,7 @@ class Connection:
             self._client.will_set(will.topic, will.payload, qos=1, retain=True)
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
+        self._client.on_socket_close = self._on_socket_close
         if on_message is not None:
             self._client.on_message = lambda _c, _u, m: on_message(m.topic, bytes(m.payload), m.retain)
         if on_ack is not None:
@@ -134,8 +135,9 @@ class Connection:
         self._client.loop_start()
         answered = self._answered.wait(timeout_s)
         if not answered or self._refused is not None or self._lost.is_set():
+            why = self.refusal or self.unanswered()
             self.close()
-            raise self.refusal or self.unanswered()
+            raise why
 
     def dial(self, *, timeout_s: float) -> None:
         """Connect and do not wait for the broker's answer; it comes by `serve`.
@@ -154,7 +156,9 @@ class Connection:
         self._client.connect_timeout = timeout_s
         try:
             if self.address.encrypted:
-                self._client.tls_set_context(self.address.trust())
+                context = self.address.trust()
+                context.sslsocket_class = _Encrypted
+                self._client.tls_set_context(context)
             self._client.connect(
                 self.address.host,
                 self.address.port,
@@ -206,7 +210,7 @@ class Connection:
 
     def unanswered(self) -> BrokerError:
         """What to say of a broker that took the connection and did not answer."""
-        return unanswered(self.address, self._errors.last)
+        return unanswered(self.address, self._errors.last, silent=not self._lost.is_set())
 
     @property
     def alive(self) -> bool:
@@ -284,6 +288,15 @@ class Connection:
             self.offers = _offers(flags.session_present, properties)
         self._answered.set()
 
+    def _on_socket_close(self, _client: paho.Client, _userdata: object, closing: object) -> None:
+        """Hear why TLS was refused: who writes first gets an error that does not tell, and then paho reads no more."""
+        if not self._answered.is_set() and isinstance(closing, ssl.SSLSocket):
+            try:
+                closing.recv(1)
+            except OSError as error:
+                if "ALERT" in str(error):
+                    self._errors.last = str(error)
+
     def _on_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, code: ReasonCode, _properties: Properties | None
     ) -> None:
@@ -293,6 +306,26 @@ class Connection:
         log.debug("%s: session ended: %s", self.address, self.ended)
         self._lost.set()
         self._answered.set()
+
+
+class _Encrypted(ssl.SSLSocket):
+    """Closes itself when TLS fails; paho leaves one that fails while it connects to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except OSError:
+            self.close()
+            raise
 
 
 class _Packed:

@@ -25,7 +25,10 @@ ALERTS: Final = ("certificate expired", "certificate revoked", "unknown ca", "ba
 
 
 class Errors(logging.Logger):
-    """Paho tells why a socket failed only in its log; this keeps the last of it, and formats nothing else."""
+    """Paho tells why a socket failed only in its log; this keeps the last of it, and formats nothing else.
+
+    What TLS said of the end is kept for good: nothing that comes after it tells more.
+    """
 
     def __init__(self) -> None:
         super().__init__("paho", logging.ERROR)
@@ -33,7 +36,8 @@ class Errors(logging.Logger):
 
     def handle(self, record: logging.LogRecord) -> None:
         """Keep it."""
-        self.last = record.getMessage().removeprefix("failed to receive on socket: ")
+        if "ALERT" not in self.last:
+            self.last = record.getMessage().removeprefix("failed to receive on socket: ")
 
 
 def absent(address: Address, error: Exception) -> BrokerError:
@@ -41,9 +45,11 @@ def absent(address: Address, error: Exception) -> BrokerError:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message
         return BrokerError(f"{address} has a certificate that is not to be trusted: {why}.", mend=_mend_trust(why))
-    if isinstance(error, ssl.SSLError):
+    if (told := _distrusted(address, str(error))) is not None:
+        return told
+    if address.encrypted and isinstance(error, (ssl.SSLError, ConnectionResetError)):
         return BrokerError(
-            f"{address} does not speak TLS with us: {error.reason or error}.",
+            f"{address} does not speak TLS with us: {getattr(error, 'reason', None) or error}.",
             mend="Check the port; mqtt:// and ws:// go without TLS.",
         )
     return BrokerError(
@@ -57,24 +63,35 @@ def refused(address: Address, code: int, why: str) -> BrokerError:
     return BrokerError(f"{address} refuses the connection: {why}.", mend=MENDS.get(code, FIX_LOGIN))
 
 
-def unanswered(address: Address, last: str) -> BrokerError:
+def unanswered(address: Address, last: str, *, silent: bool) -> BrokerError:
     """The broker took the connection and did not answer.
 
     Args:
         address: of the broker.
         last: what the socket said last; TLS 1.3 tells of a refused certificate only after the handshake.
+        silent: it has not hung up.
     """
+    if (told := _distrusted(address, last)) is not None:
+        return told
+    if silent:
+        mend = "Check the network between, and that the broker is not overloaded."
+        return BrokerError(f"{address} accepts the connection and says nothing.", mend=mend)
+    return BrokerError(
+        f"{address} accepts the connection and does not speak MQTT {address.version}.",
+        mend="Check the port, or add ?version=3 for a broker that knows MQTT 3.1.1 only.",
+    )
+
+
+def _distrusted(address: Address, last: str) -> BrokerError | None:
+    """The broker wants another certificate of us, if that is what OpenSSL said last."""
     said = last.replace("_", " ").lower()
-    if "certificate required" in said:
+    if "certificate required" in said or ("handshake failure" in said and address.cert is None):
         mend = "Name it and its key: cert_file and key_file in agent.toml, or ?cert=FILE&key=FILE."
         return BrokerError(f"{address} wants a certificate of us.", mend=mend)
     if (alert := next((each for each in ALERTS if each in said), None)) is not None:
         mend = "Give this device one that the broker's CA signed and that has not expired or been revoked."
         return BrokerError(f"{address} does not trust our certificate: {alert}.", mend=mend)
-    return BrokerError(
-        f"{address} accepts the connection and does not speak MQTT {address.version}.",
-        mend="Check the port, or add ?version=3 for a broker that knows MQTT 3.1.1 only.",
-    )
+    return None
 
 
 def _mend_trust(why: str) -> str:

@@ -130,7 +130,6 @@ class Mailbox:
                 connection.serve(readable=True)
             connection.serve(readable=False)
 
-    def close(self) -> None:
-        """Nobody takes anything out any more."""
-        self._asleep = False
+    def __del__(self) -> None:
+        """Not sooner: whoever still gives would write to a file that by then is another's."""
         os.close(self._wake)

@@ -76,8 +76,11 @@ class Session:
         self._begun_at, self._captured, self._published, self._also = begun_at, captured, published, also
         self._live_at, self._replay_at = begun_at, 0
         self._window = min(IN_FLIGHT, connection.offers.in_flight)
-        self._replays = max(2, int(self._window * REPLAY_SHARE))
-        self._spare = 0 if also is None else 1  # an event may bring another message along
+        self._replays = min(self._window, max(2, int(self._window * REPLAY_SHARE)))
+        if self._window < 2 and also is not None:
+            log.warning("the broker takes one message at a time, so events go alone")
+            self._also = None
+        self._spare = 0 if self._also is None else 1  # an event may bring another message along
         self._in_flight: dict[int, int] = {}  # by message: the event's number, 0 for what is none
         self._moved_s = time.monotonic()
 
@@ -139,13 +142,15 @@ class Session:
                 self._live_at = row[0]
                 self._send_event(*row)
         if self._replay_at < self._begun_at and self._replay_room > 0:
+            waiting = len(self._outbox)
             rows = self._outbox.after(self._replay_at, self._replay_room, up_to=self._begun_at)
             for number, topic, payload in rows:
                 if self._replay_room <= 0:
                     return
                 self._replay_at = number
                 self._send_event(number, topic, as_replayed(payload))
-            if not rows:
+            unread = len(self._outbox) < waiting or self._outbox.trouble is not None
+            if not rows and not unread:  # else what it could not read hides what comes after it
                 self._replay_at = self._begun_at
 
     @property

@@ -3,23 +3,31 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from tinysight_contract import topics as t
 from tinysight_contract.errors import CameraError
-from tinysight_contract.messages import CameraState, ModelRef
+from tinysight_contract.messages import CameraState, Health, ModelRef, State, Status, decode, utc_now
+from tinysight_contract.mqtt import Address
 from tinysight_edge.cameras import camera as camera_module
 from tinysight_edge.cameras import pace
 from tinysight_edge.cameras.camera import Camera
 from tinysight_edge.cameras.hub import Frame, Gap, Hub
 from tinysight_edge.config.types import CameraConfig
+from tinysight_edge.outbox import Outbox
 from tinysight_edge.pictures.pictures import About
+from tinysight_edge.publisher import Publisher
 from tinysight_edge.sources import Policy, Source, open_source
 from tinysight_edge.tracking.tracks import Tracks
 from tinysight_edge.units import Seconds
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 DEVICE = Policy(live=True, lasting=True)
 
 Foot = tuple[float, float]
@@ -172,3 +180,31 @@ def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Rig]]:
     yield make
     for each in made:
         each.end()
+
+
+@pytest.fixture
+def make_publisher(tmp_path: Path) -> Iterator[Callable[..., Publisher]]:
+    """Start publishers for one device, whose outbox stands in the test's folder; they end with the test."""
+    made: list[Publisher] = []
+
+    def make(url: str | Callable[[], Address], *, every_s: float = 30.0, **options: Any) -> Publisher:
+        here, health = t.StatusTopic("plant-1", "belt-7"), t.HealthTopic("plant-1", "belt-7")
+        example = decode((GOLDEN / "health.json").read_bytes(), Health)
+        online = Status(state=State.ONLINE, boot_id="b1", reason="started", at=utc_now())
+        publisher = Publisher(
+            partial(Address.parse, url) if isinstance(url, str) else url,
+            Outbox(tmp_path / "outbox.db"),
+            client_id="tinysight-plant-1-belt-7",
+            online=(here, online),
+            offline=(here, replace(online, state=State.OFFLINE, reason="connection lost")),
+            every_s=every_s,
+            report=lambda outbox, broker: (health, replace(example, outbox=outbox, broker=broker)),
+            **options,
+        )
+        made.append(publisher)
+        publisher.start()
+        return publisher
+
+    yield make
+    for publisher in made:
+        publisher.close(drain_s=0)

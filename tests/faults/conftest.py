@@ -19,10 +19,21 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from tinysight_contract import topics as t
-from tinysight_contract.messages import PAYLOADS, CameraState, CameraStatus, Event, EventType, Health, decode
+from tinysight_contract.messages import (
+    PAYLOADS,
+    CameraState,
+    CameraStatus,
+    Event,
+    EventType,
+    Health,
+    State,
+    Status,
+    decode,
+)
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_edge.belt import Belt
 
@@ -58,6 +69,15 @@ FAULTS: Final = {
     "broker killed and started again": "at once, in the log",
     "broker killed 100 times, agent 20 times": "at once, in the log",
     "end asked for with a hung camera and a frozen broker": "over within 3 s",
+    "network swallows everything, without a reset": "`keep_alive` (20 s), by the broker half as much again",
+    "network swallows acknowledgements alone": "`keep_alive` (20 s)",
+    "the broker's side of the connection is gone": "`keep_alive` (20 s), by the broker at once",
+    "the agent's side of the connection is gone": "at once",
+    "slow broker with a backlog": "nothing depends on it",
+    "broker refuses the login": "at once, in the log and at 127.0.0.1",
+    "the broker's certificate has expired": "at once, in the log",
+    "the device's certificate has expired": "at once, in the log",
+    "clock jumps an hour back while the broker is away": "nothing depends on it",
 }
 """By name, within what time a fault is found with the settings that hold by default."""
 
@@ -69,11 +89,12 @@ supervisor that starts it again after 3 s as systemd does, a real Mosquitto, rea
 as found when a reader of MQTT has heard of it, and as over when the camera is `online`, or events come, again.
 
 Measured with time-outs that are short for the tests: `read_timeout` 1 s, `open_timeout` 2 s, `frozen_after` 2 s,
-`trial` 5 s, `health.every` 1 s. What holds by default stands in the third column. A camera that is gone is tried again
-after 0.5 to 1 s, then after twice as long each time, up to 30 s, for ever.
+`trial` 5 s, `health.every` 1 s, `keep_alive` 2 s where the network fails. What holds by default stands in the third
+column. A camera that is gone is tried again after 0.5 to 1 s, then after twice as long each time, up to 30 s, for ever.
 
 In none of these tests was an event of a boot missing: `seq` has no gap. The disk is filled by libfiu, which makes each
-write of the agent fail with ENOSPC, the clock moved by libfaketime.
+write of the agent fail with ENOSPC, the clock moved by libfaketime. Where the network fails, the agent speaks through
+a proxy that swallows or forgets, and the reader does not: what came twice has the same `boot_id` and `seq`.
 
 """
 
@@ -104,6 +125,29 @@ class Ear:
 
     def _hear(self, topic: str, payload: bytes, _retained: bool) -> None:
         self.heard.append((time.monotonic(), t.parse(topic), payload))
+
+    def status(self, state: State, *, since_s: float = 0.0) -> float:
+        """When the device's status was said to be this."""
+        return self.wait(Status, lambda status: status.state is state, since_s=since_s)[0]
+
+    def twice(self) -> int:
+        """How many events came more than once, by (``boot_id``, ``seq``); each time they said the same."""
+        said: dict[tuple[str, int], Event] = {}
+        events = [event for _, event in self.of(Event)]
+        for event in events:
+            first = said.setdefault((event.boot_id, event.seq), event)
+            assert replace(event, replayed=False) == replace(first, replayed=False)
+        return len(events) - len(said)
+
+    def check_lives(self) -> None:
+        """Each object that has an end had a start before, and nothing of it came after, but for what came twice."""
+        said = {(event.boot_id, event.seq): event for _, event in self.of(Event)}
+        lives: dict[str, list[EventType]] = {}
+        for key in sorted(said):
+            lives.setdefault(said[key].id, []).append(said[key].type)
+        for id_, steps in lives.items():
+            assert steps[0] is EventType.START, (id_, steps)
+            assert EventType.END not in steps[:-1], (id_, steps)
 
     def of(self, kind: type[M], *, since_s: float = 0.0, camera: str | None = None) -> list[tuple[float, M]]:
         """Messages of one kind that came since then, of one camera or all."""
@@ -333,11 +377,17 @@ def make_device(ear: Ear, belt_bundle: Path, tmp_path: Path) -> Iterator[MakeDev
     made: list[Device] = []
 
     def make(
-        *, bundle: Path = belt_bundle, more: str = "", env: dict[str, str] | None = None, **cameras: str
+        *,
+        bundle: Path = belt_bundle,
+        broker: str | None = None,
+        more: str = "",
+        env: dict[str, str] | None = None,
+        **cameras: str,
     ) -> Device:
+        broker = broker or f'url = "{ear.url}"'
         toml = (
-            f'site = "{SITE}"\ndevice = "{DEVICE}"\nstate = "state"\ntrial = "5s"\n[broker]\nurl = "{ear.url}"\n'
-            f'[model]\nbundle = "{bundle}"\n[health]\nevery = "1s"\n{more}\n'
+            f'site = "{SITE}"\ndevice = "{DEVICE}"\nstate = "state"\ntrial = "5s"\n'
+            f'[broker]\n{broker}\n[model]\nbundle = "{bundle}"\n[health]\nevery = "1s"\n{more}\n'
         )
         for name, text in cameras.items():
             toml += f"[cameras.{name}]\n{text}\n"

@@ -82,11 +82,21 @@ def test_a_full_disk_costs_pictures_and_no_event(ear: Any, make_device: Any, tel
     [
         pytest.param("clock jumps an hour ahead", timedelta(hours=1), id="an hour"),
         pytest.param("clock jumps to 1970", datetime(1970, 1, 1, 0, 1, tzinfo=UTC) - datetime.now(UTC), id="1970"),
+        pytest.param("clock jumps an hour back while the broker is away", timedelta(hours=-1), id="an hour back, away"),
     ],
 )
 def test_a_clock_that_jumps_changes_the_time_that_is_told_and_nothing_else(
-    world: Any, ear: Any, make_device: Any, tell: Any, tmp_path: Path, fault: str, jumped: timedelta
+    mosquitto: Any,
+    make_proxy: Any,
+    world: Any,
+    ear: Any,
+    make_device: Any,
+    tell: Any,
+    tmp_path: Path,
+    fault: str,
+    jumped: timedelta,
 ) -> None:
+    away, network = "away" in fault, make_proxy(mosquitto.port)
     mjpeg = world.server
     mjpeg.start()  # a drawn belt would sleep, and libfaketime 0.9.10 breaks clock_nanosleep(2)
     shift = tmp_path / "shift"
@@ -98,12 +108,19 @@ def test_a_clock_that_jumps_changes_the_time_that_is_told_and_nothing_else(
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
     }
-    device = make_device(gate=f'source = "{mjpeg.url}"', more="[snapshots]", env=env)
+    device = make_device(gate=f'source = "{mjpeg.url}"', broker=f'url = "{network.url}"', more="[snapshots]", env=env)
     ear.event(lambda event: event.type is EventType.END)
     time.sleep(2.0)
     begun_s = time.monotonic()
+    if away:
+        network.swallows = True
+        network.forget_client()
+        time.sleep(1.5)
     shift.with_suffix(".new").write_text(f"{jumped.total_seconds():+.0f}\n")
     shift.with_suffix(".new").rename(shift)
+    if away:
+        time.sleep(1.5)
+        network.heal()
     told_s, event = ear.event(lambda event: abs(event.seen_at - datetime.now(UTC) - jumped) < timedelta(seconds=30))
     ear.event(lambda each: each.type is EventType.END and each.started_at > event.seen_at, since_s=told_s)
     time.sleep(2.0)
@@ -113,7 +130,12 @@ def test_a_clock_that_jumps_changes_the_time_that_is_told_and_nothing_else(
     assert all(each.track.age_s < 60 and each.latency_ms.total < 30_000 for each in events), (
         "lengths are not told by it"
     )
-    assert ear.told(since_s=begun_s) == "", "the camera stays online"
+    if away:
+        waited = [each for each in events if each.replayed]
+        assert [each.seq for each in waited] == sorted(each.seq for each in waited), "in the order of `seq`"
+        assert waited[0].seen_at > waited[-1].seen_at, "though its times go back"
+    else:
+        assert ear.told(since_s=begun_s) == "", "the camera stays online"
     assert device.ends == []
     said = f"{len(events)} events in {time.monotonic() - begun_s:.0f} s, in order by `seq`, their times jump; 0 missing"
     tell(fault, well_s=told_s - begun_s, published=said)

@@ -74,7 +74,7 @@ class BrokerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    keep_alive: Annotated[Seconds, _within("5s", "1h")] = Seconds(20.0)
+    keep_alive: Annotated[Seconds, _within("2s", "1h")] = Seconds(20.0)
     start_offline: bool = True
 
 
