@@ -76,7 +76,7 @@ class Line:
         self._ready, self._told = asyncio.Event(), False
         self._hurried = 0
         self._heard = 0
-        self._up = self._ever_up = False
+        self._up = self._ever_up = self._listening = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
 
@@ -243,6 +243,9 @@ class Line:
             connection.subscribe(*self._filters)
             self._outbox.extendleft(reversed(self._unacknowledged.values()))
             self._unacknowledged.clear()
+            self._listening = False
+        if not self._listening and connection.subscribed:
+            self._listening = True
             self._call(self._succeed)
         while self._outbox:
             letter = self._outbox.popleft()

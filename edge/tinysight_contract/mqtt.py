@@ -34,6 +34,9 @@ KEEP_ALIVE_S: Final = 20
 MESSAGE_EXPIRY: Final = 0x02  # names of properties on the wire
 SESSION_EXPIRY: Final = 0x11
 TOPIC_ALIAS: Final = 0x23
+MAXIMUM_PACKET_SIZE: Final = 0x27
+MOST_BYTES: Final = 2**20
+"""What a broker may send us at once, with MQTT 5; the contract's largest message is a quarter of it."""
 HEADER_BYTES: Final = 64  # of a packet beside its topic and payload; more than it can be
 
 
@@ -96,6 +99,7 @@ class Connection:
         self._answered, self._lost = threading.Event(), threading.Event()
         self._refused: tuple[int, str] | None = None
         self._errors = Errors()
+        self._asked: set[int | None] = set()
         self._aliases: dict[str, _Packed] = {}
         self._lives: dict[int, _Packed] = {}
         self._five = address.version == 5
@@ -118,6 +122,7 @@ class Connection:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_socket_close = self._on_socket_close
+        self._client.on_subscribe = self._on_subscribe
         if on_message is not None:
             self._client.on_message = lambda _c, _u, m: on_message(m.topic, bytes(m.payload), m.retain)
         if on_ack is not None:
@@ -150,9 +155,7 @@ class Connection:
         self._client.loop_write()
 
     def _dial(self, timeout_s: float) -> None:
-        properties = None
-        if self._five and self._session_s:
-            properties = cast("Properties", _Packed(SESSION_EXPIRY, self._session_s, 4))
+        wanted = _Packed((SESSION_EXPIRY, self._session_s, 4), (MAXIMUM_PACKET_SIZE, MOST_BYTES, 4))
         self._client.connect_timeout = timeout_s
         try:
             if self.address.encrypted:
@@ -164,7 +167,7 @@ class Connection:
                 self.address.port,
                 keepalive=self._keep_alive_s,
                 clean_start=not self._session_s if self._five else paho.MQTT_CLEAN_START_FIRST_ONLY,
-                properties=properties,
+                properties=cast("Properties", wanted) if self._five else None,
             )
         except ConfigError as error:
             raise BrokerError(error.what, mend=error.mend) from error
@@ -246,14 +249,19 @@ class Connection:
             if packed is not None:
                 topic = ""
             elif len(self._aliases) < self.offers.aliases:
-                packed = self._aliases[topic] = _Packed(TOPIC_ALIAS, len(self._aliases) + 1, 2)
+                packed = self._aliases[topic] = _Packed((TOPIC_ALIAS, len(self._aliases) + 1, 2))
         elif lives_s is not None and self._five:
-            packed = self._lives.setdefault(lives_s, _Packed(MESSAGE_EXPIRY, lives_s, 4))
+            packed = self._lives.setdefault(lives_s, _Packed((MESSAGE_EXPIRY, lives_s, 4)))
         return self._client.publish(topic, payload, qos, retain, cast("Properties | None", packed)).mid
 
     def subscribe(self, *filters: str, qos: int = 1) -> None:
         """Ask for what matches any of the filters."""
-        self._client.subscribe([(each, qos) for each in filters])
+        self._asked.add(self._client.subscribe([(each, qos) for each in filters])[1])
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether the broker has answered each `subscribe`; what it refused is in the log."""
+        return not self._asked
 
     def close(self) -> None:
         """Disconnect properly (the will is not sent) and end the network thread."""
@@ -297,6 +305,13 @@ class Connection:
                 if "ALERT" in str(error):
                     self._errors.last = str(error)
 
+    def _on_subscribe(
+        self, _client: paho.Client, _userdata: object, mid: int, codes: list[ReasonCode], _properties: object
+    ) -> None:
+        if no := [str(code) for code in codes if code.is_failure]:
+            log.error("%s refuses %d of %d subscriptions: %s", self.address, len(no), len(codes), no[0])
+        self._asked.discard(mid)
+
     def _on_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, code: ReasonCode, _properties: Properties | None
     ) -> None:
@@ -329,10 +344,10 @@ class _Encrypted(ssl.SSLSocket):
 
 
 class _Packed:
-    """One property of a message, packed once: paho packs anew for each, which costs more than the message."""
+    """Properties of a packet (name, value, bytes of it), packed once: paho packs anew for each, at a message's cost."""
 
-    def __init__(self, name: int, value: int, size: int) -> None:
-        packed = bytes([name]) + value.to_bytes(size)
+    def __init__(self, *properties: tuple[int, int, int]) -> None:
+        packed = b"".join(bytes([name]) + value.to_bytes(size) for name, value, size in properties)
         self._packed = bytes([len(packed)]) + packed
 
     def pack(self) -> bytes:

@@ -17,10 +17,11 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tinysight_contract.errors import BrokerError, ConfigError, DeviceError, TinySightError
+from tinysight_contract.errors import BrokerError, DeviceError, TinySightError
 from tinysight_contract.messages import BrokerHealth, OutboxHealth, Status, encode, utc_now
 from tinysight_contract.mqtt import KEEP_ALIVE_S, Address, Connection, Will
 from tinysight_contract.topics import StatusTopic, Topic
+from tinysight_edge.calling import CONNECT_TIMEOUT_S, Caller
 from tinysight_edge.mailbox import TICK_S, Mailbox
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.session import Ack, Session
@@ -29,15 +30,17 @@ __all__ = ["Publisher"]
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S: Final = 5.0
 FIRST_TRY_S: Final = 15.0
 STABLE_S: Final = 10.0  # a session that lasted so long was not refused by way of dropping us
 RETRY_S: Final = (0.25, 60.0)
 REFUSED_S: Final = 30.0
-SESSION_S: Final = 3600
+READERS_S: Final = (0.2, 5.0)
+READERS_SHARE: Final = 0.1
+"""After an outage events wait a moment longer, by this share of it: those who read were cut off too."""
 FIRST_REPORT_S: Final = 5.0
 GOODBYE_S: Final = (0.3, 2.0)
 MAX_CAUSES: Final = 16
+MAX_CAPTURED: Final = 10_000
 
 
 class Publisher:
@@ -61,7 +64,6 @@ class Publisher:
     Attributes:
         event, state, foreign, once: what it is given to send; see `Mailbox`.
         away_since_s: since when there is no session (``time.monotonic()``); None while there is one.
-        refusal: why the broker refuses us, as long as it does and waiting does not mend it.
         every_s: as given; may be changed.
     """
 
@@ -83,12 +85,20 @@ class Publisher:
     ) -> None:
         self.every_s = every_s
         self.away_since_s: float | None = time.monotonic()
-        self.refusal: BrokerError | None = None
         self._box = box = Mailbox()
         self.event, self.state, self.foreign, self.once = box.event, box.state, box.foreign, box.once
-        self._address, self._outbox, self._client_id, self._keep_alive_s = address, outbox, client_id, keep_alive_s
+        self._address, self._outbox, self._keep_alive_s = address, outbox, keep_alive_s
         self._online, self._offline, self._report = online, offline, report
-        self._published, self._listen, self._hear, self._also = published, listen, hear, also
+        self._published, self._listen, self._also = published, listen, also
+        self._caller = Caller(
+            address,
+            client_id=client_id,
+            will=lambda: Will(str(offline[0]), encode(replace(offline[1], at=utc_now()))),
+            hear=hear if listen else None,
+            keep_alive_s=keep_alive_s,
+            rouse=box.rouse,
+        )
+        self._hold_until_s = 0.0
         self._last_number, self._captured = outbox.last, dict[int, float]()
         self._session: Session | None = None
         self._sent, self._sessions = 0, 0
@@ -131,6 +141,11 @@ class Publisher:
         """
         if self._broken is not None:
             raise self._broken
+
+    @property
+    def refusal(self) -> BrokerError | None:
+        """Why the broker refuses us, as long as it does and waiting does not mend it."""
+        return self._caller.refusal
 
     @property
     def sent(self) -> int:
@@ -188,7 +203,7 @@ class Publisher:
             while not self._over():
                 begun_s = time.monotonic()
                 try:
-                    useful = self._talk(*self._connect())
+                    useful = self._talk(*self._caller.call(wait=self._wait, over=self._over))
                 except BrokerError as error:
                     self._note_failure(error)
                 else:
@@ -221,8 +236,11 @@ class Publisher:
     def _pause(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
         while time.monotonic() < until_s and not self._over():
-            self._box.sleep()
-            self._keep()
+            self._wait(None)
+
+    def _wait(self, connection: Connection | None) -> None:
+        self._box.sleep(connection)
+        self._keep()
 
     def _keep(self) -> None:
         """Move given events into the outbox, on disk at once when none can be sent now."""
@@ -232,41 +250,17 @@ class Publisher:
             topic, event, captured_s = given[0]
             self._last_number = self._outbox.put(str(topic), event)
             given.popleft()
-            if self._box.open:
+            if self._box.open and len(self._captured) < MAX_CAPTURED:
                 self._captured[self._last_number] = captured_s
         self._outbox.commit()
 
-    def _connect(self) -> tuple[Connection, Session]:
-        """Open a session; what may take long in a thread of its own, so that events are kept on disk meanwhile."""
-        topic, gone = self._offline
-        acks: deque[Ack] = deque()
-        try:
-            address = self._address()
-        except ConfigError as error:
-            raise BrokerError(error.what, mend=error.mend) from error
-        connection = Connection(
-            address,
-            client_id=self._client_id,
-            will=Will(str(topic), encode(replace(gone, at=utc_now()))),
-            on_ack=lambda *ack: acks.append(ack),
-            on_message=self._hear,
-            keep_alive_s=int(self._keep_alive_s),
-            session_s=SESSION_S if self._listen else 0,
-            in_flight=0,
-        )
-        try:
-            self._dial(connection)
-            until_s = time.monotonic() + CONNECT_TIMEOUT_S
-            while not connection.answered and time.monotonic() < until_s and not self._over():
-                self._box.sleep(connection)
-                self._keep()
-            self.refusal = connection.refusal if connection.refused_until_mended else None
-            if not connection.alive:
-                raise connection.refusal or connection.unanswered()
-        except BaseException:
-            connection.abandon()
-            raise
-        log.info("connected to %s", address)
+    def _talk(self, connection: Connection, acks: deque[Ack]) -> bool:
+        """Send until the session is lost or all is said; whether the broker took any event."""
+        now_s, away_since_s = time.monotonic(), self.away_since_s or 0.0
+        cut_off = self._sessions > 0 or self._first_try.is_set()
+        self._hold_until_s = now_s + min(READERS_S[0] + READERS_SHARE * (now_s - away_since_s), READERS_S[1])
+        self._hold_until_s = self._hold_until_s if cut_off else now_s
+        self._first_try.set()
         self._captured.clear()
         session = Session(
             connection,
@@ -277,38 +271,6 @@ class Publisher:
             published=self._published,
             also=self._also,
         )
-        return connection, session
-
-    def _dial(self, connection: Connection) -> None:
-        """Find, reach and trust the broker.
-
-        Raises:
-            BrokerError: that failed, or the end came first.
-        """
-        failed: list[BrokerError] = []
-
-        def dial() -> None:
-            try:
-                connection.dial(timeout_s=CONNECT_TIMEOUT_S)
-            except BrokerError as error:
-                failed.append(error)
-            self._box.rouse()
-
-        dialling = threading.Thread(target=dial, name="connect", daemon=True)
-        dialling.start()
-        while dialling.is_alive():
-            self._box.sleep()
-            self._keep()
-            if self._over():  # a broker that says nothing must not keep us
-                connection.abandon()
-                dialling.join(TICK_S)
-                raise BrokerError(f"{connection.address} does not answer.", mend="Check the network.")
-        if failed:
-            raise failed[0]
-
-    def _talk(self, connection: Connection, session: Session) -> bool:
-        """Send until the session is lost or all is said; whether the broker took any event."""
-        self._first_try.set()
         self._sessions += 1
         self._session, self.away_since_s, self._box.open = session, None, True
         try:
@@ -342,14 +304,15 @@ class Publisher:
                 return
             self._box.sleep(connection, session)
             self._keep()
-        self.refusal = connection.refusal
+        self._caller.refusal = connection.refusal
         self._end(connection.ended)
 
     def _pump(self, session: Session) -> None:
         session.settle()
         for letter in self._box.letters(session):
             session.send(letter)
-        session.send_events()
+        if self._closing.is_set() or time.monotonic() >= self._hold_until_s:
+            session.send_events()
 
     def _tell_health(self) -> None:
         self.state(*self._report(self.outbox_health(), self.broker_health()))

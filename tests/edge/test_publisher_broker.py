@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError
 from tinysight_contract.messages import Counts, Event, Health, State, Status, decode, utc_now
+from tinysight_edge import calling
 from tinysight_edge import publisher as publisher_module
 from tinysight_edge.config.file import address_of
 from tinysight_edge.config.types import BrokerConfig
@@ -216,7 +217,7 @@ def test_something_that_speaks_no_mqtt_is_told_apart_from_a_refusal(fake_broker:
 def test_something_that_says_nothing_is_told_apart_from_both(
     fake_broker: Fake, make_publisher: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publisher_module, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(calling, "CONNECT_TIMEOUT_S", 0.3)
     url, _ = fake_broker(None)
     with pytest.raises(BrokerError, match=r"says nothing. Check the network"):
         make_publisher(url).wait_first_connect()
@@ -237,7 +238,7 @@ def test_events_are_on_disk_while_a_broker_keeps_us_waiting(
 def test_a_broker_that_says_nothing_does_not_keep_a_publisher_from_ending(
     fake_broker: Fake, make_publisher: Make, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    monkeypatch.setattr(publisher_module, "CONNECT_TIMEOUT_S", 100.0)
+    monkeypatch.setattr(calling, "CONNECT_TIMEOUT_S", 100.0)
     url, heard = fake_broker(None)
     publisher = make_publisher(url)
     eventually(lambda: heard)

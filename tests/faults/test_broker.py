@@ -19,7 +19,7 @@ EVENTS: Final = 10_000
 FRAMES: Final = 3000
 FPS: Final = 100
 AWAY_S: Final = (0.0, 0.4)
-UP_S: Final = (0.3, 0.9)
+UP_S: Final = (0.5, 1.0)  # events wait 0.2 s of it, for readers
 
 
 @pytest.fixture(scope="module")
