@@ -4,6 +4,7 @@
     python benchmarks/tables.py mnist.log distill.log belt.log clean.log pipeline.log
     python benchmarks/tables.py quantize.log qat.log leak.log
     python benchmarks/tables.py pipeline.log memory.log startup.log tracker.log soak.log
+    python benchmarks/tables.py outbox.log wire.log
 
 Each file's last line is one benchmark's JSON; what it is follows from its keys. Each call writes one of README's
 tables. Prints one JSON line last.
@@ -144,9 +145,54 @@ TRAINING: tuple[Row, ...] = (
     ),
 )  # fmt: skip
 
+TELLING: tuple[Row, ...] = (
+    (
+        "events a second out of a backlog of 100,000 on disk, of bare paho's",
+        "drained_per_s",
+        "{ratio:.2f}: {drained_per_s:,} against {raw_per_s:,}; {lost} lost",
+        "at least 0.8",
+    ),
+    (
+        "the same into the outbox while the broker is away",
+        "drained_per_s",
+        "{kept_per_s:,} a second",
+        "",
+    ),
+    (
+        "to give an event to it, as the loop that sees feels it, p99",
+        "drained_per_s",
+        "{enqueue_p99_ms:.3f} ms",
+        "at most 1 ms",
+    ),
+    (
+        "a live event beside the backlog, from giving to sending, p95",
+        "drained_per_s",
+        "{live_wait_p95_ms:.0f} ms",
+        "",
+    ),
+    (
+        "an event: its JSON; with topic and header; with an alias for the topic",
+        "event_bytes",
+        "{event_bytes}, {packet_bytes}, {packet_bytes_alias} bytes",
+        "",
+    ),
+    (
+        "to encode it; to check and decode it",
+        "event_bytes",
+        "{encode_us:.1f} µs, `json` {json_us:.1f}; {decode_us:.1f} µs, `json` without a check {json_decode_us:.1f}",
+        "",
+    ),
+    (
+        "1,000 devices that connect at once: all online; processor time of the broker",
+        "event_bytes",
+        "{online_1000_s:.1f} s; {broker_cpu_s:.2f} s",
+        "",
+    ),
+)
 TABLES = (
     ("training", ("training and data", ""), TRAINING),
     ("conversion", ("conversion", ""), CONVERSION),
+    ("telling", ("over MQTT, to a Mosquitto on the same machine", "measured", "target"), TELLING),
     ("edge", ("on the device", "measured", "target", "others"), EDGE),
 )
 

@@ -32,6 +32,7 @@ hypothesis.settings.load_profile("tinysight")
 # A minute or more each, and some make what others wait for: begun first, so that no core idles at the end.
 LONGEST = (
     "e2e/test_demo.py", "trainer/data/test_clean.py", "converters/test_convert.py", "trainer/test_train.py",
+    "faults/test_broker.py",
 )  # fmt: skip
 GOLDEN = Path(__file__).parent / "golden"
 AS_ROOT = "user root\n" if os.geteuid() == 0 else ""  # else mosquitto gives up rights and cannot read the test's files
