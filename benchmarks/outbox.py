@@ -169,8 +169,8 @@ def drain(publisher: Publisher, event: Event, backlog: int) -> tuple[float, int,
     """Give live events until the backlog is gone.
 
     Returns:
-        Events a second from the first that is acknowledged, the last number given, seconds to give each live one, and seconds until
-        it was handed to the connection.
+        Events a second from the first that is acknowledged, the last number given, seconds to give each live one, and
+        seconds until it was handed to the connection.
     """
     enqueue_s: list[float] = []
     live_s: list[float] = []
