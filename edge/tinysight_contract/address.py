@@ -64,8 +64,10 @@ class Address:
             port = 0
         if not port:  # the address is not shown: it may hold a password
             raise ConfigError("The broker's address has no scheme or port that TinySight can use.", mend=MEND) from None
-        options = parse_qs(parts.query)
+        options = parse_qs(parts.query, keep_blank_values=True)
         version = options.pop("version", ["5"])[0]
+        if empty := [name for name in FILES if name in options and not options[name][0]]:
+            raise ConfigError(f"?{empty[0]}= names no file.", mend="Name one; an empty variable of the shell?")
         files = {name: Path(options.pop(name)[0]) for name in FILES if name in options}
         shown = f"{parts.scheme}://{parts.hostname or ''}"
         if any("secure" in name or "verify" in name for name in options):

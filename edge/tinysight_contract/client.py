@@ -195,6 +195,7 @@ class Client:
             BrokerError: the broker refuses it, or has not taken it ``within_s`` seconds.
         """
         letter = self._line.post(topic, b"" if message is None else encode(message))
+        self._hurry(on=True)  # who reads slowly waits for this, so what comes before the answer is read
         try:
             async with asyncio.timeout(within_s):
                 await letter.taken
@@ -202,6 +203,8 @@ class Client:
             raise self.trouble or BrokerError(
                 f"The broker has not taken {topic} within {within_s:g} s.", mend="Check the network and try again."
             ) from None
+        finally:
+            self._hurry(on=False)
 
     async def desire(self, site: str, device: str, desired: Desired | None, *, within_s: float = 10.0) -> None:
         """Say what is wanted of a device, None to want nothing; ``fleet`` shows what it reports.

@@ -273,7 +273,7 @@ def _check(where: t.Topic, message: Struct, *, retained: bool) -> None:
     else:
         return
     if told > MAX_NUMBER:
-        raise ContractError(f"The number {told:.3g} is beyond 2^53.", mend="Check who publishes it.")
+        raise ContractError("A number is beyond 2^53.", mend="Check who publishes it.")
 
 
 def _heed(device: Device, status: Status, *, retained: bool) -> bool:

@@ -76,7 +76,7 @@ class Line:
         self._ready, self._told = asyncio.Event(), False
         self._hurried = 0
         self._heard = 0
-        self._up = self._ever_up = self._listening = False
+        self._up = self._listening = self._ever_listened = False
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="line", daemon=True)
 
@@ -161,7 +161,7 @@ class Line:
                 what = f"{self._address} says what is no MQTT: {error!r}."
                 self.trouble = BrokerError(what, mend="Check what listens there.")
             self.cuts += self._up
-            if self.trouble is not None and not self._ever_up:
+            if self.trouble is not None and not self._ever_listened:
                 self._call(self._fail, self.trouble)
                 return
             now_s = time.monotonic()
@@ -220,7 +220,7 @@ class Line:
                 raise BrokerError(f"{self._address} has gone: {connection.ended}.", mend="See that the broker runs.")
             if connection.alive:
                 self._send(connection)
-            elif now_s >= until_s:
+            if now_s >= until_s and not (connection.alive and self._listening):
                 raise connection.unanswered()
 
     def _read(self, connection: Connection) -> None:
@@ -238,14 +238,19 @@ class Line:
 
     def _send(self, connection: Connection) -> None:
         if not self._up:
-            self._up = self._ever_up = True
+            self._up = True
             self.trouble = None
             connection.subscribe(*self._filters)
             self._outbox.extendleft(reversed(self._unacknowledged.values()))
             self._unacknowledged.clear()
             self._listening = False
         if not self._listening and connection.subscribed:
-            self._listening = True
+            if connection.denied:
+                raise BrokerError(
+                    f"{self._address} refuses to tell anything: {connection.denied[0]}.",
+                    mend="Give this user the right to read, in the broker's access list.",
+                )
+            self._listening = self._ever_listened = True
             self._call(self._succeed)
         while self._outbox:
             letter = self._outbox.popleft()

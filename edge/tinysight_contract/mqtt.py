@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
@@ -35,6 +35,8 @@ MESSAGE_EXPIRY: Final = 0x02  # names of properties on the wire
 SESSION_EXPIRY: Final = 0x11
 TOPIC_ALIAS: Final = 0x23
 MAXIMUM_PACKET_SIZE: Final = 0x27
+MORE: Final = "the broker sends more than was asked for"
+READS_AT_ONCE: Final = 64
 MOST_BYTES: Final = 2**20
 """What a broker may send us at once, with MQTT 5; the contract's largest message is a quarter of it."""
 HEADER_BYTES: Final = 64  # of a packet beside its topic and payload; more than it can be
@@ -100,6 +102,8 @@ class Connection:
         self._refused: tuple[int, str] | None = None
         self._errors = Errors()
         self._asked: set[int | None] = set()
+        self._abandoned = False
+        self.denied: list[str] = []
         self._aliases: dict[str, _Packed] = {}
         self._lives: dict[int, _Packed] = {}
         self._five = address.version == 5
@@ -112,6 +116,7 @@ class Connection:
             reconnect_on_failure=False,
         )
         self._client.enable_logger(self._errors)
+        _receive_no_more(self._client)
         self._client.max_inflight_messages_set(in_flight)
         if address.scheme.startswith("ws"):
             self._client.ws_set_options(path=address.path)
@@ -124,7 +129,7 @@ class Connection:
         self._client.on_socket_close = self._on_socket_close
         self._client.on_subscribe = self._on_subscribe
         if on_message is not None:
-            self._client.on_message = lambda _c, _u, m: on_message(m.topic, bytes(m.payload), m.retain)
+            self._client.on_message = lambda _c, _u, m: self._hear(m, on_message)
         if on_ack is not None:
             self._client.on_publish = lambda _c, _u, mid, code, _p: on_ack(
                 mid, str(code) if code.is_failure else None, code.value in FINAL_REFUSALS
@@ -173,6 +178,11 @@ class Connection:
             raise BrokerError(error.what, mend=error.mend) from error
         except (OSError, ValueError, paho.WebsocketConnectionError) as error:
             raise absent(self.address, error) from error
+        if self._client.transport == "websockets":
+            _send_whole_frames(self._client.socket())
+        if self._abandoned:  # while it was dialled
+            self._stop()
+            raise absent(self.address, TimeoutError("it took too long"))
 
     def serve(self, *, readable: bool) -> None:
         """Do what the network thread would do. Only for connections that were dialled: then many share one thread.
@@ -181,13 +191,22 @@ class Connection:
             readable: something has come in; else there is room to write, or it is time to see that all is well.
         """
         if readable:
-            self._client.loop_read()
-            while isinstance(held := self._client.socket(), ssl.SSLSocket) and held.pending():
-                self._client.loop_read()  # what TLS has decrypted already wakes nobody
+            self._read()
+            for _ in range(READS_AT_ONCE):  # what TLS has decrypted already wakes nobody
+                if (held := cast("Any", self._client.socket())) is None or not getattr(held, "pending", int)():
+                    break
+                self._read()
         if self._client.want_write():
             self._client.loop_write()
         if not readable:
             self._client.loop_misc()
+
+    def _read(self) -> None:
+        """Take in what has come; a broker that sends at QoS 2, which nobody asked for, is left: it would be kept."""
+        self._client.loop_read()
+        if self._client._in_messages:
+            self._errors.last = MORE
+            self._client._loop_rc_handle(MQTTErrorCode.MQTT_ERR_PROTOCOL)
 
     def fileno(self) -> int:
         """Of the socket, for a selector; -1 when there is none."""
@@ -198,6 +217,11 @@ class Connection:
     def wants_to_write(self) -> bool:
         """Whether something waits for room in the socket."""
         return self._client.want_write()
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for room in the socket."""
+        return len(self._client._out_packet)
 
     @property
     def refusal(self) -> BrokerError | None:
@@ -271,6 +295,7 @@ class Connection:
 
     def abandon(self) -> None:
         """End without a goodbye: the broker publishes the will."""
+        self._abandoned = True
         if (open_socket := self._client.socket()) is not None:
             # Shut down, not closed: the network thread may be waiting on it, and a WebSocket wraps it.
             with suppress(OSError), socket.socket(fileno=os.dup(open_socket.fileno())) as handle:
@@ -305,11 +330,20 @@ class Connection:
                 if "ALERT" in str(error):
                     self._errors.last = str(error)
 
+    def _hear(self, message: paho.MQTTMessage, tell: Callable[[str, bytes, bool], None]) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            log.error("%s sends a topic that is no UTF-8", self.address)
+            return
+        tell(topic, bytes(message.payload), message.retain)
+
     def _on_subscribe(
         self, _client: paho.Client, _userdata: object, mid: int, codes: list[ReasonCode], _properties: object
     ) -> None:
         if no := [str(code) for code in codes if code.is_failure]:
             log.error("%s refuses %d of %d subscriptions: %s", self.address, len(no), len(codes), no[0])
+            self.denied = no if len(no) == len(codes) else []
         self._asked.discard(mid)
 
     def _on_disconnect(
@@ -341,6 +375,30 @@ class _Encrypted(ssl.SSLSocket):
         except OSError:
             self.close()
             raise
+
+
+def _receive_no_more(client: Any) -> None:  # noqa: ANN401 -- reaches into what has no public type
+    """Let paho take in no packet beyond `MOST_BYTES`, whatever the broker was asked for."""
+    receive = client._sock_recv
+
+    def sock_recv(size: int) -> bytes:
+        if size > MOST_BYTES:
+            raise ConnectionAbortedError(MORE)
+        return cast("bytes", receive(size))
+
+    client._sock_recv = sock_recv
+
+
+def _send_whole_frames(held: Any) -> None:  # noqa: ANN401 -- paho's wrapper of the socket, which has no public type
+    """Let paho keep a packet of which the socket took a part: told that none of it went, it forgets the packet."""
+    send = held._send_impl
+
+    def send_impl(data: bytes) -> int:
+        if not (sent := send(data)) and held._sendbuffer:
+            raise BlockingIOError
+        return int(sent)
+
+    held._send_impl = send_impl
 
 
 class _Packed:

@@ -21,6 +21,7 @@ __all__ = ["CONNECT_TIMEOUT_S", "Caller"]
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 5.0
+DIAL_S: Final = 20.0
 SESSION_S: Final = 3600
 Wait = Callable[[Connection | None], None]
 
@@ -104,11 +105,13 @@ class Caller:
                 failed.append(error)
             self._rouse()
 
+        self.refusal = None
         dialling = threading.Thread(target=dial, name="connect", daemon=True)
         dialling.start()
+        until_s = time.monotonic() + DIAL_S
         while dialling.is_alive():
             wait(None)
-            if over():  # a broker that says nothing must not keep us
+            if over() or time.monotonic() >= until_s:  # a broker that says nothing, or drips, must not keep us
                 connection.abandon()
                 dialling.join(TICK_S)
                 raise BrokerError(f"{connection.address} does not answer.", mend="Check the network.")

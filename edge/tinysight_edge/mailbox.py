@@ -24,6 +24,7 @@ __all__ = ["TICK_S", "Mailbox"]
 
 TICK_S: Final = 0.1
 MAX_ONCE: Final = 256
+MAX_BEHIND: Final = 16
 
 
 class Mailbox:
@@ -47,8 +48,8 @@ class Mailbox:
 
     def event(self, topic: EventTopic, event: Event) -> None:
         """Give an event; never waits."""
-        self.last_seq = event.seq
         self.events.append((topic, event, time.monotonic() - event.latency_ms.total / 1e3))
+        self.last_seq = event.seq
         self.rouse()
 
     def state(self, topic: Topic, message: Struct | None) -> None:
@@ -105,7 +106,9 @@ class Mailbox:
                 letter = self._state[self._unsent.pop()]
             yield letter
         while self._once and session.room > 0:
-            yield self._once.popleft()
+            letter = self._once.popleft()
+            if letter[2] or session.behind < MAX_BEHIND:  # what may be lost is, rather than to hold up events
+                yield letter
 
     def sleep(self, connection: Connection | None = None, session: Session | None = None) -> None:
         """Wait a moment, or until something is given or comes in; let the connection work.

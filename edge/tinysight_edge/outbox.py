@@ -155,7 +155,9 @@ class Outbox:
                     self._note_unreadable()
                     self.done(row)
         if room > 0:
-            new = ((each, self._new.get(each)) for each in range(max(number, self._written) + 1, end + 1))
+            first = max(number, self._written) + 1
+            few = range(first, end + 1) if end - first < len(self._new) else sorted(self._new)
+            new = ((each, self._new.get(each)) for each in few if first <= each <= end)
             kept += islice(((each, row[0], row[1]) for each, row in new if row is not None), room)
         return kept
 

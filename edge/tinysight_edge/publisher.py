@@ -174,7 +174,8 @@ class Publisher:
 
     def outbox_health(self) -> OutboxHealth:
         """How many events wait, how many were given up, and the last one's number."""
-        return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=self._box.last_seq)
+        last_seq = self._box.last_seq  # before what waits: else the last one would seem to be gone
+        return OutboxHealth(depth=self.waiting, discarded=dict(self._outbox.discarded), last_seq=last_seq)
 
     def broker_health(self) -> BrokerHealth:
         """How many sessions there were, why they ended, and which messages were refused."""
@@ -281,6 +282,7 @@ class Publisher:
             self._box.again()
             self._serve(connection, session)
         finally:
+            session.settle()  # what came with the end
             self.away_since_s, self._box.open = time.monotonic(), False
             self._session = None
             self._sent += session.events

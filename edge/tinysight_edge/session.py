@@ -94,6 +94,11 @@ class Session:
         """How many messages the broker takes now."""
         return self._window - len(self._in_flight)
 
+    @property
+    def behind(self) -> int:
+        """Messages that the socket has not taken."""
+        return self._connection.queued
+
     def waits_for(self, message: int) -> bool:
         """Whether the broker has not acknowledged it."""
         return message in self._in_flight

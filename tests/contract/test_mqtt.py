@@ -48,3 +48,9 @@ def test_an_address_that_cannot_be_read_is_not_shown(url: str) -> None:
 def test_a_password_without_a_name_is_kept() -> None:
     address = Address.parse("mqtt://:pw@h")
     assert (address.user, address.password) == ("", "pw")
+
+
+@pytest.mark.parametrize("url", ["mqtts://h?ca=", "mqtts://h?cert=&key=", "mqtts://h?ca=a.pem&cert=&key=k"])
+def test_an_empty_name_of_a_file_is_no_reason_to_trust_somebody_else(url: str) -> None:
+    with pytest.raises(ConfigError, match="names no file"):
+        Address.parse(url)

@@ -1,6 +1,7 @@
 """The publisher and brokers that come, go, refuse and keep it waiting."""
 
 import contextlib
+import re
 import signal
 import socket
 import sqlite3
@@ -323,3 +324,48 @@ def test_what_is_too_large_for_the_broker_is_counted_and_costs_no_session(
     assert publisher.outbox_health().discarded == {"oversize": 1}
     assert publisher.broker_health().refused == {"too large for the broker": 1}
     assert publisher.broker_health().sessions == 1
+
+
+def test_what_is_acknowledged_with_the_last_breath_is_not_sent_again(make_publisher: Make, eventually: Any) -> None:
+    """A broker that takes all it is sent and hangs up at once, each time."""
+    came: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client:
+                        client.recv(65536)
+                        client.sendall(bytes((0x20, 2, 0, 0)))
+                        time.sleep(0.6)
+                        packets = _publishes(client.recv(1 << 20))
+                        came.extend(seq for _, seq in packets if seq is not None)
+                        client.sendall(b"".join(b"\x40\x02" + number for number, _ in packets))
+
+        threading.Thread(target=serve, daemon=True).start()
+        publisher = make_publisher(f"mqtt://127.0.0.1:{server.getsockname()[1]}?version=3")
+        for seq in range(1, 6):
+            publisher.event(EVENTS, replace(EXAMPLE, seq=seq))
+        eventually(lambda: publisher.sent == 5)
+        assert sorted(came) == [1, 2, 3, 4, 5]
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def _publishes(raw: bytes) -> list[tuple[bytes, int | None]]:
+    """Message number of each PUBLISH at QoS 1, and its event's seq."""
+    found = []
+    while len(raw) > 2:
+        at, size, shift = 1, 0, 0
+        while True:
+            size |= (raw[at] & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if raw[at - 1] < 0x80:
+                break
+        body, head = raw[at : at + size], raw[0]
+        raw = raw[at + size :]
+        if head & 0xF6 == 0x32:
+            end = 2 + int.from_bytes(body[:2])
+            seq = re.search(rb'"seq":(\d+)', body)
+            found.append((body[end : end + 2], int(seq[1]) if seq else None))
+    return found
