@@ -760,3 +760,12 @@ def test_what_needs_the_authoritys_key_says_so_and_another_site_is_refused(tmp_p
     done = tinysight("broker", "config", "--out", tmp_path, "--site", "plant-2")
     assert (done.returncode, "is of the site 'plant-1'" in done.stderr) == (2, True)
     assert files_of(tmp_path) == before
+
+
+def test_the_quick_start_shows_no_password_to_other_users_and_gives_the_agent_its_key() -> None:
+    shown = (Path(__file__).parents[2] / "docs" / "broker.md").read_text().split("## Who may do what")[0]
+    lines = [line for line in shown.splitlines() if line.startswith("$ ")]
+    assert not [line for line in lines if re.search(r"--broker\b.*people/", line)]
+    assert [line for line in lines if "people/" in line and "TINYSIGHT_BROKER=" in line]
+    to_device = [line for line in lines if "/etc/tinysight/" in line]
+    assert to_device and all(":tinysight" in line for line in to_device)
