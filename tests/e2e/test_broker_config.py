@@ -768,4 +768,5 @@ def test_the_quick_start_shows_no_password_to_other_users_and_gives_the_agent_it
     assert not [line for line in lines if re.search(r"--broker\b.*people/", line)]
     assert [line for line in lines if "people/" in line and "TINYSIGHT_BROKER=" in line]
     to_device = [line for line in lines if "/etc/tinysight/" in line]
-    assert to_device and all(":tinysight" in line for line in to_device)
+    assert to_device
+    assert all(":tinysight" in line for line in to_device)
