@@ -69,7 +69,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         devices: each device's user name.
         bridges: the user name of each other site whose broker passes its messages on to this one.
         people: by name.
-        revoked: serial numbers of certificates that are no longer believed, in hexadecimal.
+        issued: by user name, the serial numbers of all its certificates, in hexadecimal.
+        revoked: those of certificates that are no longer believed.
     """
 
     site: str
@@ -83,6 +84,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     devices: dict[str, str] = {}
     bridges: dict[str, str] = {}
     people: dict[str, Person] = {}
+    issued: dict[str, frozenset[str]] = {}
     revoked: frozenset[str] = frozenset()
 
     def checked(self) -> Self:

@@ -69,15 +69,12 @@ def configure(out: Path, wishes: Wishes) -> dict[str, list[str]]:
         pki.Authority.found(out, setup.site)
     authority = pki.Authority.load(out)
 
-    gone = [name for name in wishes.revoke if name not in {*setup.devices, *setup.bridges, *setup.people}]
-    setup = replace(
-        setup, revoked=setup.revoked | {_serial(path) for name in gone for path in _certificates(out, name)}
-    )
-    made, renewed = _sign(out, setup, old, authority)
+    setup, made, renewed = _sign(out, setup, old, authority)
     for name, password in clear.items():
         pki.write_private(out / "people" / f"{name}.txt", c.people_text(setup, name, password).encode())
     pki.write_private(out / "setup.json", msgspec.json.format(msgspec.json.encode(setup, order="sorted"), indent=2))
 
+    gone = list(dict.fromkeys(wishes.revoke))
     for name in gone:
         shutil.rmtree(out / "devices" / name, ignore_errors=True)
         shutil.rmtree(out / "bridges" / name, ignore_errors=True)
@@ -107,6 +104,12 @@ def _merge(old: c.Setup | None, wishes: Wishes, out: Path) -> tuple[c.Setup, dic
         raise ConfigError(f"{out} is of the site {old.site!r}.", mend="Choose another --out, or leave --site out.")
     if len(wishes.readers) + len(wishes.operators) != len({*wishes.readers, *wishes.operators}):
         raise ConfigError("A name is given twice.", mend="Make it a reader or an operator.")
+    wanted = {*wishes.devices, *wishes.bridges, *wishes.readers, *wishes.operators}
+    if both := wanted.intersection(wishes.revoke):
+        raise ConfigError(
+            f"{min(both)!r} is to be revoked and let in at once.",
+            mend=f"Run it twice: first with --revoke {min(both)}, then with the rest.",
+        )
     known = {*old.devices, *old.bridges, *old.people}
     if missing := [name for name in wishes.revoke if name not in known]:
         raise ConfigError(f"Nobody is called {missing[0]!r} here.", mend=f"Known: {', '.join(sorted(known)[:20])}.")
@@ -123,8 +126,11 @@ def _merge(old: c.Setup | None, wishes: Wishes, out: Path) -> tuple[c.Setup, dic
             continue
         clear[name] = secrets.token_urlsafe(20)
         people[name] = c.Person(role, c.hash_password(clear[name]))
+    before = {**old.devices, **old.bridges}
+    serials = {each for name in wishes.revoke if name in before for each in _serials(out, old, name)}
     setup = replace(
         old,
+        revoked=old.revoked | serials,
         hosts=hosts,
         people=people,
         devices=_identities(old.devices, wishes.devices, wishes.revoke),
@@ -139,19 +145,28 @@ def _identities(old: dict[str, str], wanted: Sequence[str], revoked: Collection[
     return kept | {name: pki.new_identity(name) for name in wanted if name not in kept}
 
 
-def _certificates(out: Path, name: str) -> list[Path]:
+def _serials(out: Path, old: c.Setup, name: str) -> set[str]:
+    """All certificates of a device or a bridge; a setup of an earlier version knows of none, so files are asked too."""
     paths = (out / "devices" / name / "device.crt", out / "bridges" / name / "bridge.crt")
-    return [path for path in paths if path.exists()]
+    found = {_serial(pki.read_certificate(path)) for path in paths if path.exists()}
+    return found | old.issued.get({**old.devices, **old.bridges}[name], frozenset())
 
 
-def _serial(path: Path) -> str:
-    return f"{pki.read_certificate(path).serial_number:x}"
+def _serial(certificate: x509.Certificate) -> str:
+    return f"{certificate.serial_number:x}"
 
 
-def _sign(out: Path, setup: c.Setup, old: c.Setup | None, authority: pki.Authority) -> tuple[list[str], list[str]]:
-    """Make what is missing and renew what ends soon or says something else than it should; the names of both."""
+def _sign(
+    out: Path, setup: c.Setup, old: c.Setup | None, authority: pki.Authority
+) -> tuple[c.Setup, list[str], list[str]]:
+    """Make what is missing and renew what ends soon or says something else than it should; the names of both.
+
+    The setup that is given back knows each certificate: a renewed one is believed until it ends, unless it is revoked.
+    """
     made: list[str] = []
     renewed: list[str] = []
+    issued: dict[str, frozenset[str]] = {}
+    known = set() if old is None else {*old.devices.values(), *old.bridges.values()}
     current = out / "broker" / "server.crt"
     if not current.exists() or (old and old.hosts != setup.hosts) or pki.ends_soon(pki.read_certificate(current)):
         (renewed if current.exists() else made).append("server")
@@ -164,13 +179,21 @@ def _sign(out: Path, setup: c.Setup, old: c.Setup | None, authority: pki.Authori
             folder = out / f"{kind}s" / name
             folder.mkdir(mode=0o700, exist_ok=True)
             path = folder / f"{kind}.crt"
+            serials = set(setup.issued.get(identity, ()))
+            if path.exists():
+                serials.add(_serial(pki.read_certificate(path)))
+            if identity not in known:  # what lies there is of a run that was killed: somebody revoked may have the key
+                path.unlink(missing_ok=True)
+                path.with_suffix(".key").unlink(missing_ok=True)
             if not _stands(path, identity):
                 (renewed if path.exists() else made).append(name)
                 site = setup.site if kind == "device" else name
                 authority.sign_client(path.with_suffix(""), site=site, name=name, identity=identity)
+                serials.add(_serial(pki.read_certificate(path)))
+            issued[identity] = frozenset(serials) - setup.revoked
             _keep(folder / "ca.crt", (out / "ca.crt").read_bytes())
             _keep(folder / name_of_text, text(setup, name).encode())
-    return made, renewed
+    return replace(setup, issued=issued), made, renewed
 
 
 def _stands(path: Path, identity: str) -> bool:

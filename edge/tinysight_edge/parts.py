@@ -29,19 +29,25 @@ from tinysight_edge.view import Seer
 __all__ = ["cameras_gone", "foreign_labels", "make_caretaker", "make_desk", "make_pictures", "make_publisher"]
 
 MOST_SAID: Final = 3
+MAX_GONE: Final = 64
 
 
-def cameras_gone(state: Path, ids: Iterable[str]) -> set[str]:
-    """Cameras that were configured when this was last asked, of whatever start, and are no more; remembers these."""
+def cameras_gone(state: Path, ids: Iterable[str]) -> list[str]:
+    """Cameras that were configured once, by whatever start, and are no more: the last 64; remembers all of them.
+
+    They are named at each start, since an earlier one may have ended before the broker heard of it.
+    """
     path, now = state / "cameras.txt", set(ids)
     try:
-        before = set(read_capped(path, 64 * 1024).decode().split())
+        before = read_capped(path, 64 * 1024).decode().split()
     except (OSError, UnicodeDecodeError):
-        before = set()
-    if before != now:
+        before = []
+    gone = [id_ for id_ in dict.fromkeys(before) if id_ not in now and ID.fullmatch(id_)][-MAX_GONE:]
+    wanted = [*gone, *sorted(now)]  # the longest gone first
+    if before != wanted:
         with suppress(OSError):  # what cannot be written is cleared again, or once less
-            replace_file(path, "\n".join(sorted(now)).encode())
-    return {id_ for id_ in before - now if ID.fullmatch(id_)}
+            replace_file(path, "\n".join(wanted).encode())
+    return gone
 
 
 def foreign_labels(config: AgentConfig, labels: Collection[str]) -> str | None:

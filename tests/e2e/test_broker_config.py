@@ -22,6 +22,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from cryptography import x509
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -513,6 +514,60 @@ def test_who_is_revoked_is_powerless_at_once_and_does_not_come_back_and_others_s
     site.all_arrived(reader, victim, f"{AT_OTHER}/health")
 
 
+def revoked_in(folder: Path) -> set[int]:
+    crl = x509.load_pem_x509_crl((folder / "broker" / "revoked.crl").read_bytes())
+    return {each.serial_number for each in crl}
+
+
+@pytest.mark.parametrize("gone", ["nothing", "devices", "serials"])
+def test_all_certificates_of_who_is_revoked_are_revoked_also_renewed_ones_and_without_the_files(
+    tmp_path: Path, gone: str
+) -> None:
+    configure(tmp_path, Wishes(site=SITE, hosts=["localhost"], devices=[MINE, OTHER], bridges=["plant-2"]))
+    stem = tmp_path / "devices" / MINE / "device"
+    identity = json.loads((tmp_path / "setup.json").read_text())["devices"][MINE]
+    serials = {pki.read_certificate(stem.with_suffix(".crt")).serial_number}
+    if gone == "serials":  # as a version wrote it that did not keep them
+        setup = json.loads((tmp_path / "setup.json").read_text())
+        (tmp_path / "setup.json").write_text(json.dumps({**setup, "issued": {}}))
+        configure(tmp_path, Wishes())
+    pki.Authority.load(tmp_path).sign_client(stem, site=SITE, name=MINE, identity=identity, days=60)
+    serials.add(pki.read_certificate(stem.with_suffix(".crt")).serial_number)
+    assert configure(tmp_path, Wishes())["renewed"] == [MINE]
+    serials.add(pki.read_certificate(stem.with_suffix(".crt")).serial_number)
+    if gone == "devices":
+        (tmp_path / "devices" / MINE).rename(tmp_path / "handed-over")
+    configure(tmp_path, Wishes(revoke=[MINE]))
+    assert (len(serials), revoked_in(tmp_path)) == (3, serials)
+    configure(tmp_path, Wishes(devices=[MINE]))
+    bridge = pki.read_certificate(tmp_path / "bridges" / "plant-2" / "bridge.crt").serial_number
+    configure(tmp_path, Wishes(revoke=["plant-2"]))
+    assert revoked_in(tmp_path) == {*serials, bridge}
+
+
+def test_who_is_let_in_again_gets_another_key_also_after_a_run_that_was_killed(tmp_path: Path) -> None:
+    configure(tmp_path, Wishes(site=SITE, hosts=["localhost"], devices=[MINE]))
+    folder, kept = tmp_path / "devices" / MINE, tmp_path / "kept"
+    shutil.copytree(folder, kept)
+    configure(tmp_path, Wishes(revoke=[MINE]))
+    shutil.copytree(kept, folder)  # the run ended before it took the files away
+    assert configure(tmp_path, Wishes(devices=[MINE]))["made"] == [MINE]
+    assert (folder / "device.key").read_bytes() != (kept / "device.key").read_bytes()
+    old, new = (pki.read_certificate(each / "device.crt") for each in (kept, folder))
+    assert old.public_key() != new.public_key()
+    assert revoked_in(tmp_path) == {old.serial_number}
+
+
+@pytest.mark.parametrize("again", [{"devices": [MINE]}, {"bridges": [MINE]}, {"readers": [MINE]}])
+def test_nobody_is_revoked_and_let_in_by_one_call(tmp_path: Path, again: dict[str, Any]) -> None:
+    configure(tmp_path, Wishes(site=SITE, hosts=["localhost"], devices=[MINE]))
+    before = files_of(tmp_path)
+    with pytest.raises(ConfigError, match="at once") as caught:
+        configure(tmp_path, Wishes(revoke=[MINE], **again))
+    assert "Run it twice" in str(caught.value.mend)
+    assert files_of(tmp_path) == before
+
+
 def test_what_is_retained_and_what_waits_outlives_a_restart_of_the_broker(site: Site) -> None:
     device = site.device(MINE, session_s=600)
     site.answer(device, device.listen(f"{AT_MINE}/cmd/#"))
@@ -705,3 +760,13 @@ def test_what_needs_the_authoritys_key_says_so_and_another_site_is_refused(tmp_p
     done = tinysight("broker", "config", "--out", tmp_path, "--site", "plant-2")
     assert (done.returncode, "is of the site 'plant-1'" in done.stderr) == (2, True)
     assert files_of(tmp_path) == before
+
+
+def test_the_quick_start_shows_no_password_to_other_users_and_gives_the_agent_its_key() -> None:
+    shown = (Path(__file__).parents[2] / "docs" / "broker.md").read_text().split("## Who may do what")[0]
+    lines = [line for line in shown.splitlines() if line.startswith("$ ")]
+    assert not [line for line in lines if re.search(r"--broker\b.*people/", line)]
+    assert [line for line in lines if "people/" in line and "TINYSIGHT_BROKER=" in line]
+    to_device = [line for line in lines if "/etc/tinysight/" in line]
+    assert to_device
+    assert all(":tinysight" in line for line in to_device)

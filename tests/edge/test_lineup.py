@@ -148,12 +148,20 @@ def test_a_change_to_a_source_that_is_none_is_told(kit: Callable[..., Kit]) -> N
     assert not each.lineup.broken()
 
 
-def test_cameras_that_are_gone_since_the_last_start_are_named_once(tmp_path: Path) -> None:
-    assert cameras_gone(tmp_path, ["a", "b"]) == set()
-    assert cameras_gone(tmp_path, ["b", "c"]) == {"a"}
-    assert cameras_gone(tmp_path, ["b", "c"]) == set()
+def test_cameras_that_are_gone_are_named_at_each_start_until_they_are_back(tmp_path: Path) -> None:
+    assert cameras_gone(tmp_path, ["a", "b"]) == []
+    assert cameras_gone(tmp_path, ["b", "c"]) == ["a"]
+    assert cameras_gone(tmp_path, ["b", "c"]) == ["a"], "the broker may have been away"
+    assert cameras_gone(tmp_path, ["c"]) == ["a", "b"]
+    assert cameras_gone(tmp_path, ["a", "c"]) == ["b"]
     (tmp_path / "cameras.txt").write_text("../x b\n")
-    assert cameras_gone(tmp_path, ["b"]) == set(), "what is no id is nobody's"
+    assert cameras_gone(tmp_path, ["b"]) == [], "what is no id is nobody's"
+
+
+def test_of_the_cameras_that_are_gone_the_last_64_are_remembered(tmp_path: Path) -> None:
+    for number in range(70):
+        cameras_gone(tmp_path, [f"cam{number}"])
+    assert cameras_gone(tmp_path, ["cam70"]) == [f"cam{number}" for number in range(6, 70)]
 
 
 def test_a_camera_is_switched_off_and_on_and_stays_off_through_a_change(kit: Callable[..., Kit]) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from tinysight_contract.errors import ContractError
 from tinysight_contract.files import read_capped, replace_file
 from tinysight_contract.messages import CameraState, Counts, Info
 from tinysight_edge.config.types import AgentConfig
@@ -25,13 +26,23 @@ __all__ = ["Neighbours"]
 log = logging.getLogger(__name__)
 
 MAX_MEMORY_BYTES: Final = 4 * 2**20
+MAX_GONE: Final = 512
+CLEARED_STARTS: Final = 8
+"""So many starts clear a topic: one may end before the broker is back. Not for ever: another may use it by then."""
 TOPIC: Final = re.compile(r"(?!tinysight/)[^+#\0]{1,1000}")
 
 
 class _Memory(Struct, frozen=True, kw_only=True):
-    """``neighbours.json``: what stands at the broker, retained, and would stay there for ever."""
+    """``neighbours.json``: what stands at the broker, retained, and would stay there for ever.
+
+    Attributes:
+        topics: that are told.
+        gone: that are told no more, and how many starts are still to clear each, this one included.
+        components: of Home Assistant, with their platforms.
+    """
 
     topics: list[str] = []
+    gone: dict[str, int] = {}
     components: dict[str, str] = {}
 
 
@@ -52,6 +63,7 @@ class Neighbours:
         self._translator, self._lock = frigate.Translator(), threading.Lock()
         self._path = config.state / "neighbours.json"
         self._memory = _Memory()
+        self._late: dict[str, int] = {}
 
     def start(self, foreign: Callable[[str, bytes], None]) -> None:
         """Begin to tell, knowing what an earlier start told.
@@ -60,6 +72,7 @@ class Neighbours:
             foreign: takes a retained message for a topic outside of the contract; an empty one clears it.
         """
         self._memory = _remembered(self._path)
+        self._late = {topic: starts - 1 for topic, starts in self._memory.gone.items() if starts > 1}
         self._foreign = foreign
 
     def tell(self, config: AgentConfig, info: Info, *, wanted: str | None = None) -> None:
@@ -77,10 +90,14 @@ class Neighbours:
             found = discovery(config, info, wanted=wanted, known=self._memory.components)
             if found is not None:
                 due[found.topic] = found.payload
-            gone = {*self._memory.topics, *self._told} - due.keys()
-            self._remember(_Memory(topics=sorted(due), components={} if found is None else found.platforms))
-            self._say({**dict.fromkeys(sorted(gone), b""), **due})
-            self._told = due
+            new = {*self._memory.topics, *(topic for topic, payload in self._told.items() if payload)}
+            gone = {**self._late, **dict.fromkeys(sorted(new), CLEARED_STARTS)}
+            gone = {topic: starts for topic, starts in gone.items() if topic not in due}
+            self._late = dict(list(gone.items())[-MAX_GONE:])
+            platforms = {} if found is None else found.platforms
+            self._remember(_Memory(topics=sorted(due), gone=self._late, components=platforms))
+            self._say({**dict.fromkeys(gone, b""), **due})
+            self._told = {**dict.fromkeys(self._late, b""), **due}
 
     def counts(self, camera: str, counts: Counts) -> None:
         """What a camera sees now."""
@@ -99,7 +116,13 @@ class Neighbours:
     def also(self, event: bytes) -> tuple[str, bytes] | None:
         """What is to go out beside an event of the contract; called by the publisher's thread alone."""
         section = self._config.frigate
-        return None if section is None else self._translator.translate(section.prefix, event)
+        if section is None:
+            return None
+        try:
+            return self._translator.translate(section.prefix, event)
+        except ContractError as error:  # as the outbox may hold one of another version
+            log.warning("an event cannot be told to who reads Frigate: %s", error)
+            return None
 
     def leave(self) -> None:
         """Say that nobody is here any more."""
@@ -134,7 +157,10 @@ def _remembered(path: Path) -> _Memory:
         memory = _Memory() if len(raw) > MAX_MEMORY_BYTES else msgspec.json.decode(raw, type=_Memory)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return _Memory()
-    return msgspec.structs.replace(memory, topics=[each for each in memory.topics if TOPIC.fullmatch(each)])
+    gone = {topic: starts for topic, starts in memory.gone.items() if TOPIC.fullmatch(topic)}
+    gone = {topic: min(starts, CLEARED_STARTS) for topic, starts in list(gone.items())[-MAX_GONE:]}
+    topics = [each for each in memory.topics if TOPIC.fullmatch(each)]
+    return msgspec.structs.replace(memory, topics=topics, gone=gone)
 
 
 def _warn(config: AgentConfig, info: Info) -> None:

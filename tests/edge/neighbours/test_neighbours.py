@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from tinysight_contract.messages import CameraState, Counts, Event, Info, encode
 from tinysight_edge.config.checks import contradictions, unknown_labels
 from tinysight_edge.config.types import AgentConfig
-from tinysight_edge.neighbours.neighbours import Neighbours
+from tinysight_edge.neighbours.neighbours import CLEARED_STARTS, MAX_GONE, Neighbours
 
 DISCOVERY = "homeassistant/device/tinysight_plant-1/belt-7/config"
 Make = Callable[..., AgentConfig]
@@ -116,6 +116,41 @@ def test_what_an_earlier_start_told_is_taken_back(configured: Make, info: Info) 
     assert broker.retained == {}
 
 
+def test_what_one_start_cleared_in_vain_the_next_ones_clear_but_not_for_ever(configured: Make, info: Info) -> None:
+    broker = Broker()
+    begun(configured(), broker).tell(configured(), info)
+    standing = set(broker.retained)
+    for start in range(CLEARED_STARTS + 2):
+        heard: list[str] = []
+        neighbours = Neighbours(configured(""))
+        neighbours.start(lambda topic, _, heard=heard: heard.append(topic))  # type: ignore[misc] # and all is lost
+        neighbours.tell(configured(""), info)
+        neighbours.tell(configured(""), info)
+        assert sorted(heard) == (sorted(standing) if start < CLEARED_STARTS else []), start
+    begun(configured(), broker).tell(configured(), info)
+    assert set(broker.retained) == standing
+
+
+def test_no_more_topics_are_remembered_for_clearing_than_there_is_room_for(
+    configured: Make, info: Info, tmp_path: Path
+) -> None:
+    topics = [f"frigate/x/{number}" for number in range(2 * MAX_GONE)]
+    (tmp_path / "neighbours.json").write_bytes(msgspec.json.encode({"topics": topics}))
+    first, second = list[str](), list[str]()
+    for heard in (first, second):
+        neighbours = Neighbours(configured(""))
+        neighbours.start(lambda topic, _, heard=heard: heard.append(topic))  # type: ignore[misc]
+        neighbours.tell(configured(""), info)
+    assert (len(first), len(second)) == (2 * MAX_GONE, MAX_GONE)
+
+
+def test_an_event_that_cannot_be_read_stops_nothing(configured: Make, caplog: pytest.LogCaptureFixture) -> None:
+    neighbours = begun(configured(), Broker())
+    with caplog.at_level(logging.WARNING):
+        assert neighbours.also(b'{"v":1}') is None
+    assert "cannot be told" in caplog.text
+
+
 def test_a_camera_that_went_while_the_agent_was_off_is_removed(configured: Make, info: Info, counts: Counts) -> None:
     more = '[home_assistant]\n[frigate]\n[cameras.cam1]\nsource = "1"\n'
     broker = Broker()
@@ -143,12 +178,13 @@ def test_a_damaged_memory_is_nothing(configured: Make, info: Info, tmp_path: Pat
 
 def test_a_memory_never_clears_what_is_ours_or_no_topic(configured: Make, info: Info, tmp_path: Path) -> None:
     topics = ["tinysight/v1/plant-1/belt-7/status", "a/#", "a/+", "", "frigate/x/all"]
-    (tmp_path / "neighbours.json").write_bytes(msgspec.json.encode({"topics": topics}))
+    memory = {"topics": topics, "gone": dict.fromkeys([*topics[:-1], "frigate/y/all"], 10**12)}
+    (tmp_path / "neighbours.json").write_bytes(msgspec.json.encode(memory))
     heard: list[str] = []
     neighbours = Neighbours(configured(""))
     neighbours.start(lambda topic, _: heard.append(topic))
     neighbours.tell(configured(""), info)
-    assert heard == ["frigate/x/all"]
+    assert sorted(heard) == ["frigate/x/all", "frigate/y/all"]
 
 
 def test_a_memory_that_cannot_be_written_stops_nothing(
