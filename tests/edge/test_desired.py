@@ -13,7 +13,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState, Desired, DesiredState, encode
 from tinysight_edge.config.overlay import CAMERA, SECTIONS, merged, not_from_outside
 from tinysight_edge.config.reload import Change
-from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader
+from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, TAKE_S, Reloader
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.config.wanted import MAX_BYTES
 
@@ -197,7 +197,7 @@ def test_null_takes_out_what_the_file_says_and_clearing_brings_it_back(agent: Ag
     agent.write(more="[rules.any]\nmin_score = 0.5\n[governor]\nmax_frame_age = '1s'")
     agent.passes(40)
     agent.ask(1, {"rules": {"any": None}, "governor": None})
-    (change,) = agent.passes(3)
+    (change,) = agent.passes(TAKE_S)
     assert (change.config.rules, change.config.governor.max_frame_age) == ({}, 0.5)
     agent.reloader.ask(b"")
     (change,) = agent.passes(3)
@@ -219,8 +219,18 @@ def test_a_stale_revision_and_the_same_again_change_nothing(agent: Agent) -> Non
     assert len(agent.passes(40)) == 1
     for revision, config in ((4, zones(2)), (5, zones(1)), (5, zones(3)), (0, None)):
         agent.ask(revision, config)
-        assert agent.passes(3) == []
+        assert agent.passes(TAKE_S) == []
         assert agent.became() == (5, DesiredState.APPLIED, 5)
+
+
+def test_of_many_in_a_short_time_the_newest_is_taken(agent: Agent) -> None:
+    changes = []
+    for revision in range(1, 31):
+        agent.ask(revision, zones(revision))
+        changes += agent.passes(1)
+    changes += agent.passes(TAKE_S)
+    assert [len(change.config.cameras["gate"].zones) for change in changes] == [1, 11, 21, 30]
+    assert agent.became() == (30, DesiredState.TRIAL, 30)
 
 
 @pytest.mark.parametrize(
@@ -385,7 +395,7 @@ def test_what_is_no_desired_state_changes_nothing(payload: bytes, agent: Agent) 
     assert agent.passes(3) == []
     assert agent.became()[1:] == (DesiredState.REFUSED, None)
     agent.ask(2, zones(1))
-    assert len(agent.passes(3)) == 1
+    assert len(agent.passes(TAKE_S)) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"asked": 3}', b"\xff\xfe"])

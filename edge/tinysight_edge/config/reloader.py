@@ -39,8 +39,10 @@ AGAIN_S: Final = 10.0
 """A refused content is checked again so often: a password file may have come."""
 DELIVERS: Final = {CameraState.ONLINE, CameraState.FROZEN, CameraState.DARK, CameraState.COVERED}
 """States of a camera that gives pictures, whatever they show."""
+TAKE_S: Final = 10.0
+"""Between two desired states that are taken: each may open cameras again, and is written to disk."""
 MOST_ASKED: Final = 16
-"""Between two polls; of more the newest count."""
+"""Between two of these; of more the newest count."""
 MOST_SAID: Final = 16
 """Of the reasons why a desired state is refused."""
 
@@ -78,7 +80,7 @@ class Reloader:
         self._lock = threading.Lock()
         self._delivering: set[str] = set()
         self._seen = self._asked = ""
-        self._look_s = self._again_s = 0.0
+        self._look_s = self._again_s = self._take_s = 0.0
         self._now: Now
 
     def start(self, now_s: float) -> AgentConfig:
@@ -105,7 +107,7 @@ class Reloader:
         return self._now.running.config
 
     def ask(self, payload: bytes) -> None:
-        """A payload of ``desired``, for the next poll. From any thread; never waits."""
+        """A payload of ``desired``, for a poll within ``TAKE_S``. From any thread; never waits."""
         self._asks.append(payload[: MAX_WANTED + 1])
 
     def poll(self, now_s: float, *, at_once: bool = False) -> Change | None:
@@ -121,7 +123,7 @@ class Reloader:
         before, delivering = self._now, self._snapshot()
         now = judged = judge(before, delivering, now_s)
         self._forgo(before.running, judged)
-        self._consider(judged)
+        self._consider(judged, now_s)
         if (offered := self._look(now_s, at_once=at_once)) is not None:
             now = offer(judged, offered, delivering, now_s)
         error = self._memory.save(now.good, mark_of(now))
@@ -179,10 +181,12 @@ class Reloader:
         if now.refused is not None and now.refused.digest == tried.digest and now.running.overlay != tried.overlay:
             self._wanted.roll_back(now.refused.error.what, now.running.overlay)
 
-    def _consider(self, now: Now) -> None:
+    def _consider(self, now: Now, now_s: float) -> None:
         """Take what was asked for, if it is news and fits; not before there is something to go back to."""
-        while self._asks:
-            self._wanted.ask(self._asks.popleft())
+        if self._asks and now_s >= self._take_s:
+            self._take_s = now_s + TAKE_S
+            while self._asks:
+                self._wanted.ask(self._asks.popleft())
         config = self._wanted.due
         if config is None or now.good is None or isinstance(read := self._read(), OSError):
             return
