@@ -132,7 +132,7 @@ def _remembered(path: Path) -> _Memory:
     try:
         raw = read_capped(path, MAX_MEMORY_BYTES)
         memory = _Memory() if len(raw) > MAX_MEMORY_BYTES else msgspec.json.decode(raw, type=_Memory)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _Memory()
     return msgspec.structs.replace(memory, topics=[each for each in memory.topics if TOPIC.fullmatch(each)])
 
