@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState, Desired, DesiredState, encode
-from tinysight_edge.config.overlay import CAMERA, SECTIONS, merged, not_from_outside
+from tinysight_edge.config.overlay import CAMERA, PARTS, SECTIONS, merged, not_from_outside
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, TAKE_S, Reloader
 from tinysight_edge.config.types import AgentConfig
@@ -87,14 +87,11 @@ def test_the_examples_of_the_rfc(target: Any, patch: Any, result: Any) -> None:
     assert merged(target, patch) == result
 
 
-ALLOWED = {("rules",), ("snapshots",), ("examples",), ("governor",), ("health", "every")}
-
-
 @given(
     st.dictionaries(
         st.sampled_from((*AgentConfig.__struct_fields__, "odd")),
         st.dictionaries(
-            st.sampled_from(("gate", "door", "every", "prometheus_port", "url")),
+            st.sampled_from(("gate", "door", "every", "prometheus_port", "url", "keep", "quality", "per_hour")),
             st.dictionaries(st.sampled_from((*CAMERA, "source", "privacy", "rotate", "crop")), st.none(), max_size=3)
             | st.none(),
             max_size=3,
@@ -107,17 +104,20 @@ def test_nothing_but_what_is_harmless_passes(patch: dict[str, Any]) -> None:
     good: dict[str, Any] = {
         "cameras": {"gate": dict.fromkeys(AgentConfig.__struct_fields__, 1) | {"source": "0", "privacy": 1}},
         "health": {"every": 1, "prometheus_port": 2},
-        **{name: name for name in AgentConfig.__struct_fields__ if name not in {"cameras", "health"}},
+        "snapshots": {"keep": 1, "quality": 2},
+        "examples": {"keep": 1, "per_hour": 2},
+        **{name: name for name in AgentConfig.__struct_fields__ if name not in {"cameras", *PARTS}},
     }
-    if not_from_outside(patch, {"gate"}):
+    if not_from_outside(patch, good):
         return
     after = merged(good, patch)
     assert set(after["cameras"]) == {"gate"}
-    for name in {*AgentConfig.__struct_fields__} - {"cameras", "health", *SECTIONS}:
+    for name in {*AgentConfig.__struct_fields__} - {"cameras", *PARTS, *SECTIONS}:
         assert after.get(name) == good.get(name)
     for name in after["cameras"]["gate"].keys() | good["cameras"]["gate"].keys():
         assert name in CAMERA or after["cameras"]["gate"].get(name) == good["cameras"]["gate"].get(name)
     assert after["health"]["prometheus_port"] == 2
+    assert after["snapshots"]["keep"] == after["examples"]["keep"] == 1
 
 
 TEXT = """\
@@ -249,18 +249,25 @@ def test_of_many_in_a_short_time_the_newest_is_taken(agent: Agent) -> None:
         ({"health": {"prometheus_port": 80}}, "health.prometheus_port", "not changed from outside"),
         ({"health": None}, "health", "not changed from outside"),
         ({"cameras": {"gate": {"zones": {"a": {"polygon": [[0, 0], [1, 0]]}}}}}, "cameras.gate.zones.a.polygon", "2"),
-        ({"cameras": {"gate": {"max_fps": -1}}}, "cameras.gate.max_fps", "above 0"),
+        ({"cameras": {"gate": {"max_fps": -1}}}, "cameras.gate.max_fps", "from 0.1"),
+        ({"cameras": {"gate": {"max_fps": 5e-324}}}, "cameras.gate.max_fps", "from 0.1"),
         ({"cameras": {"gate": {"zones": {"a": {"polygon": [None]}}}}}, "cameras.gate.zones.a.polygon", "1 entry"),
         ({"rules": {"a": {"zones": ["nowhere"]}}}, "rules.a.zones[0]", "No zone 'nowhere'"),
         ({"rules": {"a": {"labels": ["cat"]}}}, "rules.a.labels[0]", "knows no label 'cat'"),
         ({"rules": {"a": {"min_scoer": 1}}}, "rules.a.min_scoer", "min_score"),
-        ({"snapshots": {"keep": None, "quality": "high"}}, "snapshots.quality", "a whole number"),
+        ({"snapshots": {"quality": "high"}}, "snapshots.quality", "a whole number"),
+        ({"snapshots": {"keep": "900GiB"}}, "snapshots.keep", "not changed from outside"),
+        ({"snapshots": {"keep": None}}, "snapshots.keep", "not changed from outside"),
+        ({"snapshots": None}, "snapshots", "not changed from outside"),
+        ({"examples": {"per_hour": 3600}}, "examples", "The file keeps no examples"),
         ({"odd": 1}, "odd", "not changed from outside"),
     ],
 )
 def test_what_is_forbidden_or_wrong_is_refused_by_its_key_and_what_ran_goes_on(
     config: dict[str, Any], key: str, why: str, agent: Agent
 ) -> None:
+    agent.write(more="[snapshots]")
+    agent.passes(3)
     agent.reloader.labels = ["person"]
     agent.ask(1, zones(1))
     agent.passes(40)
@@ -272,6 +279,17 @@ def test_what_is_forbidden_or_wrong_is_refused_by_its_key_and_what_ran_goes_on(
     assert key in agent.reloader.became.reason
     assert agent.start().cameras["gate"].zones.keys() == {"z0"}
     assert agent.became() == (2, DesiredState.REFUSED, 1)
+
+
+def test_of_pictures_only_what_costs_no_disk_may_be_changed(agent: Agent) -> None:
+    agent.write(more='[snapshots]\nkeep = "16MiB"\n[examples]')
+    agent.passes(3)
+    agent.ask(1, {"snapshots": {"quality": 50}, "examples": {"per_hour": 5}})
+    (change,) = agent.passes(TAKE_S)
+    snapshots, examples = change.config.snapshots, change.config.examples
+    assert snapshots is not None
+    assert examples is not None
+    assert (snapshots.keep, snapshots.quality, examples.per_hour) == (16 * 2**20, 50, 5)
 
 
 def test_what_the_model_cannot_do_is_refused(agent: Agent) -> None:
@@ -288,7 +306,7 @@ def test_what_the_model_cannot_do_is_refused(agent: Agent) -> None:
 def test_what_blinds_a_camera_is_taken_back_and_stays_so(agent: Agent) -> None:
     agent.ask(1, zones(1))
     agent.passes(40)
-    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.001}}})
+    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.1}}})
     (forth,) = agent.passes(3)
     assert forth.reopened == ("gate",)
     agent.reloader.note_camera("gate", CameraState.RECONNECTING)
@@ -297,7 +315,7 @@ def test_what_blinds_a_camera_is_taken_back_and_stays_so(agent: Agent) -> None:
     assert agent.became() == (2, DesiredState.ROLLED_BACK, 1)
     assert "no pictures came from gate" in agent.reloader.became.reason
     agent.reloader.note_camera("gate", CameraState.ONLINE)
-    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.001}}})
+    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.1}}})
     assert agent.passes(2 * AGAIN_S) == [], "not tried again"
     assert agent.reloader.now.refused is None, "the file is not to blame"
     agent.ask(3, zones(3))
@@ -306,7 +324,7 @@ def test_what_blinds_a_camera_is_taken_back_and_stays_so(agent: Agent) -> None:
 
 def test_a_change_of_the_file_is_not_lost_to_what_lay_over_it(agent: Agent) -> None:
     agent.write(more='trial = "20s"')
-    agent.ask(1, {"cameras": {"gate": {"max_fps": 0.001}}})
+    agent.ask(1, {"cameras": {"gate": {"max_fps": 0.1}}})
     agent.passes(3)
     agent.reloader.note_camera("gate", CameraState.RECONNECTING)
     changes = agent.passes(40)
