@@ -148,8 +148,9 @@ class Agent:
 
     def start(self) -> AgentConfig:
         self.reloader = Reloader(self.path, self.memory, environ={})
-        self.reloader.bundle = "ab" * 32
-        return self.reloader.start(self.now_s)
+        config = self.reloader.start(self.now_s)
+        self.reloader.runs("ab" * 32)
+        return config
 
     def ask(self, revision: int, config: Mapping[str, Any] | None = None, bundle: str | None = None) -> None:
         wanted = Desired(revision=revision, config=None if config is None else dict(config), bundle=bundle)
@@ -389,9 +390,16 @@ def test_a_model_is_not_changed_and_that_is_said(agent: Agent) -> None:
     assert len(agent.passes(40)) == 1, "all else is done"
     assert agent.became() == (1, DesiredState.REFUSED, 1)
     assert "tinysight flash" in dict(agent.reloader.became.refused)["bundle"]
+    agent.start()
+    assert agent.became() == (1, DesiredState.REFUSED, 1), "also before the first poll"
     agent.ask(2, zones(1), bundle="ab" * 32)
     agent.passes(40)
     assert agent.became() == (2, DesiredState.APPLIED, 2)
+    agent.start()
+    assert agent.became() == (2, DesiredState.APPLIED, 2), "also before the first poll"
+    fresh = Reloader(agent.path, agent.memory, environ={})
+    fresh.start(agent.now_s)
+    assert fresh.became.refused == (), "of a model that is not known yet nothing is said"
 
 
 @pytest.mark.parametrize(

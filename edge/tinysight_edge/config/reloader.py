@@ -60,7 +60,6 @@ class Reloader:
 
     Attributes:
         labels: of the model, once it is known: a change that names others is refused.
-        bundle: its digest.
         excused: cameras that are switched off, so that nobody waits for their pictures.
         became: what became of the desired state; replaced as a whole, so any thread may look.
         check: raises `ConfigError` for what the file alone does not show to be wrong; called by the thread that polls.
@@ -69,7 +68,6 @@ class Reloader:
     def __init__(self, path: Path, folder: Path, *, environ: Mapping[str, str]) -> None:
         self.path = path
         self.labels: Collection[str] | None = None
-        self.bundle: str | None = None
         self.excused: frozenset[str] = frozenset()
         self.became = Became()
         self.check: Callable[[AgentConfig], None] = lambda _config: None
@@ -106,6 +104,11 @@ class Reloader:
         self.became = self._wanted.became(self._now)
         return self._now.running.config
 
+    def runs(self, bundle: str) -> None:
+        """The digest of the model's bundle. Call it after `start`, before somebody tells what `became`, or polls."""
+        self._wanted.bundle = bundle
+        self.became = self._wanted.became(self._now)
+
     def ask(self, payload: bytes) -> None:
         """A payload of ``desired``, for a poll within ``TAKE_S``. From any thread; never waits."""
         self._asks.append(payload[: MAX_WANTED + 1])
@@ -132,7 +135,6 @@ class Reloader:
             now = replace(judged, refused=Bad(now.running.digest, unmarked))
         self._now = now
         self._tell(before, now)
-        self._wanted.bundle = self.bundle
         if (became := self._wanted.became(now)) != self.became:
             self.became = became
         if now.running.config == before.running.config:

@@ -67,7 +67,7 @@ class Wanted:
         path: the file that remembers it.
 
     Attributes:
-        bundle: the digest of what runs; None until it is known.
+        bundle: the digest of what runs; None until it is known, and nothing is said of it so long.
         overlay: what lies over the file; None for nothing.
         unfit: by key, why the overlay is passed over for now: the file has changed and it fits no more.
     """
@@ -157,7 +157,7 @@ class Wanted:
             restart=running.restart,
         )
         state, reason, refused = self._state(now)
-        if asked is not None and asked.bundle is not None and asked.bundle != self.bundle:
+        if asked is not None and asked.bundle is not None and self.bundle not in {None, asked.bundle}:
             refused = {**refused, "bundle": _NO_BUNDLE}
             state, reason = DesiredState.REFUSED, f"{reason}; bundle: {_NO_BUNDLE}".removeprefix("; ")
         return Became(
