@@ -15,7 +15,8 @@ from tinysight_edge.config.overlay import CAMERA, PARTS, SECTIONS, merged, not_f
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, TAKE_S, Reloader
 from tinysight_edge.config.types import AgentConfig
-from tinysight_edge.config.wanted import MAX_BYTES
+from tinysight_edge.config import wanted
+from tinysight_edge.config.wanted import MAX_BYTES, MAX_TEXT
 
 json = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
@@ -291,6 +292,29 @@ def test_of_pictures_only_what_costs_no_disk_may_be_changed(agent: Agent) -> Non
     assert snapshots is not None
     assert examples is not None
     assert (snapshots.keep, snapshots.quality, examples.per_hour) == (16 * 2**20, 50, 5)
+
+
+def test_of_a_crowd_the_highest_revision_counts_and_is_written_once(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = list[bytes]()
+    replace_file = wanted.replace_file
+
+    def counted(path: Path, content: bytes) -> None:
+        written.append(content)
+        replace_file(path, content)
+
+    monkeypatch.setattr(wanted, "replace_file", counted)
+    for revision in (3, 9, 4, 8):
+        agent.ask(revision, {"rules": {"a": {"labels": 3, "x" * 9000: "y" * 9000}}})
+    agent.passes(EVERY_S)
+    assert agent.became() == (9, DesiredState.REFUSED, None)
+    assert len(written) == 2, "what is asked, and what became of it"
+    texts = [agent.reloader.became.reason, *(each for pair in agent.reloader.became.refused for each in pair)]
+    assert all(len(each) <= MAX_TEXT for each in texts)
+    assert len(written[-1]) < 25_000, "the config, and short reasons"
+    assert agent.start().rules == {}
+    assert agent.became() == (9, DesiredState.REFUSED, None)
 
 
 def test_what_the_model_cannot_do_is_refused(agent: Agent) -> None:

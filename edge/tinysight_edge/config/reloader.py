@@ -187,8 +187,7 @@ class Reloader:
         """Take what was asked for, if it is news and fits; not before there is something to go back to."""
         if self._asks and now_s >= self._take_s:
             self._take_s = now_s + TAKE_S
-            while self._asks:
-                self._wanted.ask(self._asks.popleft())
+            self._wanted.ask([self._asks.popleft() for _ in range(len(self._asks))])
         config = self._wanted.due
         if config is None or now.good is None or isinstance(read := self._read(), OSError):
             return
