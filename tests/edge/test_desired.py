@@ -13,7 +13,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState, Desired, DesiredState, encode
 from tinysight_edge.config.overlay import CAMERA, PARTS, SECTIONS, merged, not_from_outside
 from tinysight_edge.config.reload import Change
-from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, TAKE_S, Reloader
+from tinysight_edge.config.reloader import AGAIN_S, CLEAR_AGAIN_S, EVERY_S, TAKE_S, Reloader
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.config import wanted
 from tinysight_edge.config.wanted import MAX_BYTES, MAX_TEXT
@@ -345,6 +345,48 @@ def test_what_blinds_a_camera_is_taken_back_and_stays_so(agent: Agent) -> None:
     assert agent.reloader.now.refused is None, "the file is not to blame"
     agent.ask(3, zones(3))
     assert len(agent.passes(3)) == 1
+
+
+@pytest.mark.parametrize("revision", [None, 8])
+@pytest.mark.parametrize("starts", [0, 1])
+def test_what_was_cleared_while_a_camera_was_away_does_not_come_back_for_good(
+    revision: int | None, starts: int, agent: Agent
+) -> None:
+    agent.ask(7, zones(1))
+    agent.passes(40)
+    agent.reloader.ask(b"") if revision is None else agent.ask(revision)
+    (forth,) = agent.passes(3)
+    assert forth.config.cameras["gate"].zones == {}
+    agent.reloader.note_camera("gate", CameraState.STALLED)
+    (back,) = agent.passes(40)
+    assert set(back.config.cameras["gate"].zones) == {"z0"}
+    agent.reloader.note_camera("gate", CameraState.ONLINE)
+    for _ in range(starts):
+        agent.start()
+        agent.reloader.note_camera("gate", CameraState.ONLINE)
+    agent.passes(3)
+    assert agent.became() == (revision or 0, DesiredState.ROLLED_BACK, 7)
+    assert "no pictures came from gate" in agent.reloader.became.reason
+    (again,) = agent.passes(CLEAR_AGAIN_S + 40)
+    assert again.config.cameras["gate"].zones == {}
+    assert agent.became()[1:] == (DesiredState.APPLIED if revision else DesiredState.NONE, None)
+    assert agent.start().cameras["gate"].zones == {}
+
+
+def test_a_file_that_was_changed_and_blinds_a_camera_is_not_tried_again_for_what_was_cleared(agent: Agent) -> None:
+    agent.ask(7, zones(1))
+    agent.passes(40)
+    agent.write(gate="1")
+    agent.reloader.ask(b"")
+    agent.passes(3)
+    agent.reloader.note_camera("gate", CameraState.STALLED)
+    agent.passes(40)
+    agent.reloader.note_camera("gate", CameraState.ONLINE)
+    assert agent.passes(2 * CLEAR_AGAIN_S) == []
+    assert agent.became() == (0, DesiredState.ROLLED_BACK, 7)
+    agent.write()
+    (change,) = agent.passes(3)
+    assert change.config.cameras["gate"].zones == {}
 
 
 def test_a_change_of_the_file_is_not_lost_to_what_lay_over_it(agent: Agent) -> None:

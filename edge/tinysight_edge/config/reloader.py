@@ -39,6 +39,8 @@ AGAIN_S: Final = 10.0
 """A refused content is checked again so often: a password file may have come."""
 DELIVERS: Final = {CameraState.ONLINE, CameraState.FROZEN, CameraState.DARK, CameraState.COVERED}
 """States of a camera that gives pictures, whatever they show."""
+CLEAR_AGAIN_S: Final = 300.0
+"""The file alone did not stand its trial, but nothing is desired any more: it is tried again so often."""
 TAKE_S: Final = 10.0
 """Between two desired states that are taken: each may open cameras again, and is written to disk."""
 MOST_ASKED: Final = 16
@@ -78,7 +80,7 @@ class Reloader:
         self._lock = threading.Lock()
         self._delivering: set[str] = set()
         self._seen = self._asked = ""
-        self._look_s = self._again_s = self._take_s = 0.0
+        self._look_s = self._again_s = self._take_s = self._clear_s = 0.0
         self._now: Now
 
     def start(self, now_s: float) -> AgentConfig:
@@ -91,7 +93,7 @@ class Reloader:
         read = self._read()
         offered = self._parse(read)
         self._seen, self._asked = digest_of(read, None), self._key(read)
-        self._look_s, self._again_s = now_s + EVERY_S, now_s + AGAIN_S
+        self._look_s, self._again_s, self._clear_s = now_s + EVERY_S, now_s + AGAIN_S, now_s + CLEAR_AGAIN_S
         kept, mark = self._memory.read()
         good = None if kept is None else self._content(*kept)
         if isinstance(good, Bad):
@@ -127,6 +129,7 @@ class Reloader:
         now = judged = judge(before, delivering, now_s)
         self._forgo(before.running, judged)
         self._consider(judged, now_s)
+        now = judged = self._clear_again(judged, now_s)
         if (offered := self._look(now_s, at_once=at_once)) is not None:
             now = offer(judged, offered, delivering, now_s)
         error = self._memory.save(now.good, mark_of(now))
@@ -182,6 +185,19 @@ class Reloader:
         """What lay over the content that was tried is taken back with it: the file shall not suffer for it."""
         if now.refused is not None and now.refused.digest == tried.digest and now.running.overlay != tried.overlay:
             self._wanted.roll_back(now.refused.error.what, now.running.overlay)
+
+    def _clear_again(self, now: Now, now_s: float) -> Now:
+        """Forget after a while that the file was tried without what lies over it: that is to go, and a camera may have
+        been unplugged just then."""
+        if now.trial is not None:
+            self._clear_s = now_s + CLEAR_AGAIN_S
+        refused, over = now.refused, now.running.overlay
+        if refused is None or over is None or self._wanted.overlay is not None or now_s < self._clear_s:
+            return now
+        if refused.digest != digest_of(now.running.raw, None):  # the file has changed, and may be to blame itself
+            return now
+        self._asked = ""
+        return replace(now, refused=None)
 
     def _consider(self, now: Now, now_s: float) -> None:
         """Take what was asked for, if it is news and fits; not before there is something to go back to."""

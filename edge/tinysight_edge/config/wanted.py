@@ -154,7 +154,12 @@ class Wanted:
         self._settle(DesiredState.REFUSED, "; ".join(f"{key}: {what}" for key, what in why.items()), why)
 
     def roll_back(self, why: str, to: Overlay | None) -> None:
-        """What lay over the file was tried and is taken back; ``to`` lies there again."""
+        """What lay over the file was tried and is taken back; ``to`` lies there again.
+
+        Where nothing is wanted over it that stays so, and the file is to be tried again.
+        """
+        if self._kept.overlay is None:
+            return
         if self._kept.asked is not None and self._kept.asked.state is None:
             self._settle(DesiredState.ROLLED_BACK, why, {})
         self._keep(_Kept(asked=self._kept.asked, overlay=to))
@@ -185,10 +190,12 @@ class Wanted:
         asked, overlay = self._kept.asked, self._kept.overlay
         if self._unread:
             return DesiredState.REFUSED, self._unread, {}
-        if asked is None:
-            return DesiredState.NONE, "", {}
-        if asked.state is not None:
+        if asked is not None and asked.state is not None:
             return asked.state, asked.reason, asked.refused
+        if overlay is None and now.running.overlay is not None and now.refused is not None and now.refused.tried:
+            return DesiredState.ROLLED_BACK, now.refused.error.what, {}
+        if asked is None and now.running.overlay is None:
+            return DesiredState.NONE, "", {}
         if self.unfit:
             return DesiredState.REFUSED, "; ".join(f"{key}: {what}" for key, what in self.unfit.items()), self.unfit
         if self._due or now.running.overlay != overlay:
