@@ -1,6 +1,6 @@
 """The desired state over the file: what may lie there, what becomes of it, what is left of it after kills."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import CameraState, Desired, DesiredState, encode
+from tinysight_edge.config import checks, wanted
 from tinysight_edge.config.overlay import CAMERA, PARTS, SECTIONS, merged, not_from_outside
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.reloader import AGAIN_S, CLEAR_AGAIN_S, EVERY_S, TAKE_S, Reloader
 from tinysight_edge.config.types import AgentConfig
-from tinysight_edge.config import wanted
 from tinysight_edge.config.wanted import MAX_BYTES, MAX_TEXT
 
 json = st.recursive(
@@ -315,6 +315,32 @@ def test_of_a_crowd_the_highest_revision_counts_and_is_written_once(
     assert len(written[-1]) < 25_000, "the config, and short reasons"
     assert agent.start().rules == {}
     assert agent.became() == (9, DesiredState.REFUSED, None)
+
+
+def test_of_thousands_of_unknown_names_the_like_is_sought_for_a_few(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sought = list[str]()
+    near = checks.near
+
+    def counted(name: str, known: Iterable[str], *, what: str) -> str:
+        sought.append(name)
+        return near(name, known, what=what)
+
+    monkeypatch.setattr(checks, "near", counted)
+    agent.reloader.labels = ["person"]
+    names = [f"a{number}" for number in range(2000)]
+    configs: list[dict[str, Any]] = [
+        {**zones(9), "rules": {"b": {"zones": names}, "c": {"zones": names}}},
+        {"rules": {"b": {"labels": names}, "c": {"labels": names}}},
+        {"cameras": dict.fromkeys(names)},
+    ]
+    for revision, config in enumerate(configs, 1):
+        sought.clear()
+        agent.ask(revision, config)
+        agent.passes(TAKE_S)
+        assert agent.became() == (revision, DesiredState.REFUSED, None)
+        assert len(sought) == checks.MOST_SOUGHT
 
 
 def test_what_the_model_cannot_do_is_refused(agent: Agent) -> None:

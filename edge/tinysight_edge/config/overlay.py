@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from tinysight_contract.scalars import Count
-from tinysight_edge.config.checks import Finding, Where, near
+from tinysight_edge.config.checks import Finding, Hints, Where
 
 __all__ = ["CAMERA", "PARTS", "SECTIONS", "Overlay", "merged", "not_from_outside"]
 
@@ -73,11 +73,13 @@ def _cameras(patch: Any, cameras: Collection[str]) -> Iterator[Finding]:  # noqa
     if not isinstance(patch, Mapping):
         yield _no(("cameras",))
         return
+    hints = Hints()
     for id_, value in patch.items():
         if id_ in cameras:
             yield from _parts(value, CAMERA, ("cameras", id_))
         else:
-            yield Finding(("cameras", id_), f"The file names no camera {id_!r}.", near(id_, cameras, what="camera"))
+            mend = hints.near(id_, cameras, what="camera")
+            yield Finding(("cameras", id_), f"The file names no camera {id_!r}.", mend)
 
 
 def _parts(patch: Any, allowed: Collection[str], where: Where) -> Iterator[Finding]:  # noqa: ANN401 -- any JSON

@@ -187,8 +187,10 @@ class Reloader:
             self._wanted.roll_back(now.refused.error.what, now.running.overlay)
 
     def _clear_again(self, now: Now, now_s: float) -> Now:
-        """Forget after a while that the file was tried without what lies over it: that is to go, and a camera may have
-        been unplugged just then."""
+        """Forget after a while that the file was tried without what lies over it.
+
+        That is to go, and a camera may have been unplugged just then.
+        """
         if now.trial is not None:
             self._clear_s = now_s + CLEAR_AGAIN_S
         refused, over = now.refused, now.running.overlay

@@ -106,7 +106,7 @@ class Wanted:
         self._due = self._due and (overlay is None or overlay.revision != asked.revision)  # type: ignore[union-attr]  # just seen
 
     def ask(self, payloads: Iterable[bytes]) -> None:
-        """Take desired states as they came, the last one last; empty means that there is none, an old one changes nothing.
+        """Take desired states as they came: empty means that there is none, an old one changes nothing.
 
         However many they are, the file is written once.
         """
