@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
+from tinysight_contract.files import replace_file
 from tinysight_contract.messages import CameraState, Desired, DesiredState, encode
 from tinysight_edge.config import checks, wanted
 from tinysight_edge.config.overlay import CAMERA, PARTS, SECTIONS, merged, not_from_outside
@@ -298,7 +299,6 @@ def test_of_a_crowd_the_highest_revision_counts_and_is_written_once(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = list[bytes]()
-    replace_file = wanted.replace_file
 
     def counted(path: Path, content: bytes) -> None:
         written.append(content)
