@@ -158,6 +158,8 @@ class Agent:
     def _prepare(self) -> None:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
         config, watch, wanted = self.config, self._watch, self.config.model
+        if watch is not None:
+            watch.reloader.runs(self.bundle.digest)
         self._outbox = outbox = Outbox(config.state / "outbox.db", config.outbox)
         with self._guard(START_WITHIN_S):
             model = choose(
@@ -310,5 +312,5 @@ class Agent:
                 log.error("%s", error)
         if self._watch is not None:
             reloader, manifest = self._watch.reloader, self.bundle.manifest
-            reloader.labels, reloader.bundle, reloader.check = manifest.labels, self.bundle.digest, self._lineup.check
+            reloader.labels, reloader.check = manifest.labels, self._lineup.check
             beside.enter_context(self._watch)

@@ -91,7 +91,7 @@ class Steering:
             self._switch()
             trial = False
             if self._watch is not None:
-                while (change := self._watch.take()) is not None:
+                if (change := self._watch.take()) is not None:  # one a look: there may always be another
                     self._apply(change)
                 self._lineup.again()
                 trial = self._watch.reloader.now.trial is not None

@@ -1,6 +1,6 @@
 """The desired state over the file: what may lie there, what becomes of it, what is left of it after kills."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
+from tinysight_contract.files import replace_file
 from tinysight_contract.messages import CameraState, Desired, DesiredState, encode
-from tinysight_edge.config.overlay import CAMERA, SECTIONS, merged, not_from_outside
+from tinysight_edge.config import checks, wanted
+from tinysight_edge.config.overlay import CAMERA, PARTS, SECTIONS, merged, not_from_outside
 from tinysight_edge.config.reload import Change
-from tinysight_edge.config.reloader import AGAIN_S, EVERY_S, Reloader
+from tinysight_edge.config.reloader import AGAIN_S, CLEAR_AGAIN_S, EVERY_S, TAKE_S, Reloader
 from tinysight_edge.config.types import AgentConfig
-from tinysight_edge.config.wanted import MAX_BYTES
+from tinysight_edge.config.wanted import MAX_BYTES, MAX_TEXT
 
 json = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
@@ -87,14 +89,11 @@ def test_the_examples_of_the_rfc(target: Any, patch: Any, result: Any) -> None:
     assert merged(target, patch) == result
 
 
-ALLOWED = {("rules",), ("snapshots",), ("examples",), ("governor",), ("health", "every")}
-
-
 @given(
     st.dictionaries(
         st.sampled_from((*AgentConfig.__struct_fields__, "odd")),
         st.dictionaries(
-            st.sampled_from(("gate", "door", "every", "prometheus_port", "url")),
+            st.sampled_from(("gate", "door", "every", "prometheus_port", "url", "keep", "quality", "per_hour")),
             st.dictionaries(st.sampled_from((*CAMERA, "source", "privacy", "rotate", "crop")), st.none(), max_size=3)
             | st.none(),
             max_size=3,
@@ -107,17 +106,20 @@ def test_nothing_but_what_is_harmless_passes(patch: dict[str, Any]) -> None:
     good: dict[str, Any] = {
         "cameras": {"gate": dict.fromkeys(AgentConfig.__struct_fields__, 1) | {"source": "0", "privacy": 1}},
         "health": {"every": 1, "prometheus_port": 2},
-        **{name: name for name in AgentConfig.__struct_fields__ if name not in {"cameras", "health"}},
+        "snapshots": {"keep": 1, "quality": 2},
+        "examples": {"keep": 1, "per_hour": 2},
+        **{name: name for name in AgentConfig.__struct_fields__ if name not in {"cameras", *PARTS}},
     }
-    if not_from_outside(patch, {"gate"}):
+    if not_from_outside(patch, good):
         return
     after = merged(good, patch)
     assert set(after["cameras"]) == {"gate"}
-    for name in {*AgentConfig.__struct_fields__} - {"cameras", "health", *SECTIONS}:
+    for name in {*AgentConfig.__struct_fields__} - {"cameras", *PARTS, *SECTIONS}:
         assert after.get(name) == good.get(name)
     for name in after["cameras"]["gate"].keys() | good["cameras"]["gate"].keys():
         assert name in CAMERA or after["cameras"]["gate"].get(name) == good["cameras"]["gate"].get(name)
     assert after["health"]["prometheus_port"] == 2
+    assert after["snapshots"]["keep"] == after["examples"]["keep"] == 1
 
 
 TEXT = """\
@@ -148,8 +150,9 @@ class Agent:
 
     def start(self) -> AgentConfig:
         self.reloader = Reloader(self.path, self.memory, environ={})
-        self.reloader.bundle = "ab" * 32
-        return self.reloader.start(self.now_s)
+        config = self.reloader.start(self.now_s)
+        self.reloader.runs("ab" * 32)
+        return config
 
     def ask(self, revision: int, config: Mapping[str, Any] | None = None, bundle: str | None = None) -> None:
         wanted = Desired(revision=revision, config=None if config is None else dict(config), bundle=bundle)
@@ -197,7 +200,7 @@ def test_null_takes_out_what_the_file_says_and_clearing_brings_it_back(agent: Ag
     agent.write(more="[rules.any]\nmin_score = 0.5\n[governor]\nmax_frame_age = '1s'")
     agent.passes(40)
     agent.ask(1, {"rules": {"any": None}, "governor": None})
-    (change,) = agent.passes(3)
+    (change,) = agent.passes(TAKE_S)
     assert (change.config.rules, change.config.governor.max_frame_age) == ({}, 0.5)
     agent.reloader.ask(b"")
     (change,) = agent.passes(3)
@@ -219,8 +222,18 @@ def test_a_stale_revision_and_the_same_again_change_nothing(agent: Agent) -> Non
     assert len(agent.passes(40)) == 1
     for revision, config in ((4, zones(2)), (5, zones(1)), (5, zones(3)), (0, None)):
         agent.ask(revision, config)
-        assert agent.passes(3) == []
+        assert agent.passes(TAKE_S) == []
         assert agent.became() == (5, DesiredState.APPLIED, 5)
+
+
+def test_of_many_in_a_short_time_the_newest_is_taken(agent: Agent) -> None:
+    changes = []
+    for revision in range(1, 31):
+        agent.ask(revision, zones(revision))
+        changes += agent.passes(1)
+    changes += agent.passes(TAKE_S)
+    assert [len(change.config.cameras["gate"].zones) for change in changes] == [1, 11, 21, 30]
+    assert agent.became() == (30, DesiredState.TRIAL, 30)
 
 
 @pytest.mark.parametrize(
@@ -239,18 +252,25 @@ def test_a_stale_revision_and_the_same_again_change_nothing(agent: Agent) -> Non
         ({"health": {"prometheus_port": 80}}, "health.prometheus_port", "not changed from outside"),
         ({"health": None}, "health", "not changed from outside"),
         ({"cameras": {"gate": {"zones": {"a": {"polygon": [[0, 0], [1, 0]]}}}}}, "cameras.gate.zones.a.polygon", "2"),
-        ({"cameras": {"gate": {"max_fps": -1}}}, "cameras.gate.max_fps", "above 0"),
+        ({"cameras": {"gate": {"max_fps": -1}}}, "cameras.gate.max_fps", "from 0.1"),
+        ({"cameras": {"gate": {"max_fps": 5e-324}}}, "cameras.gate.max_fps", "from 0.1"),
         ({"cameras": {"gate": {"zones": {"a": {"polygon": [None]}}}}}, "cameras.gate.zones.a.polygon", "1 entry"),
         ({"rules": {"a": {"zones": ["nowhere"]}}}, "rules.a.zones[0]", "No zone 'nowhere'"),
         ({"rules": {"a": {"labels": ["cat"]}}}, "rules.a.labels[0]", "knows no label 'cat'"),
         ({"rules": {"a": {"min_scoer": 1}}}, "rules.a.min_scoer", "min_score"),
-        ({"snapshots": {"keep": None, "quality": "high"}}, "snapshots.quality", "a whole number"),
+        ({"snapshots": {"quality": "high"}}, "snapshots.quality", "a whole number"),
+        ({"snapshots": {"keep": "900GiB"}}, "snapshots.keep", "not changed from outside"),
+        ({"snapshots": {"keep": None}}, "snapshots.keep", "not changed from outside"),
+        ({"snapshots": None}, "snapshots", "not changed from outside"),
+        ({"examples": {"per_hour": 3600}}, "examples", "The file keeps no examples"),
         ({"odd": 1}, "odd", "not changed from outside"),
     ],
 )
 def test_what_is_forbidden_or_wrong_is_refused_by_its_key_and_what_ran_goes_on(
     config: dict[str, Any], key: str, why: str, agent: Agent
 ) -> None:
+    agent.write(more="[snapshots]")
+    agent.passes(3)
     agent.reloader.labels = ["person"]
     agent.ask(1, zones(1))
     agent.passes(40)
@@ -262,6 +282,65 @@ def test_what_is_forbidden_or_wrong_is_refused_by_its_key_and_what_ran_goes_on(
     assert key in agent.reloader.became.reason
     assert agent.start().cameras["gate"].zones.keys() == {"z0"}
     assert agent.became() == (2, DesiredState.REFUSED, 1)
+
+
+def test_of_pictures_only_what_costs_no_disk_may_be_changed(agent: Agent) -> None:
+    agent.write(more='[snapshots]\nkeep = "16MiB"\n[examples]')
+    agent.passes(3)
+    agent.ask(1, {"snapshots": {"quality": 50}, "examples": {"per_hour": 5}})
+    (change,) = agent.passes(TAKE_S)
+    snapshots, examples = change.config.snapshots, change.config.examples
+    assert snapshots is not None
+    assert examples is not None
+    assert (snapshots.keep, snapshots.quality, examples.per_hour) == (16 * 2**20, 50, 5)
+
+
+def test_of_a_crowd_the_highest_revision_counts_and_is_written_once(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = list[bytes]()
+
+    def counted(path: Path, content: bytes) -> None:
+        written.append(content)
+        replace_file(path, content)
+
+    monkeypatch.setattr(wanted, "replace_file", counted)
+    for revision in (3, 9, 4, 8):
+        agent.ask(revision, {"rules": {"a": {"labels": 3, "x" * 9000: "y" * 9000}}})
+    agent.passes(EVERY_S)
+    assert agent.became() == (9, DesiredState.REFUSED, None)
+    assert len(written) == 2, "what is asked, and what became of it"
+    texts = [agent.reloader.became.reason, *(each for pair in agent.reloader.became.refused for each in pair)]
+    assert all(len(each) <= MAX_TEXT for each in texts)
+    assert len(written[-1]) < 25_000, "the config, and short reasons"
+    assert agent.start().rules == {}
+    assert agent.became() == (9, DesiredState.REFUSED, None)
+
+
+def test_of_thousands_of_unknown_names_the_like_is_sought_for_a_few(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sought = list[str]()
+    near = checks.near
+
+    def counted(name: str, known: Iterable[str], *, what: str) -> str:
+        sought.append(name)
+        return near(name, known, what=what)
+
+    monkeypatch.setattr(checks, "near", counted)
+    agent.reloader.labels = ["person"]
+    names = [f"a{number}" for number in range(2000)]
+    configs: list[dict[str, Any]] = [
+        {**zones(9), "rules": {"b": {"zones": names}, "c": {"zones": names}}},
+        {"rules": {"b": {"labels": names}, "c": {"labels": names}}},
+        {"cameras": dict.fromkeys(names)},
+    ]
+    for revision, config in enumerate(configs, 1):
+        sought.clear()
+        agent.ask(revision, config)
+        agent.passes(TAKE_S)
+        assert agent.became() == (revision, DesiredState.REFUSED, None)
+        assert len(sought) == checks.MOST_SOUGHT
 
 
 def test_what_the_model_cannot_do_is_refused(agent: Agent) -> None:
@@ -278,7 +357,7 @@ def test_what_the_model_cannot_do_is_refused(agent: Agent) -> None:
 def test_what_blinds_a_camera_is_taken_back_and_stays_so(agent: Agent) -> None:
     agent.ask(1, zones(1))
     agent.passes(40)
-    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.001}}})
+    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.1}}})
     (forth,) = agent.passes(3)
     assert forth.reopened == ("gate",)
     agent.reloader.note_camera("gate", CameraState.RECONNECTING)
@@ -287,16 +366,58 @@ def test_what_blinds_a_camera_is_taken_back_and_stays_so(agent: Agent) -> None:
     assert agent.became() == (2, DesiredState.ROLLED_BACK, 1)
     assert "no pictures came from gate" in agent.reloader.became.reason
     agent.reloader.note_camera("gate", CameraState.ONLINE)
-    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.001}}})
+    agent.ask(2, {"cameras": {"gate": {"max_fps": 0.1}}})
     assert agent.passes(2 * AGAIN_S) == [], "not tried again"
     assert agent.reloader.now.refused is None, "the file is not to blame"
     agent.ask(3, zones(3))
     assert len(agent.passes(3)) == 1
 
 
+@pytest.mark.parametrize("revision", [None, 8])
+@pytest.mark.parametrize("starts", [0, 1])
+def test_what_was_cleared_while_a_camera_was_away_does_not_come_back_for_good(
+    revision: int | None, starts: int, agent: Agent
+) -> None:
+    agent.ask(7, zones(1))
+    agent.passes(40)
+    agent.reloader.ask(b"") if revision is None else agent.ask(revision)
+    (forth,) = agent.passes(3)
+    assert forth.config.cameras["gate"].zones == {}
+    agent.reloader.note_camera("gate", CameraState.STALLED)
+    (back,) = agent.passes(40)
+    assert set(back.config.cameras["gate"].zones) == {"z0"}
+    agent.reloader.note_camera("gate", CameraState.ONLINE)
+    for _ in range(starts):
+        agent.start()
+        agent.reloader.note_camera("gate", CameraState.ONLINE)
+    agent.passes(3)
+    assert agent.became() == (revision or 0, DesiredState.ROLLED_BACK, 7)
+    assert "no pictures came from gate" in agent.reloader.became.reason
+    (again,) = agent.passes(CLEAR_AGAIN_S + 40)
+    assert again.config.cameras["gate"].zones == {}
+    assert agent.became()[1:] == (DesiredState.APPLIED if revision else DesiredState.NONE, None)
+    assert agent.start().cameras["gate"].zones == {}
+
+
+def test_a_file_that_was_changed_and_blinds_a_camera_is_not_tried_again_for_what_was_cleared(agent: Agent) -> None:
+    agent.ask(7, zones(1))
+    agent.passes(40)
+    agent.write(gate="1")
+    agent.reloader.ask(b"")
+    agent.passes(3)
+    agent.reloader.note_camera("gate", CameraState.STALLED)
+    agent.passes(40)
+    agent.reloader.note_camera("gate", CameraState.ONLINE)
+    assert agent.passes(2 * CLEAR_AGAIN_S) == []
+    assert agent.became() == (0, DesiredState.ROLLED_BACK, 7)
+    agent.write()
+    (change,) = agent.passes(3)
+    assert change.config.cameras["gate"].zones == {}
+
+
 def test_a_change_of_the_file_is_not_lost_to_what_lay_over_it(agent: Agent) -> None:
     agent.write(more='trial = "20s"')
-    agent.ask(1, {"cameras": {"gate": {"max_fps": 0.001}}})
+    agent.ask(1, {"cameras": {"gate": {"max_fps": 0.1}}})
     agent.passes(3)
     agent.reloader.note_camera("gate", CameraState.RECONNECTING)
     changes = agent.passes(40)
@@ -361,9 +482,16 @@ def test_a_model_is_not_changed_and_that_is_said(agent: Agent) -> None:
     assert len(agent.passes(40)) == 1, "all else is done"
     assert agent.became() == (1, DesiredState.REFUSED, 1)
     assert "tinysight flash" in dict(agent.reloader.became.refused)["bundle"]
+    agent.start()
+    assert agent.became() == (1, DesiredState.REFUSED, 1), "also before the first poll"
     agent.ask(2, zones(1), bundle="ab" * 32)
     agent.passes(40)
     assert agent.became() == (2, DesiredState.APPLIED, 2)
+    agent.start()
+    assert agent.became() == (2, DesiredState.APPLIED, 2), "also before the first poll"
+    fresh = Reloader(agent.path, agent.memory, environ={})
+    fresh.start(agent.now_s)
+    assert fresh.became.refused == (), "of a model that is not known yet nothing is said"
 
 
 @pytest.mark.parametrize(
@@ -385,7 +513,7 @@ def test_what_is_no_desired_state_changes_nothing(payload: bytes, agent: Agent) 
     assert agent.passes(3) == []
     assert agent.became()[1:] == (DesiredState.REFUSED, None)
     agent.ask(2, zones(1))
-    assert len(agent.passes(3)) == 1
+    assert len(agent.passes(TAKE_S)) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"asked": 3}', b"\xff\xfe"])

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from tinysight_contract.messages import Ack, AckCode, Command, Desired, DesiredState, Reported, encode, utc_now
+from tinysight_contract.messages import Ack, AckCode, Command, Desired, DesiredState, Reported, decode, encode, utc_now
 from tinysight_contract.topics import AckTopic, CommandTopic, DesiredTopic, SnapshotTopic, Topic
 from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig, PublishConfig
@@ -252,6 +252,45 @@ def test_what_cannot_be_done_is_answered_with_why(
     assert (ack.ok, ack.code, ack.name) == (False, code, name)
     assert why in (ack.error or "")
     assert device.restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("camera_enable", "Did you mean 'camera-enable'?"),
+        ("Restart", "Did you mean 'restart'?"),
+        ("", "Known are"),
+        ("x" * 60_000, "Known are"),
+        ("a\nb", "Known are"),
+    ],
+    ids=range(5),
+)
+def test_a_name_that_is_no_id_is_answered_as_unknown(
+    name: str, why: str, make: Make, answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = make()
+    payload = encode(Command(id="x", expires_at=utc_now() + timedelta(seconds=60)))
+    device.desk.hear(f"tinysight/v1/s/d/cmd/{name}", payload, False)
+    ack = answer(device, "x")
+    assert (ack.ok, ack.code, ack.name) == (False, AckCode.UNKNOWN, "invalid")
+    assert why in (ack.error or "")
+    assert decode(encode(ack), Ack) == ack
+    said = [each.getMessage() for each in caplog.records]
+    assert len(said) == 1
+    assert len(said[0]) < 500
+    assert "\n" not in said[0]
+
+
+def test_a_retained_command_whose_name_is_no_id_is_answered_and_its_hint_harms_no_shell(
+    make: Make, answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = make()
+    payload = encode(Command(id="x", expires_at=utc_now() + timedelta(seconds=60)))
+    device.desk.hear("tinysight/v1/s/d/cmd/a;reboot", payload, True)
+    ack = answer(device, "x")
+    assert (ack.code, ack.name) == (AckCode.RETAINED, "invalid")
+    assert "`mosquitto_pub -r -n -t 'tinysight/v1/s/d/cmd/a;reboot'`" in caplog.text
+    assert answer(device, device.send("identify")).ok
 
 
 @pytest.mark.parametrize(

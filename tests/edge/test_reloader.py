@@ -212,9 +212,10 @@ def test_a_clean_end_does_not_count_against_a_trial(steady: Agent) -> None:
         steady.reloader.close()
 
 
+@pytest.mark.parametrize("damage", [b"\xff{", b'{"why": "\xff"}', b'{"odd": ' + b"[" * 2000], ids=range(3))
 @pytest.mark.parametrize("name", ["agent.good.toml", "agent.trial.json"])
-def test_a_damaged_memory_is_as_none(name: str, steady: Agent) -> None:
-    (steady.memory / name).write_bytes(b"\xff{")
+def test_a_damaged_memory_is_as_none(name: str, damage: bytes, steady: Agent) -> None:
+    (steady.memory / name).write_bytes(damage)
     assert steady.start() == "0"
 
 

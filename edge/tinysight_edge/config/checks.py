@@ -25,9 +25,11 @@ from tinysight_edge.config.types import (
     ScheduleConfig,
 )
 
-__all__ = ["Finding", "contradictions", "near", "unknown_labels"]
+__all__ = ["Finding", "Hints", "contradictions", "near", "unknown_labels"]
 
 MIN_AREA: Final = 1e-6
+MOST_SOUGHT: Final = 16
+"""Names that nobody knows and whose like is sought: each is compared with all that are known."""
 LOGIN: Final = "Use username, and password_file or password_env."
 Where = tuple[str | int, ...]
 
@@ -65,19 +67,33 @@ def near(name: str, known: Iterable[str], *, what: str) -> str:
     return f"Known are {', '.join(names[:12])}{' and more' * (len(names) > 12)}." if names else f"There is no {what}."
 
 
+class Hints:
+    """`near` for the first few of many names; a file or a desired state may hold thousands."""
+
+    def __init__(self) -> None:
+        self._left = MOST_SOUGHT
+
+    def near(self, name: str, known: Iterable[str], *, what: str) -> str:
+        """The mend."""
+        self._left -= 1
+        return near(name, known, what=what) if self._left >= 0 else f"Name a {what} that is known."
+
+
 def contradictions(config: AgentConfig) -> list[Finding]:
     """Everything that is wrong although each value is of its type."""
+    hints = Hints()
     found = [*_model(config), *_broker(config.broker)]
     for id_, camera in config.cameras.items():
         found += _camera(camera, ("cameras", id_))
     for name, rule in config.rules.items():
-        found += _rule(rule, config, ("rules", name))
+        found += _rule(rule, config, ("rules", name), hints)
     found += _neighbours(config)
     return found
 
 
 def unknown_labels(config: AgentConfig, labels: Collection[str]) -> list[Finding]:
     """Labels of zones, lines, rules and neighbours that the model does not know, so that nothing would ever count."""
+    hints = Hints()
     named: list[tuple[Where, tuple[str, ...] | None]] = [
         (("cameras", id_, kind, name, "labels"), part.labels)
         for id_, camera in config.cameras.items()
@@ -88,7 +104,7 @@ def unknown_labels(config: AgentConfig, labels: Collection[str]) -> list[Finding
     if config.home_assistant is not None:
         named.append((("home_assistant", "labels"), config.home_assistant.labels))
     return [
-        Finding((*where, number), f"The model knows no label {label!r}.", near(label, labels, what="label"))
+        Finding((*where, number), f"The model knows no label {label!r}.", hints.near(label, labels, what="label"))
         for where, wanted in named
         for number, label in enumerate(wanted or ())
         if label not in labels
@@ -201,7 +217,7 @@ def _folds(one: tuple[Point, Point], other: tuple[Point, Point]) -> bool:
     return _turn(corner, a, b) == 0 and towards > 0
 
 
-def _rule(rule: RuleConfig, config: AgentConfig, where: Where) -> Iterator[Finding]:
+def _rule(rule: RuleConfig, config: AgentConfig, where: Where, hints: Hints) -> Iterator[Finding]:
     cameras = {id_: config.cameras[id_] for id_ in rule.cameras or config.cameras if id_ in config.cameras}
     zones = {name for camera in cameras.values() for name in camera.zones}
     lines = {name for camera in cameras.values() for name in camera.lines}
@@ -214,7 +230,7 @@ def _rule(rule: RuleConfig, config: AgentConfig, where: Where) -> Iterator[Findi
         for number, name in enumerate(wanted or ()):
             if name not in known and (cameras or key == "cameras"):
                 what = key.removesuffix("s")
-                yield Finding((*where, key, number), f"No {what} {name!r}{of}.", near(name, known, what=what))
+                yield Finding((*where, key, number), f"No {what} {name!r}{of}.", hints.near(name, known, what=what))
     if rule.schedule is not None:
         yield from _schedule(rule.schedule, (*where, "schedule"))
 

@@ -118,7 +118,7 @@ def parse_config(
         return _refused(source, f"This is no TOML: {what}.", "Check quotes and brackets here and above.", line=line)
     found: list[Finding] = []
     if patch is not None:
-        if forbidden := not_from_outside(patch, given.get("cameras", {})):
+        if forbidden := not_from_outside(patch, given):
             return Checked(source, None, tuple(forbidden))
         given = merged(given, patch)
     kept = compare(given, AgentConfig, (), found)

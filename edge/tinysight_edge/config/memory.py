@@ -67,7 +67,7 @@ class Memory:
             self._mark = msgspec.json.decode(read_capped(self._mark_path, 4096), type=Mark)
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.warning("%s cannot be read: %s", self._mark_path, error)
         return good, self._mark
 

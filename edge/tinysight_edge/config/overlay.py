@@ -10,15 +10,22 @@ from typing import Any, Final
 from msgspec import Struct
 
 from tinysight_contract.scalars import Count
-from tinysight_edge.config.checks import Finding, Where, near
+from tinysight_edge.config.checks import Finding, Hints, Where
 
-__all__ = ["CAMERA", "SECTIONS", "Overlay", "merged", "not_from_outside"]
+__all__ = ["CAMERA", "PARTS", "SECTIONS", "Overlay", "merged", "not_from_outside"]
 
-SECTIONS: Final = ("rules", "snapshots", "examples", "governor")
+SECTIONS: Final = ("rules", "governor")
 """May be changed or taken out as a whole."""
 CAMERA: Final = ("zones", "lines", "motion", "tiles", "max_fps")
 """Of a camera that the file names. Not its source, its login, its turn or its masks."""
-HEALTH: Final = ("every",)
+PARTS: Final[Mapping[str, Collection[str]]] = {
+    "health": ("every",),
+    "snapshots": ("quality",),
+    "examples": ("per_hour",),
+}
+"""Of other tables. Not how much of the disk they take, for that might fill it, or delete what was kept."""
+CONSENT: Final = ("snapshots", "examples")
+"""These the file must have: whether pictures are kept at all is for who owns the device."""
 
 
 class Overlay(Struct, frozen=True, kw_only=True):
@@ -45,17 +52,19 @@ def merged(target: Any, patch: Any) -> Any:  # noqa: ANN401 -- any JSON
     return out
 
 
-def not_from_outside(patch: Mapping[str, Any], cameras: Collection[str]) -> list[Finding]:
-    """Everything that the patch may not touch; ``cameras`` are those of the file."""
-    return list(_refused(patch, cameras))
+def not_from_outside(patch: Mapping[str, Any], file: Mapping[str, Any]) -> list[Finding]:
+    """Everything that the patch may not touch of the file's tables."""
+    return list(_refused(patch, file))
 
 
-def _refused(patch: Mapping[str, Any], cameras: Collection[str]) -> Iterator[Finding]:
+def _refused(patch: Mapping[str, Any], file: Mapping[str, Any]) -> Iterator[Finding]:
     for key, value in patch.items():
         if key == "cameras":
-            yield from _cameras(value, cameras)
-        elif key == "health":
-            yield from _parts(value, HEALTH, ("health",))
+            yield from _cameras(value, file.get("cameras", {}))
+        elif key in CONSENT and key not in file:
+            yield Finding((key,), f"The file keeps no {key}.", f"Put [{key}] into the device's own file.")
+        elif key in PARTS:
+            yield from _parts(value, PARTS[key], (key,))
         elif key not in SECTIONS:
             yield _no((key,))
 
@@ -64,11 +73,13 @@ def _cameras(patch: Any, cameras: Collection[str]) -> Iterator[Finding]:  # noqa
     if not isinstance(patch, Mapping):
         yield _no(("cameras",))
         return
+    hints = Hints()
     for id_, value in patch.items():
         if id_ in cameras:
             yield from _parts(value, CAMERA, ("cameras", id_))
         else:
-            yield Finding(("cameras", id_), f"The file names no camera {id_!r}.", near(id_, cameras, what="camera"))
+            mend = hints.near(id_, cameras, what="camera")
+            yield Finding(("cameras", id_), f"The file names no camera {id_!r}.", mend)
 
 
 def _parts(patch: Any, allowed: Collection[str], where: Where) -> Iterator[Finding]:  # noqa: ANN401 -- any JSON

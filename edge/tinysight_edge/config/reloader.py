@@ -39,8 +39,12 @@ AGAIN_S: Final = 10.0
 """A refused content is checked again so often: a password file may have come."""
 DELIVERS: Final = {CameraState.ONLINE, CameraState.FROZEN, CameraState.DARK, CameraState.COVERED}
 """States of a camera that gives pictures, whatever they show."""
+CLEAR_AGAIN_S: Final = 300.0
+"""The file alone did not stand its trial, but nothing is desired any more: it is tried again so often."""
+TAKE_S: Final = 10.0
+"""Between two desired states that are taken: each may open cameras again, and is written to disk."""
 MOST_ASKED: Final = 16
-"""Between two polls; of more the newest count."""
+"""Between two of these; of more the newest count."""
 MOST_SAID: Final = 16
 """Of the reasons why a desired state is refused."""
 
@@ -58,7 +62,6 @@ class Reloader:
 
     Attributes:
         labels: of the model, once it is known: a change that names others is refused.
-        bundle: its digest.
         excused: cameras that are switched off, so that nobody waits for their pictures.
         became: what became of the desired state; replaced as a whole, so any thread may look.
         check: raises `ConfigError` for what the file alone does not show to be wrong; called by the thread that polls.
@@ -67,7 +70,6 @@ class Reloader:
     def __init__(self, path: Path, folder: Path, *, environ: Mapping[str, str]) -> None:
         self.path = path
         self.labels: Collection[str] | None = None
-        self.bundle: str | None = None
         self.excused: frozenset[str] = frozenset()
         self.became = Became()
         self.check: Callable[[AgentConfig], None] = lambda _config: None
@@ -78,7 +80,7 @@ class Reloader:
         self._lock = threading.Lock()
         self._delivering: set[str] = set()
         self._seen = self._asked = ""
-        self._look_s = self._again_s = 0.0
+        self._look_s = self._again_s = self._take_s = self._clear_s = 0.0
         self._now: Now
 
     def start(self, now_s: float) -> AgentConfig:
@@ -91,7 +93,7 @@ class Reloader:
         read = self._read()
         offered = self._parse(read)
         self._seen, self._asked = digest_of(read, None), self._key(read)
-        self._look_s, self._again_s = now_s + EVERY_S, now_s + AGAIN_S
+        self._look_s, self._again_s, self._clear_s = now_s + EVERY_S, now_s + AGAIN_S, now_s + CLEAR_AGAIN_S
         kept, mark = self._memory.read()
         good = None if kept is None else self._content(*kept)
         if isinstance(good, Bad):
@@ -104,8 +106,13 @@ class Reloader:
         self.became = self._wanted.became(self._now)
         return self._now.running.config
 
+    def runs(self, bundle: str) -> None:
+        """The digest of the model's bundle. Call it after `start`, before somebody tells what `became`, or polls."""
+        self._wanted.bundle = bundle
+        self.became = self._wanted.became(self._now)
+
     def ask(self, payload: bytes) -> None:
-        """A payload of ``desired``, for the next poll. From any thread; never waits."""
+        """A payload of ``desired``, for a poll within ``TAKE_S``. From any thread; never waits."""
         self._asks.append(payload[: MAX_WANTED + 1])
 
     def poll(self, now_s: float, *, at_once: bool = False) -> Change | None:
@@ -121,7 +128,8 @@ class Reloader:
         before, delivering = self._now, self._snapshot()
         now = judged = judge(before, delivering, now_s)
         self._forgo(before.running, judged)
-        self._consider(judged)
+        self._consider(judged, now_s)
+        now = judged = self._clear_again(judged, now_s)
         if (offered := self._look(now_s, at_once=at_once)) is not None:
             now = offer(judged, offered, delivering, now_s)
         error = self._memory.save(now.good, mark_of(now))
@@ -130,7 +138,6 @@ class Reloader:
             now = replace(judged, refused=Bad(now.running.digest, unmarked))
         self._now = now
         self._tell(before, now)
-        self._wanted.bundle = self.bundle
         if (became := self._wanted.became(now)) != self.became:
             self.became = became
         if now.running.config == before.running.config:
@@ -179,10 +186,26 @@ class Reloader:
         if now.refused is not None and now.refused.digest == tried.digest and now.running.overlay != tried.overlay:
             self._wanted.roll_back(now.refused.error.what, now.running.overlay)
 
-    def _consider(self, now: Now) -> None:
+    def _clear_again(self, now: Now, now_s: float) -> Now:
+        """Forget after a while that the file was tried without what lies over it.
+
+        That is to go, and a camera may have been unplugged just then.
+        """
+        if now.trial is not None:
+            self._clear_s = now_s + CLEAR_AGAIN_S
+        refused, over = now.refused, now.running.overlay
+        if refused is None or over is None or self._wanted.overlay is not None or now_s < self._clear_s:
+            return now
+        if refused.digest != digest_of(now.running.raw, None):  # the file has changed, and may be to blame itself
+            return now
+        self._asked = ""
+        return replace(now, refused=None)
+
+    def _consider(self, now: Now, now_s: float) -> None:
         """Take what was asked for, if it is news and fits; not before there is something to go back to."""
-        while self._asks:
-            self._wanted.ask(self._asks.popleft())
+        if self._asks and now_s >= self._take_s:
+            self._take_s = now_s + TAKE_S
+            self._wanted.ask([self._asks.popleft() for _ in range(len(self._asks))])
         config = self._wanted.due
         if config is None or now.good is None or isinstance(read := self._read(), OSError):
             return

@@ -185,7 +185,7 @@ class CameraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     flip: Literal["none", "horizontal", "vertical"] = "none"
     crop: tuple[Share, Share, Share, Share] | None = None
     privacy: tuple[Polygon, ...] = ()
-    max_fps: Annotated[float, Meta(gt=0.0, le=1000.0)] | None = None
+    max_fps: Annotated[float, Meta(ge=0.1, le=1000.0)] | None = None
     realtime: bool = False
     open_timeout: Wait = Seconds(10.0)
     read_timeout: Wait = Seconds(5.0)

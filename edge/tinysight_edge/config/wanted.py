@@ -6,6 +6,7 @@ the thread that polls; knows nothing of MQTT.
 """
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,8 @@ __all__ = ["MAX_BYTES", "Became", "Wanted"]
 log = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 64 * 1024
+MAX_TEXT: Final = 500
+"""Characters of each reason: what was asked may stand in it."""
 _NO_BUNDLE: Final = (
     "This version does not change models by the desired state. Install the bundle with `tinysight flash`."
 )
@@ -67,7 +70,7 @@ class Wanted:
         path: the file that remembers it.
 
     Attributes:
-        bundle: the digest of what runs; None until it is known.
+        bundle: the digest of what runs; None until it is known, and nothing is said of it so long.
         overlay: what lies over the file; None for nothing.
         unfit: by key, why the overlay is passed over for now: the file has changed and it fits no more.
     """
@@ -102,15 +105,23 @@ class Wanted:
         self._due = asked is not None and asked.state is None and asked.config is not None
         self._due = self._due and (overlay is None or overlay.revision != asked.revision)  # type: ignore[union-attr]  # just seen
 
-    def ask(self, payload: bytes) -> None:
-        """Take a desired state as it came; empty means that there is none. An old one changes nothing."""
+    def ask(self, payloads: Iterable[bytes]) -> None:
+        """Take desired states as they came: empty means that there is none, an old one changes nothing.
+
+        However many they are, the file is written once.
+        """
+        kept = self._kept
+        for payload in payloads:
+            kept = self._take(payload, kept)
+        self._keep(kept)
+
+    def _take(self, payload: bytes, kept: _Kept) -> _Kept:
         self._unread = ""
         if not payload:
-            if self._kept != _Kept():
+            if kept != _Kept():
                 log.info("the desired state was cleared: the file alone holds")
             self._due = False
-            self._keep(_Kept())
-            return
+            return _Kept()
         try:
             if len(payload) > MAX_BYTES:
                 what = f"The desired state has {len(payload)} bytes, more than {MAX_BYTES}."
@@ -118,18 +129,18 @@ class Wanted:
             asked = decode(payload, Desired)
         except ContractError as error:
             self._unread = str(error)
-            log.error("desired: %s", error)
-            return
-        before = self._kept.asked
+            log.error("desired: %s", self._unread[:MAX_TEXT])
+            return kept
+        before = kept.asked
         if before is not None and asked.revision <= before.revision:
             same = (asked.revision, asked.bundle, asked.config) == (before.revision, before.bundle, before.config)
             if not same:
                 log.warning("desired: revision %d is passed over, %d is known", asked.revision, before.revision)
-            return
+            return kept
         fresh = _Asked(revision=asked.revision, bundle=asked.bundle, config=asked.config)
         self._due = asked.config is not None
-        self._keep(_Kept(asked=fresh, overlay=self._kept.overlay if self._due else None))
         log.info("desired: revision %d", asked.revision)
+        return _Kept(asked=fresh, overlay=kept.overlay if self._due else None)
 
     def accept(self) -> None:
         """What was due lies over the file from now on."""
@@ -143,7 +154,12 @@ class Wanted:
         self._settle(DesiredState.REFUSED, "; ".join(f"{key}: {what}" for key, what in why.items()), why)
 
     def roll_back(self, why: str, to: Overlay | None) -> None:
-        """What lay over the file was tried and is taken back; ``to`` lies there again."""
+        """What lay over the file was tried and is taken back; ``to`` lies there again.
+
+        Where nothing is wanted over it that stays so, and the file is to be tried again.
+        """
+        if self._kept.overlay is None:
+            return
         if self._kept.asked is not None and self._kept.asked.state is None:
             self._settle(DesiredState.ROLLED_BACK, why, {})
         self._keep(_Kept(asked=self._kept.asked, overlay=to))
@@ -157,14 +173,14 @@ class Wanted:
             restart=running.restart,
         )
         state, reason, refused = self._state(now)
-        if asked is not None and asked.bundle is not None and asked.bundle != self.bundle:
+        if asked is not None and asked.bundle is not None and self.bundle not in {None, asked.bundle}:
             refused = {**refused, "bundle": _NO_BUNDLE}
             state, reason = DesiredState.REFUSED, f"{reason}; bundle: {_NO_BUNDLE}".removeprefix("; ")
         return Became(
             revision=asked.revision if asked else 0,
             state=state,
-            reason=reason,
-            refused=tuple(refused.items()),
+            reason=reason[:MAX_TEXT],
+            refused=tuple(_cut(refused).items()),
             applied=told.applied,
             config_digest=told.config_digest,
             restart=told.restart,
@@ -174,10 +190,12 @@ class Wanted:
         asked, overlay = self._kept.asked, self._kept.overlay
         if self._unread:
             return DesiredState.REFUSED, self._unread, {}
-        if asked is None:
-            return DesiredState.NONE, "", {}
-        if asked.state is not None:
+        if asked is not None and asked.state is not None:
             return asked.state, asked.reason, asked.refused
+        if overlay is None and now.running.overlay is not None and now.refused is not None and now.refused.tried:
+            return DesiredState.ROLLED_BACK, now.refused.error.what, {}
+        if asked is None and now.running.overlay is None:
+            return DesiredState.NONE, "", {}
         if self.unfit:
             return DesiredState.REFUSED, "; ".join(f"{key}: {what}" for key, what in self.unfit.items()), self.unfit
         if self._due or now.running.overlay != overlay:
@@ -189,9 +207,10 @@ class Wanted:
         asked = self._kept.asked
         if asked is None:
             return
+        reason = reason[:MAX_TEXT]
         log.error("desired: revision %d is %s: %s", asked.revision, state, reason)
         self._due = False
-        settled = replace(asked, state=state, reason=reason, refused=refused)
+        settled = replace(asked, state=state, reason=reason, refused=_cut(refused))
         self._keep(_Kept(asked=settled, overlay=self._kept.overlay))
 
     def _keep(self, kept: _Kept) -> None:
@@ -203,3 +222,7 @@ class Wanted:
             replace_file(self._path, msgspec.json.encode(kept))
         except OSError as error:  # it holds until the end of this process
             log.warning("%s cannot be written: %s", self._path, error.strerror)
+
+
+def _cut(refused: dict[str, str]) -> dict[str, str]:
+    return {key[:MAX_TEXT]: what[:MAX_TEXT] for key, what in refused.items()}

@@ -155,7 +155,7 @@ def _remembered(path: Path) -> _Memory:
     try:
         raw = read_capped(path, MAX_MEMORY_BYTES)
         memory = _Memory() if len(raw) > MAX_MEMORY_BYTES else msgspec.json.decode(raw, type=_Memory)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _Memory()
     gone = {topic: starts for topic, starts in memory.gone.items() if TOPIC.fullmatch(topic)}
     gone = {topic: min(starts, CLEARED_STARTS) for topic, starts in list(gone.items())[-MAX_GONE:]}

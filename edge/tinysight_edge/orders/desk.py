@@ -5,6 +5,7 @@ what `actions` do. Each command is carried out once, one after the other, howeve
 """
 
 import logging
+import shlex
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from msgspec import Struct
 
 from tinysight_contract.errors import ConfigError, ContractError, TinySightError
 from tinysight_contract.messages import Ack, AckCode, Command, Desired, DesiredState, Reported, decode, utc_now
-from tinysight_contract.topics import AckTopic, CommandTopic, DesiredTopic, ReportedTopic, SnapshotTopic, Topic
+from tinysight_contract.topics import ID, AckTopic, CommandTopic, DesiredTopic, ReportedTopic, SnapshotTopic, Topic
 from tinysight_edge.config.checks import near
 from tinysight_edge.config.wanted import Became
 from tinysight_edge.orders.actions import ACTIONS, Action, Hands, Picture
@@ -37,6 +38,10 @@ PER_S: Final = 1.0
 NO_FILE: Final = "This agent runs from flags and has no file to lay it over. Start it with --config."
 TICK_S: Final = 0.25
 MAX_ERROR: Final = 500
+MAX_NAME: Final = 64
+"""Of a command, one more than an id may have: what is cut is none."""
+NO_NAME: Final = "invalid"
+"""Stands in an answer for a name that is no id."""
 ACK_LIVES_S: Final = 3600
 _WAKE: Final = ("", b"", False)
 
@@ -170,7 +175,7 @@ class Desk:
             return
         if not payload:  # somebody clears a retained one
             return
-        name = CommandTopic.parse(topic).name
+        name = topic.rpartition("/")[2][:MAX_NAME]  # whatever somebody wrote there
         try:
             command = read(payload, retained=retained)
             if (known := self._ledger.answer(command.id)) is not None:
@@ -239,11 +244,13 @@ class Desk:
 
     def _refuse(self, topic: str, name: str, payload: bytes, refusal: Refusal) -> None:
         id_ = id_of(payload)
+        name = name if ID.fullmatch(name) else NO_NAME
         if refusal.code is not AckCode.RETAINED:
             log.warning("command %s %s is not carried out: %s", name, id_ or "without an id", refusal)
         elif topic not in self._retained and len(self._retained) < MOST_HELD:  # it comes at each connect
             self._retained.add(topic)
-            log.warning("%s: %s Say `mosquitto_pub -r -n -t %s`.", topic, refusal, topic)
+            quoted = shlex.quote(topic) if topic.isprintable() else repr(topic)  # it goes to a shell
+            log.warning("%s: %s Say `mosquitto_pub -r -n -t %s`.", quoted, refusal, quoted)
         if id_ is None:
             return
         ack = self._ack(id_, name, error=str(refusal), code=refusal.code)

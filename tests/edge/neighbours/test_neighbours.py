@@ -166,7 +166,9 @@ def test_a_camera_that_went_while_the_agent_was_off_is_removed(configured: Make,
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b'{"topics": 3}', b"\xff", b'{"topics": ["' + b"a" * 5_000_000 + b'"]}']
+    "content",
+    [b"", b"{", b'{"topics": 3}', b"\xff", b'{"topics": ["' + b"a" * 5_000_000 + b'"]}', b'{"odd": ' + b"[" * 99_999],
+    ids=range(6),
 )
 def test_a_damaged_memory_is_nothing(configured: Make, info: Info, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "neighbours.json").write_bytes(content)
