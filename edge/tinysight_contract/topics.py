@@ -240,11 +240,6 @@ class CommandTopic(Topic):
 
     name: str
 
-    @classmethod
-    def every(cls, site: str, device: str) -> str:
-        """The filter that matches all commands to a device."""
-        return str(cls(site, device, "x"))[:-1] + "+"
-
 
 @dataclass(frozen=True, slots=True)
 class AckTopic(Topic):

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 MAX_PICTURE_BYTES: Final = 256 * 1024
 RELOAD_WITHIN_S: Final = 10.0
-STEER_WITHIN_S: Final = 10.0
 RUNS_LEAST_S: Final = 60.0
 """systemd gives a unit up that starts twenty times in ten minutes; nobody shall bring it there from outside."""
 LOGGERS: Final = ("tinysight_edge", "tinysight_contract")

@@ -86,7 +86,7 @@ class Desk:
         clock_synced: Callable[[], bool | None],
     ) -> None:
         self._me, self._boot_id, self._bundle = (site, device), boot_id, bundle
-        self.filters = (CommandTopic.every(site, device), str(DesiredTopic(site, device)))
+        self.filters = (CommandTopic.filter(site=site, device=device), str(DesiredTopic(site, device)))
         self._hands, self._ledger, self._clock_synced = hands, ledger, clock_synced
         self._heard: SimpleQueue[tuple[str, bytes, bool]] = SimpleQueue()
         self._crowd: deque[tuple[str, bytes, bool]] = deque(maxlen=MOST_HELD - WAITING)

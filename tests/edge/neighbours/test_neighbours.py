@@ -139,7 +139,11 @@ def test_no_more_topics_are_remembered_for_clearing_than_there_is_room_for(
     first, second = list[str](), list[str]()
     for heard in (first, second):
         neighbours = Neighbours(configured(""))
-        neighbours.start(lambda topic, _, heard=heard: heard.append(topic))  # type: ignore[misc]
+
+        def hear(topic: str, _payload: bytes, heard: list[str] = heard) -> None:
+            heard.append(topic)
+
+        neighbours.start(hear)
         neighbours.tell(configured(""), info)
     assert (len(first), len(second)) == (2 * MAX_GONE, MAX_GONE)
 
