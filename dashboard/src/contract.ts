@@ -370,6 +370,11 @@ export interface Desired {
   revision: number;
   /** SHA-256 of the bundle that shall run; null leaves the model as it is. */
   bundle?: Digest | null;
+  /**
+   * where the device's repository has it, `<project>/<name>-<version>.bundle`; only what is signed there is
+   * installed.
+   */
+  target?: string | null;
   /** laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone. */
   config?: Record<string, unknown> | null;
 }
@@ -396,10 +401,73 @@ export interface Reported {
   restart?: string[];
   /** of the process that says so. */
   boot_id?: Id | null;
+  /** of the newest bundle that was to be installed, by whatever way; null when there was none. */
+  update?: Update | null;
 }
 
 /** What became of a desired state. */
 export type DesiredState = "applied" | "none" | "refused" | "rolled-back" | "trial" | "waiting";
+
+/** What has become of one bundle so far. */
+export interface Update {
+  /** which. */
+  bundle: Release;
+  /** how far it has come. */
+  state: UpdateState;
+  /** since when. */
+  at: Time;
+  /** why it did not come further, for programs; null while it may, and when it is confirmed. */
+  code?: Code | null;
+  /** the same for people, with what to do. */
+  reason?: string;
+  /** how often its self-test, or later its trial, was begun. */
+  attempts?: number;
+  /** of its bytes that are here. */
+  share?: number;
+  /** what was transferred for it. */
+  moved_bytes?: number;
+  /** `full`, or `delta` when only the difference to the active bundle was; empty before that is known. */
+  transfer?: string;
+  /** why it was not a delta. */
+  why_full?: string;
+  /**
+   * by name, the figures of its self-test and its trial: `golden`, `p95_ms`, `memory_mib`, `frames`, `trial_p95_ms`,
+   * `agreement`.
+   */
+  gates?: Record<string, Gate>;
+}
+
+/** A bundle as its project signed it. */
+export interface Release {
+  /** its path in the repository, `<project>/<name>-<version>.bundle`. */
+  target: string;
+  /** SHA-256 of the bundle file. */
+  digest: Digest;
+  /** of the bundle file. */
+  size_bytes: number;
+  /** the bundle's name. */
+  name: string;
+  /** the bundle's version, such as `1.2.0`. */
+  version: string;
+  /** rises with each release. */
+  release: number;
+}
+
+/** How far a bundle has come. */
+export type UpdateState = "confirmed" | "downloading" | "failed" | "queued" | "rejected" | "rolled-back" | "selftest" | "trial" | "verified";
+
+/** Why a bundle was not installed, or did not stay. Stable: programs may depend on them. */
+export type Code = "broke" | "crashed" | "disagrees" | "disk" | "expired" | "failed-before" | "hardware" | "hung" | "malformed" | "memory" | "no-frames" | "no-space" | "not-found" | "operator" | "replayed" | "runtime" | "schema" | "slow" | "superseded" | "tampered" | "too-large" | "too-old" | "too-slow" | "unreachable" | "unsigned" | "wrong";
+
+/** One figure that decided. */
+export interface Gate {
+  /** measured on this device. */
+  value: number;
+  /** what it may be at most; for `agreement` and `frames` at least. */
+  limit: number;
+  /** whether it is. */
+  ok: boolean;
+}
 
 /** `cmd/<name>`: do this once, not after `expires_at`. */
 export interface Command {

@@ -15,11 +15,17 @@
         ├── BrokerError                  the MQTT broker is absent or refuses us
         ├── InferenceError               the model fails on a picture
         ├── RuntimeLoadError             no interpreter here can run the model
+        ├── UpdateError                  a bundle is not installed, or does not stay
         └── StoreError                   the device's store is damaged, full or taken
 
 Each carries ``mend``: one imperative sentence that says what to do now. Commands print ``error: <what> <mend>``
 on one line and exit with status 2. Third-party errors are wrapped once, at the adapter, with ``from``.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinysight_contract.updates import Code
 
 __all__ = [
     "BrokerError",
@@ -36,6 +42,7 @@ __all__ = [
     "StoreError",
     "TinySightError",
     "TrainError",
+    "UpdateError",
 ]
 
 
@@ -103,3 +110,15 @@ class RuntimeLoadError(DeviceError):
 
 class StoreError(DeviceError):
     """The device's store is damaged, full or taken."""
+
+
+class UpdateError(DeviceError):
+    """A bundle is not installed, or does not stay.
+
+    Attributes:
+        code: why, for programs.
+    """
+
+    def __init__(self, what: str, *, mend: str, code: "Code") -> None:
+        super().__init__(what, mend=mend)
+        self.code = code

@@ -44,6 +44,7 @@ from tinysight_contract.states import (
     Verdict,
     Well,
 )
+from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
 
 __all__ = [
     "PAYLOADS",
@@ -56,6 +57,7 @@ __all__ = [
     "CameraInfo",
     "CameraState",
     "CameraStatus",
+    "Code",
     "Command",
     "Counts",
     "Crossing",
@@ -66,16 +68,20 @@ __all__ = [
     "EventType",
     "Frame",
     "FrameSize",
+    "Gate",
     "Health",
     "Info",
     "LatencyMs",
     "ModelRef",
     "OutboxHealth",
     "Percentiles",
+    "Release",
     "Reported",
     "State",
     "Status",
     "Track",
+    "Update",
+    "UpdateState",
     "Verdict",
     "Well",
     "Zones",

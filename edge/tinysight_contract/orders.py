@@ -1,11 +1,12 @@
 """Payloads that say what is wanted, and what became of it."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tinysight_contract.scalars import Count, Digest, Id, Time
+from tinysight_contract.updates import Update
 
 __all__ = [
     "Ack",
@@ -23,11 +24,14 @@ class Desired(Struct, frozen=True, kw_only=True):
     Attributes:
         revision: the operator's number of this wish; one below the newest that the device knows is passed over.
         bundle: SHA-256 of the bundle that shall run; null leaves the model as it is.
+        target: where the device's repository has it, ``<project>/<name>-<version>.bundle``; only what is signed is
+            installed.
         config: laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone.
     """
 
     revision: Count
     bundle: Digest | None = None
+    target: Annotated[str, Meta(max_length=300)] | None = None
     config: dict[str, Any] | None = None
 
 
@@ -56,6 +60,7 @@ class Reported(Struct, frozen=True, kw_only=True):
         config_digest: of the configuration that runs.
         restart: what the file changes that waits for a restart.
         boot_id: of the process that says so.
+        update: of the newest bundle that was to be installed, by whatever way; null when there was none.
     """
 
     revision: Count
@@ -68,6 +73,7 @@ class Reported(Struct, frozen=True, kw_only=True):
     config_digest: str | None = None
     restart: list[str] = []
     boot_id: Id | None = None
+    update: Update | None = None
 
 
 class Command(Struct, frozen=True, kw_only=True):

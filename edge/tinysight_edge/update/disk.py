@@ -1,0 +1,64 @@
+"""All that the store writes goes through here, so that a test can stop at every step of it.
+
+In: what is to be written.  Out: files that are the old one or the new one. A power cut may undo whatever was not
+synced: so new bytes are synced before they are named, and a folder after something in it was.
+"""
+
+import os
+from pathlib import Path
+
+from tinysight_contract.files import fsync_folder
+
+__all__ = ["Disk"]
+
+
+class Disk:
+    """A file system, one step at a time. Every method raises OSError as the call that it makes does."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and those above it; it is there after a power cut."""
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            self.sync_folder(path.parent)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file that nobody reads yet; not synced."""
+        path.write_bytes(data)
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Add to a file that nobody reads yet, or begin it; not synced."""
+        with path.open("ab") as out:
+            out.write(data)
+
+    def sync(self, path: Path) -> None:
+        """Have a file's bytes survive a power cut."""
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, path: Path, to: Path) -> None:
+        """Give a file another name at once, in place of what had it."""
+        path.replace(to)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there."""
+        path.unlink(missing_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        """Have the names in a folder survive a power cut."""
+        fsync_folder(path)
+
+    def free_bytes(self, path: Path) -> int:
+        """What may still be written to the file system on which ``path`` lies."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Write a file so that whoever reads sees the old bytes or the new, after a power cut as well."""
+        part = path.with_name(f".{path.name}.part")
+        self.write(part, data)
+        self.sync(part)
+        self.rename(part, path)
+        self.sync_folder(path.parent)
