@@ -130,7 +130,7 @@ def graphs(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def troubles(once: Once) -> Path:
-    """Those two of them that are no graphs but whole bundles, made in a fraction of the time: ``fails``, ``hangs``."""
+    """Those of them that are no graphs but whole bundles, made in a fraction of the time; see ``graphs.troubles``."""
     return once("troubles", _made_by("graphs.py", "--troubles"))
 
 
