@@ -14,23 +14,57 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
+from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import StoreError, UpdateError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_edge.store import Store
-from tinysight_edge.update.update import State, attempt, end, ended, outcome_of, progress, queue, refusal, tested
+from tinysight_edge.update.update import (
+    State,
+    attempt,
+    confirm,
+    end,
+    ended,
+    outcome_of,
+    progress,
+    queue,
+    refusal,
+    tested,
+)
 
 if TYPE_CHECKING:
     from tinysight_edge.update.selftest import Limits
     from tinysight_edge.update.signed import Machine, Signed
     from tinysight_edge.update.sources import Budget, Source
 
-__all__ = ["Installer"]
+__all__ = ["Installer", "boot"]
 
 log = logging.getLogger(__name__)
 
 TELL_S: Final = 0.5
 UNTESTED: Final = {UpdateState.VERIFIED, UpdateState.SELFTEST}
+
+
+def boot(installer: "Installer", store: Store, *, scheme: str | None = None, threads: int = 1) -> Bundle:
+    """The bundle to start with: the active one; where nothing is active, the candidate once it has passed its test.
+
+    Raises:
+        StoreError: there is none that could run, or the store cannot be read or written.
+    """
+    try:
+        return store.boot()
+    except StoreError:
+        state = store.state()
+        if state.active is not None or state.candidate is None:
+            raise
+    if state.candidate.state in UNTESTED:
+        told = installer.test(scheme=scheme, threads=threads)
+        if told is not None and told.code is not None:
+            raise StoreError(f"There is nothing to run: {told.reason}", mend="Flash another release.")
+    elif state.candidate.state is UpdateState.TRIAL:  # what ran is lost, and this one has passed its test
+        with store.alone():
+            store.save(confirm(store.state(), {}, utc_now()))
+    return store.boot()
 
 
 class Installer:

@@ -52,8 +52,8 @@ FAULTS: Final = frozenset(
 
 REJECTS: Final = frozenset(
     {
-        Code.RUNTIME, Code.UNSIGNED, Code.TAMPERED, Code.TOO_OLD, Code.HARDWARE, Code.SCHEMA, Code.MALFORMED, Code.TOO_LARGE,
-        Code.FAILED_BEFORE, Code.EXPIRED, Code.REPLAYED,
+        Code.UNSIGNED, Code.TAMPERED, Code.TOO_OLD, Code.HARDWARE, Code.RUNTIME, Code.SCHEMA, Code.MALFORMED,
+        Code.TOO_LARGE, Code.FAILED_BEFORE, Code.EXPIRED, Code.REPLAYED,
     }
 )  # fmt: skip
 """What must not be installed; all else could not be."""
@@ -234,11 +234,11 @@ def roll_back(state: State, now: datetime) -> State | None:
 
     What is left is not installed again unless a person asks for it.
     """
-    if state.active is None or state.previous is None:
+    left, back = state.active, state.previous
+    if left is None or back is None:
         return None
     if state.candidate is not None:
         state = end(state, now, UpdateState.FAILED, code=Code.SUPERSEDED, reason="It was given up for a roll-back.")
-    left, back = state.active, state.previous
     reason = f"A person went back to {back.name} {back.version}."
     told = Update(
         target=left.target, bundle=left, state=UpdateState.ROLLED_BACK, at=now, code=Code.OPERATOR, reason=reason
