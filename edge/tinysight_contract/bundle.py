@@ -67,11 +67,15 @@ class Bundle:
         self._files = files
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, *, digest: str | None = None) -> Self:
         """Read and check a bundle file.
 
+        Args:
+            path: the file.
+            digest: what the whole file's SHA-256 must be; members then need no hashing of their own.
+
         Raises:
-            BundleError: it is missing, too large, half-written, or not what its manifest says.
+            BundleError: it is missing, too large, half-written, not what its manifest says or not this one.
         """
         try:
             if (size := path.stat().st_size) > MAX_BUNDLE_BYTES:
@@ -85,15 +89,18 @@ class Bundle:
             raise BundleError(
                 f"{path} cannot be read: {error.strerror}.", mend="Check that it is a file and may be read."
             ) from error
-        return cls.parse(raw, source=str(path))
+        return cls.parse(raw, source=str(path), digest=digest)
 
     @classmethod
-    def parse(cls, raw: bytes, *, source: str) -> Self:
-        """Check a bundle's bytes; ``source`` names them in errors.
+    def parse(cls, raw: bytes, *, source: str, digest: str | None = None) -> Self:
+        """Check a bundle's bytes; ``source`` names them in errors, ``digest`` is as for `open`.
 
         Raises:
             BundleError: as ``open``.
         """
+        found = hashlib.sha256(raw).hexdigest()
+        if digest is not None and found != digest:
+            raise BundleError(f"{source} is not the bundle {digest[:12]}.", mend=_AGAIN)
         try:
             members = _members(raw)
             manifest = parse_manifest(members.pop(MANIFEST))
@@ -101,9 +108,9 @@ class Bundle:
             raise BundleError(f"{source}: {error.what}", mend=error.mend) from error
         except (tarfile.TarError, EOFError, ValueError, KeyError, RecursionError) as error:
             raise BundleError(f"{source} is damaged or no bundle: {error}.", mend=_AGAIN) from error
-        if (reason := _mismatch(manifest, members)) is not None:
+        if (reason := _mismatch(manifest, members, hashed=digest is not None)) is not None:
             raise BundleError(f"{source}: {reason}.", mend=_AGAIN)
-        return cls(manifest, members, digest=hashlib.sha256(raw).hexdigest(), size_bytes=len(raw))
+        return cls(manifest, members, digest=found, size_bytes=len(raw))
 
     def read(self, name: str) -> bytes:
         """One member's bytes.
@@ -147,8 +154,8 @@ def _members(raw: bytes) -> dict[str, bytes]:
     return found
 
 
-def _mismatch(manifest: Manifest, members: Mapping[str, bytes]) -> str | None:
-    """Why these members are not what the manifest lists, or None."""
+def _mismatch(manifest: Manifest, members: Mapping[str, bytes], *, hashed: bool) -> str | None:
+    """Why these members are not what the manifest lists, or None; ``hashed`` when the whole file is known."""
     for name in sorted(set(members) | set(manifest.files)):
         if name not in members:
             return f"{name} is listed and missing"
@@ -156,7 +163,7 @@ def _mismatch(manifest: Manifest, members: Mapping[str, bytes]) -> str | None:
             return f"{name} is not listed"
         if len(members[name]) != manifest.files[name].size_bytes:
             return f"{name} has {len(members[name])} bytes, its manifest says {manifest.files[name].size_bytes}"
-        if hashlib.sha256(members[name]).hexdigest() != manifest.files[name].sha256:
+        if not hashed and hashlib.sha256(members[name]).hexdigest() != manifest.files[name].sha256:
             return f"{name} has the wrong digest"
     if LABELS not in members:
         return f"{LABELS} is missing"

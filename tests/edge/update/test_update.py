@@ -177,7 +177,7 @@ class Device(RuleBasedStateMachine):
         return self.state.candidate is not None and self.state.candidate.state in states
 
     @rule(number=st.integers(1, 6), again=st.booleans())
-    def ask(self, number: int, again: bool) -> None:  # noqa: FBT001 -- hypothesis passes it by name
+    def ask(self, number: int, again: bool) -> None:
         if u.refusal(self.state, release(number), again=again) is None:
             self.keep(u.queue(self.state, release(number), NOW))
 
