@@ -34,6 +34,14 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "onnx",
         "Write a trained model for other runtimes, checked: ONNX.",
     ),
+    "keys": ("tinysight_deploy.cli_keys", "keys_app", "deploy", "Make, show and replace the keys that sign releases."),
+    "release": (
+        "tinysight_deploy.cli_release",
+        "release_app",
+        "deploy",
+        "Sign bundles for devices; list and retire what is signed.",
+    ),
+    "repo": ("tinysight_deploy.cli_repo", "repo_app", "deploy", "Serve the signed releases, for development."),
     "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "config": (
