@@ -1,6 +1,7 @@
 """What a device decides about bundles, by rules and by every order of events."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -232,3 +233,9 @@ class Device(RuleBasedStateMachine):
 
 TestDevice = Device.TestCase
 TestDevice.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_every_code_and_state_is_explained() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "updates.md").read_text()
+    for word in (*Code, *UpdateState):
+        assert f"| `{word.value}` |" in page
