@@ -83,13 +83,13 @@ def install(
     """
     from tinysight_contract.updates import UpdateState
     from tinysight_edge.store import Store
-    from tinysight_edge.update.installer import Installer
+    from tinysight_edge.update.installer import UNTESTED, Installer
     from tinysight_edge.update.sources import open_source
 
     here = Store(store)
     installer = Installer(here, tell=lambda update: _tell(update, as_json=as_json))
     told = installer.install(open_source(source), target, digest=digest, again=again)
-    if told.state is UpdateState.VERIFIED and not here.is_run():
+    if told.state in UNTESTED and not here.is_run():
         told = installer.test() or told
     told = _await(here, told, wait, as_json=as_json)
     if told.state in {UpdateState.REJECTED, UpdateState.FAILED, UpdateState.ROLLED_BACK}:
