@@ -374,6 +374,18 @@ def belt_bundle() -> Path:
     return GOLDEN / "belt.bundle"
 
 
+@pytest.fixture(scope="session")
+def belt_repo(once: Once, belt_bundle: Path) -> Path:
+    """A repository in which it is released, with its keys beside it; only to be read."""
+
+    def make(folder: Path) -> None:
+        for arguments in (("keys", "init"), ("release", "add", belt_bundle)):
+            done = cli(*arguments, "--repo", folder / "repo", "--keys", folder / "keys", cwd=folder)
+            assert done.returncode == 0, done.stderr
+
+    return once("belt-repo", make) / "repo"
+
+
 Sample = Callable[..., tuple[mf.Manifest, dict[str, bytes]]]
 
 
