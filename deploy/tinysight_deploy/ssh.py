@@ -180,17 +180,16 @@ class Remote:
         self, command: Sequence[str], given: bytes, most_bytes: int, line: Callable[[bytes], None] | None
     ) -> Done:
         process = await self._connection.create_process(shlex.join(command), encoding=None)
-        async with process:
-            try:
-                out, err, _ = await asyncio.gather(
-                    _all(process.stdout, most_bytes) if line is None else _lines(process.stdout, most_bytes, line),
-                    _all(process.stderr, most_bytes),
-                    _feed(process.stdin, given),
-                )
-                await process.wait_closed()
-            except BaseException:
-                process.channel.abort()
-                raise
+        try:
+            out, err, _ = await asyncio.gather(
+                _all(process.stdout, most_bytes) if line is None else _lines(process.stdout, most_bytes, line),
+                _all(process.stderr, most_bytes),
+                _feed(process.stdin, given),
+            )
+            await process.wait_closed()
+        except BaseException:
+            process.channel.abort()  # and does not wait: what runs there may never end
+            raise
         status = process.returncode
         return Done(-1 if status is None else status, out, err)
 
