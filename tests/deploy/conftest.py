@@ -83,8 +83,8 @@ class World:
     def keys(self) -> KeyFolder:
         return KeyFolder(self.folder / "keys")
 
-    def repository(self, **options: Callable[[], datetime]) -> Repository:
-        return Repository(self.repo, self.folder / "keys", **options)
+    def repository(self, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Repository:
+        return Repository(self.repo, self.folder / "keys", now=now)
 
     def device(self, name: str) -> Device:
         return Device(self.folder / "devices" / name, self.repository().root_bytes())
@@ -110,7 +110,7 @@ def begun(folder: Path, kind: str) -> World:
 
 
 @pytest.fixture(params=["hobby", "fleet"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return begun(tmp_path / "world", request.param)
 
 
