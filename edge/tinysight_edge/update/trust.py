@@ -26,7 +26,7 @@ from tuf.api.exceptions import (
     RepositoryError,
     UnsignedMetadataError,
 )
-from tuf.api.metadata import (  # type: ignore[attr-defined]  # they are public, but not listed as such
+from tuf.api.metadata import (
     TOP_LEVEL_ROLE_NAMES,
     Metadata,
     Root,
