@@ -151,6 +151,33 @@ def test_on_a_terminal_the_passphrase_is_asked_for_once(
     assert all(b"ENCRYPTED" in path.read_bytes() for path in (tmp_path / "keys").glob("*.pem"))
 
 
+def test_each_key_may_have_a_passphrase_of_its_own_and_a_person_may_mistype(
+    fleet: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: dict[str, str] = {}
+    for path in pem_files(fleet):
+        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        words[path.name] = f"of {path.stem}"
+        encryption = serialization.BestAvailableEncryption(words[path.name].encode())
+        path.write_bytes(
+            private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        )
+    asked: list[str] = []
+
+    def typed(prompt: str) -> str:
+        asked.append(prompt)
+        name = re.search(r"of (.*\.pem)", prompt)
+        return "wrong" if len(asked) == 1 or name is None else words[name[1]]
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", typed)
+    fleet.rotate("targets")
+    assert len(asked) == 5, "three root keys, of which one was mistyped, and the online key"
+    monkeypatch.setattr("getpass.getpass", lambda _: "never right")
+    with pytest.raises(ConfigError, match="does not open"):
+        fleet.rotate("targets")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(b"", "no private key"), (b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "no private key")],
