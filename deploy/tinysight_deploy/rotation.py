@@ -81,6 +81,10 @@ def begin(repo: Path, keys: KeyFolder, policy: Policy, *, roots: int, threshold:
     if anchor.exists() or (folder / "timestamp.json").exists():
         _finish_beginning(repo, anchor)
         return
+    if keys.folder.resolve().is_relative_to(repo.resolve()):
+        raise ConfigError(
+            f"{keys.folder} lies in the repository, which is to be served.", mend="Give --keys outside of --repo."
+        )
     if not 1 <= threshold <= roots <= 16:
         raise ConfigError(f"{threshold} of {roots} root keys cannot be.", mend="Give --roots 3 --threshold 2.")
     for each in (folder, repo / "targets", repo / "deltas"):

@@ -96,6 +96,13 @@ def test_a_second_beginning_is_refused_and_changes_nothing(hobby: World, tmp_pat
         rotation.begin(hobby.repo, KeyFolder(tmp_path / "other"), rotation.HOBBY, roots=1, threshold=1, now=NOW)
 
 
+def test_keys_are_not_kept_in_what_is_served(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path / "repo" / "keys")
+    with pytest.raises(ConfigError, match=r"lies in the repository.*--keys outside"):
+        rotation.begin(tmp_path / "repo", keys, rotation.HOBBY, roots=1, threshold=1, now=NOW)
+    assert not (tmp_path / "repo").exists()
+
+
 @pytest.mark.parametrize(("roots", "threshold"), [(2, 3), (0, 0), (17, 2)])
 def test_a_threshold_that_cannot_be_met_is_refused(tmp_path: Path, roots: int, threshold: int) -> None:
     with pytest.raises(ConfigError, match=r"cannot be.*--roots 3 --threshold 2"):
@@ -291,6 +298,16 @@ def test_a_revoked_key_signs_nothing_any_more(fleet: World, bundle: MakeBundle, 
             replace_file(fleet.repo / "metadata" / f"{version}{each}.json", chain.of(each).to_bytes())
         with pytest.raises(RepositoryError, match="was signed by 0/1 keys"):
             device.sees(fleet.repo, FIRST)
+
+
+def test_a_projects_key_is_revoked_without_the_root_keys(fleet: World, bundle: MakeBundle) -> None:
+    fleet.repository().add(bundle())
+    for path in pem_files(fleet):
+        if path.name.startswith(("root-", "pets-")):
+            path.unlink()
+    assert len(fleet.revoke(fleet.key_ids("pets")[0])) == 1
+    assert fleet.device("one").sees(fleet.repo, FIRST) is not None
+    assert len(fleet.repository().chain().roots) == 1
 
 
 def test_revoking_again_changes_nothing_and_a_stranger_is_answered(hobby: World) -> None:
