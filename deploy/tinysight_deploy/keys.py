@@ -17,7 +17,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from securesystemslib.exceptions import KeyMismatchError
-from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
+from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, though not listed
+    CryptoSigner,
+    Key,
+    Signer,
+    SSlibKey,
+)
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import read_capped

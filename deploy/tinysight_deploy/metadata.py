@@ -18,15 +18,22 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar, cast
 
 import msgspec
-from securesystemslib.signer import Key, Signer
+from securesystemslib.signer import Key, Signer  # type: ignore[attr-defined]  # public, though not listed
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # public, though not listed
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization import DeserializationError
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import read_capped, replace_file
 from tinysight_deploy.keys import Signers
-from tinysight_edge.update.trust import LIMITS
+from tinysight_edge.update.tuf_client import LIMITS
 
 __all__ = ["TOP", "Chain", "Days", "Policy", "publish", "sign", "signers_for"]
 

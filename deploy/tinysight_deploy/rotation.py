@@ -19,8 +19,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from securesystemslib.signer import Key, SSlibKey
-from tuf.api.metadata import Delegations, Metadata, MetaFile, Role, Root, Snapshot, Targets, Timestamp
+from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]  # public, though not listed
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # public, though not listed
+    Delegations,
+    Metadata,
+    MetaFile,
+    Role,
+    Root,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import fsync_folder, locked, read_capped, replace_file

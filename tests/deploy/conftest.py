@@ -13,9 +13,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from msgspec.structs import replace
 from tuf.api.exceptions import DownloadHTTPError
-from tuf.api.metadata import TargetFile
-from tuf.ngclient import Updater
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # public, though not listed
 from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.updater import Updater
 
 from tinysight_contract.bundle import file_ref, pack_bundle
 from tinysight_contract.manifest import Manifest

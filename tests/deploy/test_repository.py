@@ -15,7 +15,7 @@ from tinysight_contract.errors import BundleError, ConfigError
 from tinysight_contract.files import locked
 from tinysight_edge.update.delta import apply_delta
 from tinysight_edge.update.signed import Requires, parse_signed
-from tinysight_edge.update.trust import LIMITS
+from tinysight_edge.update.tuf_client import LIMITS
 
 World = Any  # see conftest
 MakeBundle = Callable[..., Path]

@@ -20,7 +20,8 @@ from tinysight_contract.errors import UpdateError
 from tinysight_contract.updates import Code
 from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.signed import Delta, Requires
-from tinysight_edge.update.trust import LIMITS, Trust, _Client, new_trust
+from tinysight_edge.update.trust import Trust, new_trust
+from tinysight_edge.update.tuf_client import LIMITS, Client
 
 Device = Callable[..., Trust]
 TARGET = "belt/belt-1.2.0.bundle"
@@ -615,7 +616,7 @@ def test_tuf_still_has_the_private_methods_that_we_override() -> None:
     own = ("_load_root", "_load_local_metadata", "_persist_root", "_persist_file", "_update_root_symlink")
     for name in own:
         assert name in vars(Updater)
-        assert name in vars(_Client)
+        assert name in vars(Client)
 
 
 @pytest.fixture(scope="module")
