@@ -5,8 +5,9 @@
     metadata/N.root.json  N.targets.json  N.PROJECT.json  N.snapshot.json  timestamp.json
 
 ``timestamp.json`` is the only commit point: it names a snapshot, which names the rest, each by version. A file with a
-version in its name is written before anything names it and never again, so a reader sees the state before or the state
-after. A root counts from the moment it is there; how that stays consistent is in `rotation`.
+version in its name is written before anything names it, and what it says never changes, so a reader sees the state
+before or the state after. A root counts from the moment it is there; how that stays consistent is in `rotation`, which
+may add a signature to what is there.
 """
 
 import copy
