@@ -33,9 +33,10 @@ else:
 __all__ = ["apply_delta", "make_delta"]
 
 MAGIC: Final = b"TSD1"
-MOST_STEPS: Final = 10_000
-_MOST_PLAN_BYTES: Final = 1 << 20
+MOST_STEPS: Final = 1000  # a bundle has 128 members at most
+_MOST_PLAN_BYTES: Final = 1 << 16
 _LEVEL: Final = 19
+_TRIAL_LEVEL: Final = 5  # enough to see which way is better
 _CHUNK_BYTES: Final = 1 << 20
 _ADD_WINDOW_LOG: Final = 21  # differences repeat themselves nearby or not at all
 _BLOCK: Final = 512  # of a tar
@@ -125,20 +126,21 @@ def _inflated(frame: memoryview, step: Step, prefix: bytes) -> Iterator[bytes]:
     """The bytes of a frame, exactly as many as its step says."""
     most = max(10, _ADD_WINDOW_LOG if step.kind == "add" else step.length.bit_length())
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: min(31, most)}
-    left = step.length
+    left, more = step.length, frame
     try:
         decompressor = zstd.ZstdDecompressor(zstd_dict=_as_prefix(prefix), options=options)
-        piece = decompressor.decompress(frame, max_length=min(_CHUNK_BYTES, left + 1))
-        while piece and len(piece) <= left:
+        while piece := decompressor.decompress(more, max_length=min(_CHUNK_BYTES, left + 1)):
             left -= len(piece)
-            yield piece
-            if decompressor.eof:
+            if left < 0 or decompressor.eof:
                 break
-            piece = decompressor.decompress(b"", max_length=min(_CHUNK_BYTES, left + 1))
+            yield piece
+            piece, more = b"", frame[:0]
     except zstd.ZstdError as error:
         raise UpdateError("The delta is damaged.", mend=_AGAIN, code=Code.MALFORMED) from error
     if left or not decompressor.eof or decompressor.unused_data:
         raise UpdateError("The delta holds more or less than it says.", mend=_AGAIN, code=Code.MALFORMED)
+    if piece:
+        yield piece
 
 
 def _as_prefix(data: bytes) -> tuple[zstd.ZstdDict, int] | None:
@@ -152,11 +154,12 @@ def make_delta(base: bytes, new: bytes) -> bytes:
     begun, there = 0, _members(base)
     for name, (start, length) in _members(new).items():
         at, old_length = there.get(name, (0, 0))
-        if length < _LEAST or old_length != length:
+        if length < _LEAST or old_length != length or len(steps) > MOST_STEPS - 3:
             continue
         old, data = base[at : at + length], new[start : start + length]
-        frame = b"" if old == data else _deflated(_difference(old, data), b"")
-        if len(frame) < len(_deflated(data, old)):
+        rest = b"" if old == data else _difference(old, data)
+        if not rest or len(_deflated(rest, b"", _TRIAL_LEVEL)) < len(_deflated(data, old, _TRIAL_LEVEL)):
+            frame = rest and _deflated(rest, b"")
             _patch(base, new[begun:start], steps, frames)
             steps.append(Step("add" if frame else "copy", length, at, len(frame)))
             frames.append(frame)
@@ -177,11 +180,11 @@ def _difference(old: bytes, new: bytes) -> bytes:
     return (np.frombuffer(new, np.uint8) - np.frombuffer(old, np.uint8)).tobytes()
 
 
-def _deflated(data: bytes, prefix: bytes) -> bytes:
+def _deflated(data: bytes, prefix: bytes, level: int = _LEVEL) -> bytes:
     """One zstd frame. With a prefix all of it is in reach; without, a small window will do on the other side."""
     window_log = min(31, max(10, (len(data) + len(prefix)).bit_length())) if prefix else _ADD_WINDOW_LOG
     options: dict[int, int] = {
-        zstd.CompressionParameter.compression_level: _LEVEL,
+        zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.window_log: window_log,
     }
     return zstd.compress(data, options=options, zstd_dict=_as_prefix(prefix))
