@@ -36,14 +36,16 @@ MAGIC: Final = b"TSD1"
 MOST_STEPS: Final = 1000  # a bundle has 128 members at most
 _MOST_PLAN_BYTES: Final = 1 << 16
 _LEVEL: Final = 19
+_ADD_LEVEL: Final = 17  # differences get no smaller by more
 _TRIAL_LEVEL: Final = 5  # enough to see which way is better
-_CHUNK_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 18
 _ADD_WINDOW_LOG: Final = 21  # differences repeat themselves nearby or not at all
 _BLOCK: Final = 512  # of a tar
 _LEAST: Final = 256  # a shorter member goes with its neighbours
 _AGAIN: Final = "Fetch the whole bundle instead."
 
 Size = Annotated[int, Meta(ge=0, le=1 << 40)]
+_Prefix = tuple[zstd.ZstdDict, int] | None
 
 
 class Step(Struct, frozen=True, array_like=True):
@@ -67,7 +69,7 @@ class _Plan(Struct, frozen=True, array_like=True):
 
 
 def apply_delta(base: bytes, delta: bytes, *, size: int, digest: str) -> bytes:
-    """The new bundle; takes about as much memory as it and its largest member.
+    """The new bundle; takes the memory of both bundles and of what is patched.
 
     Args:
         base: the bundle that is here.
@@ -81,9 +83,9 @@ def apply_delta(base: bytes, delta: bytes, *, size: int, digest: str) -> bytes:
     steps, at = _read_plan(delta)
     if sum(step.length for step in steps) != size:
         raise UpdateError("The delta makes a bundle of another size.", mend=_AGAIN, code=Code.TAMPERED)
-    new, found, view = io.BytesIO(), hashlib.sha256(), memoryview(delta)
+    new, found, view, prefix = io.BytesIO(), hashlib.sha256(), memoryview(delta), _as_prefix(base)
     for step in steps:
-        for piece in _pieces(base, view[at : at + step.coded], step):
+        for piece in _pieces(base, prefix, view[at : at + step.coded], step):
             new.write(piece)
             found.update(piece)
         at += step.coded
@@ -105,15 +107,15 @@ def _read_plan(delta: bytes) -> tuple[list[Step], int]:
         raise UpdateError("The delta's plan cannot be read.", mend=_AGAIN, code=Code.MALFORMED) from error
 
 
-def _pieces(base: bytes, frame: memoryview, step: Step) -> Iterator[bytes | memoryview]:
-    """What a step makes, a megabyte at a time and never more than it says."""
+def _pieces(base: bytes, prefix: _Prefix, frame: memoryview, step: Step) -> Iterator[bytes | memoryview]:
+    """What a step makes, some kilobytes at a time and never more than it says."""
     if step.kind != "patch" and step.at + step.length > len(base):
         raise UpdateError("The delta needs more than the base holds.", mend=_AGAIN, code=Code.MALFORMED)
     if step.kind == "copy":
         yield memoryview(base)[step.at : step.at + step.length]
         return
     done = 0
-    for piece in _inflated(frame, step, base if step.kind == "patch" else b""):
+    for piece in _inflated(frame, step, prefix if step.kind == "patch" else None):
         if step.kind == "patch":
             yield piece
         else:
@@ -122,13 +124,13 @@ def _pieces(base: bytes, frame: memoryview, step: Step) -> Iterator[bytes | memo
         done += len(piece)
 
 
-def _inflated(frame: memoryview, step: Step, prefix: bytes) -> Iterator[bytes]:
+def _inflated(frame: memoryview, step: Step, prefix: _Prefix) -> Iterator[bytes]:
     """The bytes of a frame, exactly as many as its step says."""
     most = max(10, _ADD_WINDOW_LOG if step.kind == "add" else step.length.bit_length())
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: min(31, most)}
     left, more = step.length, frame
     try:
-        decompressor = zstd.ZstdDecompressor(zstd_dict=_as_prefix(prefix), options=options)
+        decompressor = zstd.ZstdDecompressor(zstd_dict=prefix, options=options)
         while piece := decompressor.decompress(more, max_length=min(_CHUNK_BYTES, left + 1)):
             left -= len(piece)
             if left < 0 or decompressor.eof:
@@ -143,7 +145,8 @@ def _inflated(frame: memoryview, step: Step, prefix: bytes) -> Iterator[bytes]:
         yield piece
 
 
-def _as_prefix(data: bytes) -> tuple[zstd.ZstdDict, int] | None:
+def _as_prefix(data: bytes) -> _Prefix:
+    """Holds a copy of ``data``."""
     return zstd.ZstdDict(data, is_raw=True).as_prefix if len(data) >= 8 else None  # zstd takes no less
 
 
@@ -159,7 +162,7 @@ def make_delta(base: bytes, new: bytes) -> bytes:
         old, data = base[at : at + length], new[start : start + length]
         rest = b"" if old == data else _difference(old, data)
         if not rest or len(_deflated(rest, b"", _TRIAL_LEVEL)) < len(_deflated(data, old, _TRIAL_LEVEL)):
-            frame = rest and _deflated(rest, b"")
+            frame = rest and _deflated(rest, b"", _ADD_LEVEL)
             _patch(base, new[begun:start], steps, frames)
             steps.append(Step("add" if frame else "copy", length, at, len(frame)))
             frames.append(frame)
