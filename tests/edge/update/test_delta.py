@@ -21,7 +21,12 @@ from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import UpdateError
 from tinysight_contract.manifest import Manifest
 from tinysight_contract.updates import Code
-from tinysight_edge.update.delta import MAGIC, apply_delta, make_delta, zstd
+from tinysight_edge.update.delta import MAGIC, apply_delta, make_delta
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Sample = Callable[..., tuple[Manifest, dict[str, bytes]]]
 
@@ -30,7 +35,7 @@ TIMES = max(1.0, float(os.environ.get("TINYSIGHT_FUZZ_S", "0")) / USUAL_S)
 WEIGHTS = random.Random(5).randbytes(200_000)
 
 
-def examples(number: int) -> Any:
+def examples(number: int) -> settings:
     """So many in CI, or as many more as were asked for."""
     return settings(max_examples=int(number * TIMES), suppress_health_check=list(HealthCheck))
 
