@@ -81,6 +81,10 @@ FAULTS: Final = {
     "the broker's certificate has expired": "at once, in the log",
     "the device's certificate has expired": "at once, in the log",
     "clock jumps an hour back while the broker is away": "nothing depends on it",
+    "an update's process ends at any step": "nothing depends on it",
+    "the power goes at any step of an update": "nothing depends on it",
+    "the disk is full from any step of an update on": "at once, code `no-space`",
+    "the disk breaks at any step of an update": "at once, code `disk`",
 }
 """By name, within what time a fault is found with the settings that hold by default."""
 
@@ -431,14 +435,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     reports = terminalreporter.stats.get("passed", [])
     told = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "fault"]
     points = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "points"]
-    if points:
-        terminalreporter.section("points at which an update was cut short")
-        for act, count in points:
-            terminalreporter.write_line(f"{count:6} {act}")
-        ends = sum(count for act, count in points if act.endswith("the process ends"))
-        all_ = sum(count for _, count in points)
-        terminalreporter.write_line(f"{ends:6} crash points and {all_ - ends} others, all ending on a verified bundle")
     rows = {fault: (found_s, well_s, published) for fault, found_s, well_s, published in told}
+    rows |= _counted(points)
     if not rows:
         return
     terminalreporter.section("faults")
@@ -457,14 +455,33 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         TABLE.write_text(f"{HEAD}{made}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _counted(points: list[tuple[str, str, int]]) -> dict[str, tuple[None, None, str]]:
+    """Lines for what was done at every point of several acts."""
+    rows: dict[str, tuple[None, None, str]] = {}
+    for fault in dict.fromkeys(fault for fault, _, _ in points):
+        acts = {act: count for told, act, count in points if told == fault}
+        each = ", ".join(f"{act} {count}" for act, count in acts.items())
+        said = f"{sum(acts.values())} points, all ending on a verified bundle, the old or the new ({each})"
+        rows[fault] = (None, None, f"{said}; tried again, each comes to its end and leaves nothing behind")
+    return rows
+
+
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
 
 
+CountPoints = Callable[[str, str, int], None]
+
+
 @pytest.fixture
-def count_points(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
-    """Say at how many points something was cut short; all of them are told in the end."""
-    return lambda act, count: request.node.user_properties.append(("points", [act, count]))
+def count_points(request: pytest.FixtureRequest) -> CountPoints:
+    """Say at how many points of an act a fault was tried; the table tells their sum."""
+
+    def put(fault: str, act: str, count: int) -> None:
+        assert fault in FAULTS
+        request.node.user_properties.append(("points", [fault, act, count]))
+
+    return put
 
 
 @pytest.fixture
