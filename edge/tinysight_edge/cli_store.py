@@ -65,6 +65,29 @@ def verify(*, store: Root = PLACE, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@store_app.command("trust")
+def trust(
+    root: Annotated[Path, typer.Argument(help="The repository's first root: KEYS/root.json.", show_default=False)],
+    *,
+    store: Root = PLACE,
+    as_json: AsJson = False,
+) -> None:
+    """Have this device believe the owner of a repository; once, by whoever sets it up.
+
+    `tinysight device add` and the first flash into an empty folder do it by themselves.
+    """
+    from tinysight_contract.files import read_capped
+    from tinysight_edge.console import finish
+    from tinysight_edge.store import Store
+    from tinysight_edge.update.trust import MAX_ROOT_BYTES, new_trust
+
+    here = Store(store)
+    raw = read_capped(root, MAX_ROOT_BYTES)
+    with here.alone():
+        new_trust(here.trust, raw, here.disk)
+    finish({"root": here.trust / "root.json"}, as_json=as_json)
+
+
 @store_app.command("install")
 def install(
     target: Annotated[str, typer.Argument(help="The release: <project>/<name>-<version>.bundle.", show_default=False)],

@@ -8,6 +8,7 @@ tuf 7 has no seam for the time and for the disk; `_Client` overrides private met
 """
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from tuf.api.exceptions import (
     RepositoryError,
     UnsignedMetadataError,
 )
-from tuf.api.metadata import (  # type: ignore[attr-defined] -- they are public, and not listed as such
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # they are public, but not listed as such
     TOP_LEVEL_ROLE_NAMES,
     Metadata,
     Root,
@@ -243,6 +244,14 @@ class _Client(Updater):
             return False
         return True
 
+    def _load_root(self) -> None:
+        """As tuf does, which would read a file of any size."""
+        for path in (self._folder / "root_history").glob("*"):
+            found = path.lstat()
+            if stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_size > MAX_ROOT_BYTES):
+                self._disk.remove(path)
+        super()._load_root()
+
     def _load_local_metadata(self, rolename: str) -> bytes:
         return read_capped(self._folder / f"{quote(rolename, '')}.json", MAX_METADATA_BYTES)
 
@@ -272,7 +281,7 @@ def _given_root(folder: Path) -> bytes:
     except FileNotFoundError as error:
         raise UpdateError(
             f"This device trusts no repository yet: there is no {path}.",
-            mend="Provision it with `tinysight device add`.",
+            mend="Provision it with `tinysight device add`, or give it the root with `tinysight store trust`.",
             code=Code.UNSIGNED,
         ) from error
     except OSError as error:
