@@ -81,7 +81,7 @@ class HttpSource:
         self._root = url._replace(auth=None, path=(url.path or "").rstrip("/")).url
         self._headers = {"User-Agent": f"tinysight/{__version__}", "Accept-Encoding": "identity"}
         if url.auth:
-            self._headers |= urllib3.make_headers(basic_auth=url.auth)
+            self._headers["Authorization"] = urllib3.make_headers(basic_auth=url.auth)["authorization"]
         self._context = trusted_context(ca)
         self._small, self._wait, self._clock, self._dice = small, wait, clock, dice
 
@@ -224,6 +224,8 @@ class _Tries:
             with self._line.within(min(2 * window_s, left_s)):
                 answer = self._line.get(self._url, {**self._headers, **headers}, silence_s=min(window_s, left_s))
             try:
+                if self._line.cut:  # and what looks like the end of the headers is none
+                    raise AgainError(too_slow(self._url))
                 if (trouble := verdict(answer.status, answer.headers, self._url)) is not None:
                     raise trouble
                 yield answer
@@ -236,7 +238,7 @@ class _Tries:
                     mend="Check this device's clock, and name the server's CA if it has one of its own.",
                     code=Code.UNREACHABLE,
                 ) from error
-            if self._line.cut or isinstance(error, urllib3.exceptions.TimeoutError):
+            if self._line.cut or isinstance(error, urllib3.exceptions.ReadTimeoutError):
                 raise AgainError(too_slow(self._url)) from error
             raise AgainError(unreachable(self._url, short(error))) from error
 

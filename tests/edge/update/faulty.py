@@ -1,4 +1,6 @@
-"""A web server on 127.0.0.1 that does what web servers do to devices, one fault a request, and remembers what it was asked.
+"""A web server on 127.0.0.1 that does to devices what web servers do, one fault a request.
+
+It remembers what it was asked.
 
 ``Server(files)`` serves a dict of path → bytes or a folder, with Range, If-Range and ETag. Faults of ``server.faults``
 are used up one by one; ``server.always`` holds those that stay, by path.
