@@ -255,7 +255,7 @@ export interface Event {
   crossed?: Crossing[];
   /** the names of the configured rules that it has fulfilled so far. */
   rules?: string[];
-  /** of an `end`: `left`, `changed`, `camera lost`, `stopped` or `restarted`; else null. */
+  /** of an `end`: `left`, `changed`, `camera lost`, `stopped`, `restarted` or `model changed`; else null. */
   reason?: string | null;
 }
 
@@ -370,10 +370,7 @@ export interface Desired {
   revision: number;
   /** SHA-256 of the bundle that shall run; null leaves the model as it is. */
   bundle?: Digest | null;
-  /**
-   * where the device's repository has it, `<project>/<name>-<version>.bundle`; only what is signed there is
-   * installed.
-   */
+  /** where the device's repository has it, `<project>/<name>-<version>.bundle`; only what is signed is installed. */
   target?: string | null;
   /** laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone. */
   config?: Record<string, unknown> | null;

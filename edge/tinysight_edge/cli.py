@@ -112,17 +112,17 @@ def run(
             start_offline=start_offline,
         )
     address = address_of(told.broker, os.environ)
-    loaded = open_bundle(told.model)
+    agent = Agent(open_bundle(told.model), told, watch=watch, watchdog=Watchdog())
     lock = _hold(told.state)
-    agent = Agent(loaded, told, watch=watch, watchdog=Watchdog())
     if asked:
         agent.stop()
 
     def ready() -> None:
         if not quiet:
             names = ", ".join(f"{name} ({name_of(camera)})" for name, camera in told.cameras.items())
-            model = f"{loaded.manifest.name} {loaded.manifest.version}"
-            print(f"{told.site}/{told.device}: {names} → {model} → {address}. Ctrl-C ends it.", file=sys.stderr)
+            model = agent.swapper.seer.ref
+            line = f"{told.site}/{told.device}: {names} → {model.name} {model.version} → {address}. Ctrl-C ends it."
+            print(line, file=sys.stderr)
 
     try:
         result = agent.run(ready=ready)

@@ -26,7 +26,15 @@ from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.view import Seer
 
-__all__ = ["cameras_gone", "foreign_labels", "make_caretaker", "make_desk", "make_pictures", "make_publisher"]
+__all__ = [
+    "about_pictures",
+    "cameras_gone",
+    "foreign_labels",
+    "make_caretaker",
+    "make_desk",
+    "make_pictures",
+    "make_publisher",
+]
 
 MOST_SAID: Final = 3
 MAX_GONE: Final = 64
@@ -102,7 +110,7 @@ def make_publisher(
 
 
 def make_desk(config: AgentConfig, boot_id: str, bundle: str, *, hands: Hands, caretaker: Caretaker) -> Desk:
-    """Who takes orders; ``bundle`` is the digest of what runs."""
+    """Who takes orders; ``bundle`` is the digest of what is active."""
     return Desk(
         config.site,
         config.device,
@@ -120,8 +128,14 @@ def make_pictures(
     """Who keeps pictures; None when none are wanted. ``send`` takes those that are published."""
     if config.snapshots is None and config.examples is None:
         return None
+    about = about_pictures(config, seer)
+    return Pictures(config.state, about, snapshots=config.snapshots, examples=config.examples, send=send)
+
+
+def about_pictures(config: AgentConfig, seer: Seer) -> About:
+    """What goes into every picture."""
     manifest = seer.bundle.manifest
-    about = About(
+    return About(
         site=config.site,
         device=config.device,
         model=seer.ref,
@@ -129,4 +143,3 @@ def make_pictures(
         labels=tuple(manifest.labels),
         threshold=seer.threshold,
     )
-    return Pictures(config.state, about, snapshots=config.snapshots, examples=config.examples, send=send)

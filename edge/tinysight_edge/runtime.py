@@ -27,7 +27,7 @@ from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.lineup import Lineup
-from tinysight_edge.looking import Look, Looking
+from tinysight_edge.looking import Look, Looking, Switched
 from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.neighbours.neighbours import Neighbours
@@ -38,6 +38,7 @@ from tinysight_edge.outbox import Outbox
 from tinysight_edge.parts import make_caretaker, make_desk, make_publisher
 from tinysight_edge.steering import Steering
 from tinysight_edge.telling import Teller
+from tinysight_edge.update.swap import Swapper
 from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
 
@@ -75,7 +76,8 @@ class Agent:
         watch: Watch | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:
-        self.bundle, self.config, self.hub = bundle, config, Hub()
+        self.config, self.hub = config, Hub()
+        self._first = bundle
         self.boot_id, self._started_at = secrets.token_hex(8), utc_now()
         self.meter = Meter(self.hub)
         self._environ, self._watch, self._watchdog = environ, watch, watchdog
@@ -159,13 +161,14 @@ class Agent:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
         config, watch, wanted = self.config, self._watch, self.config.model
         if watch is not None:
-            watch.reloader.runs(self.bundle.digest)
+            watch.reloader.runs(self._first.digest)
         self._outbox = outbox = Outbox(config.state / "outbox.db", config.outbox)
         with self._guard(START_WITHIN_S):
             model = choose(
-                self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
+                self._first, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
             )
-        self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
+        seer = Seer(self._first, model, self.boot_id, Sequence())
+        del self._first, model  # other models may follow, and this one's memory is theirs then
         self._caretaker = care = make_caretaker(config, self.boot_id, self.meter, self._governor)
         hands = Hands(
             config=lambda: self._steering.config,
@@ -175,7 +178,7 @@ class Agent:
             enable=lambda camera, enabled: self._steering.enable(camera, enabled),  # noqa: PLW0108 -- not made yet
             portraits=self._portraits,
         )
-        self._desk = desk = make_desk(config, self.boot_id, self.bundle.digest, hands=hands, caretaker=care)
+        self._desk = desk = make_desk(config, self.boot_id, seer.bundle.digest, hands=hands, caretaker=care)
         self._neighbours = others = Neighbours(config)
         self._publisher = publisher = make_publisher(
             config,
@@ -194,7 +197,8 @@ class Agent:
             *me, self.boot_id, publisher=publisher, caretaker=care, neighbours=others, note_camera=note
         )
         self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=teller.seen, say=teller.camera)
-        self._looking = Looking(self.hub, view_of=self._view_of, guard=self._guard_runs)
+        self._looking = Looking(self.hub, seer, view_of=self._view_of, guard=self._guard)
+        self.swapper = Swapper(seer, lineup=self._lineup, looking=self._looking, became=self._became)
         for topic, event in closings(
             outbox.left_open(), site=me[0], device=me[1], boot_id=self.boot_id, sequence=seer.sequence
         ):
@@ -202,7 +206,6 @@ class Agent:
         self._lineup.open(all_of_them=watch is None)
         self._steering = Steering(
             config,
-            self.bundle,
             watch,
             hub=self.hub,
             governor=self._governor,
@@ -249,18 +252,18 @@ class Agent:
                     self._see(item)
                 else:  # it was replaced a moment ago
                     self.meter.drop(item.frame.camera, "reloaded")
+            elif isinstance(item, Switched):
+                self.swapper.switched(item)
             elif item is not None and item.camera in views:
                 self._lineup.end(item.camera, "camera lost")
             del item  # its picture's memory takes the next one while that is waited for, and is warm in the cache
             if (now_s := time.monotonic()) >= self._looked_s + LOOK_EVERY_S:
                 self._looked_s = now_s
                 self._steering.look_around()
+                self.swapper.look_around()
 
     def _guard(self, limit_s: float) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._watchdog is None else self._watchdog.busy(limit_s)
-
-    def _guard_runs(self, runs: int) -> contextlib.AbstractContextManager[object]:
-        return self._guard(runs * self._seer.model.limit_s)
 
     def _view_of(self, frame: Frame) -> View | None:
         """Who is to see a frame, None when it is passed over; asked by the inference thread."""
@@ -295,9 +298,14 @@ class Agent:
             age_ms = told.latency.total + told.meaning_ms
             self._governor.note(frame.camera, age_ms, age_ms - told.latency.wait)
 
+    def _became(self, seer: Seer) -> None:
+        """Another model sees."""
+        self._desk.bundle = seer.bundle.digest
+        self._steering.became(seer)
+
     def _tell_info(self) -> None:
-        cameras, model = self._lineup.describe(), self._seer.model
-        info = describe(self.bundle, model, cameras, boot_id=self.boot_id, started_at=self._started_at)
+        cameras, seer = self._lineup.describe(), self.swapper.seer
+        info = describe(seer.bundle, seer.model, cameras, boot_id=self.boot_id, started_at=self._started_at)
         self._teller.info(self._steering.config, info)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
@@ -311,6 +319,6 @@ class Agent:
             except ConfigError as error:  # a page that nobody can read must not end seeing
                 log.error("%s", error)
         if self._watch is not None:
-            reloader, manifest = self._watch.reloader, self.bundle.manifest
-            reloader.labels, reloader.check = manifest.labels, self._lineup.check
+            reloader, seer = self._watch.reloader, self.swapper.seer
+            reloader.labels, reloader.check = seer.bundle.manifest.labels, self._lineup.check
             beside.enter_context(self._watch)
