@@ -35,6 +35,8 @@ from statistics import median
 from typing import Any, Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 from rig import broker, detector, say
 from steps import where
 
@@ -44,7 +46,7 @@ from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import EventTopic
 from tinysight_edge.cameras.hub import Frame, Gap, Hub, Seat
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig
-from tinysight_edge.inference import Inference
+from tinysight_edge.inference import Inference, Looked
 from tinysight_edge.runtime import Agent
 
 SITE, DEVICE = "bench", "swap"
@@ -106,10 +108,10 @@ def watch_looks() -> None:
     """Note each look of every model from now on."""
     look = Inference.look
 
-    def timed(self: Inference, image_bgr: Any, *args: Any, **options: Any) -> Any:
+    def timed(self: Inference, image_bgr: NDArray[np.uint8], *rest: float, **options: Any) -> Looked:  # noqa: ANN401 -- its own
         began_s = time.perf_counter()
         came_s = CLOCKS.came_s.pop(id(image_bgr), began_s)
-        looked = look(self, image_bgr, *args, **options)
+        looked = look(self, image_bgr, *rest, **options)
         CLOCKS.looks.append((came_s, began_s, time.perf_counter()))
         return looked
 

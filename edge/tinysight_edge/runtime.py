@@ -226,6 +226,7 @@ class Agent:
         begun_s = self._stopped_s or time.monotonic()
         self._steering.close()
         self.hub.stop()
+        self.swapper.close()
         self._desk.stop()
         notify("STOPPING=1")
         self._lineup.stop()

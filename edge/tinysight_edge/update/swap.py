@@ -68,6 +68,7 @@ class Swapper:
         self._lineup, self._looking, self._became = lineup, looking, became
         self._asked: SimpleQueue[_Asked] = SimpleQueue()
         self._begun: dict[Switch, _Asked] = {}
+        self._closed = False
 
     def load(self, bundle: Bundle, wanted: ModelConfig, *, heed: Callable[[], None] = lambda: None) -> Seer:
         """A bundle's model as it would see here, warm. Takes a fraction of a second, in the caller's thread.
@@ -137,10 +138,20 @@ class Swapper:
     def _ask(self, switch: Switch) -> None:
         asked = _Asked(switch)
         self._asked.put(asked)
+        if self._closed:
+            self.close()
         if not asked.done.wait(WITHIN_S):
             raise DeviceError("The inference loop did not change its model in time.", mend="Restart the agent.")
         if asked.error is not None:
             raise asked.error
+
+    def close(self) -> None:
+        """The loop has ended: nobody waits for it any more."""
+        self._closed = True
+        while not self._asked.empty():
+            self._asked.get().end(_ended())
+        while self._begun:
+            self._begun.popitem()[1].end(_ended())
 
     # Everything below runs in the telling thread.
 
@@ -172,6 +183,10 @@ class Swapper:
         asked = self._begun.pop(now.asked)
         fits = now.seer is now.asked.seer
         asked.end(None if fits else self.failure or DeviceError("Another model sees by now.", mend="Ask again."))
+
+
+def _ended() -> DeviceError:
+    return DeviceError("The agent has ended.", mend="Start it again.")
 
 
 @contextmanager
