@@ -39,6 +39,12 @@ class Look:
     frame: Frame
     looked: Looked
 
+    @property
+    def run_ms(self) -> float | None:
+        """Of one run of the model, in the mean; None when it was not asked."""
+        answers = self.looked.answers
+        return self.looked.inference_ms / len(answers) if answers else None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Switch:

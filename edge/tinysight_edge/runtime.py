@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from tinysight_contract.bundle import Bundle
@@ -35,10 +36,14 @@ from tinysight_edge.notify import notify
 from tinysight_edge.orders.actions import Hands
 from tinysight_edge.orders.portraits import Portraits
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import make_caretaker, make_desk, make_publisher
+from tinysight_edge.parts import make_caretaker, make_desk, make_publisher, make_updater
 from tinysight_edge.steering import Steering
 from tinysight_edge.telling import Teller
+from tinysight_edge.update.report import Report
+from tinysight_edge.update.shadow import Shadow
 from tinysight_edge.update.swap import Swapper
+from tinysight_edge.update.trial import Pulse
+from tinysight_edge.update.updater import Updater
 from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
 
@@ -86,6 +91,9 @@ class Agent:
         self.again = False
         self._portraits = Portraits()
         self._looked_s = 0.0
+        self._pulse = Pulse(time.monotonic())
+        self._shadow: Shadow | None = None
+        self._updater: Updater | None = None
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
         """Go on until every source has ended or `stop` is called; then close what is open and leave cleanly.
@@ -216,6 +224,18 @@ class Agent:
             seer=seer,
             tell_info=self._tell_info,
         )
+        self._report = Report(desk=desk, watch=watch, caretaker=care, teller=teller) if config.model.store else None
+        if self._report is not None and config.model.store is not None:
+            self._updater = make_updater(
+                config.model.store,
+                self._report,
+                config=lambda: self._steering.config,
+                swapper=self.swapper,
+                pulse=lambda: self._pulse,
+                shadow=partial(setattr, self, "_shadow"),
+                meter=self.meter,
+                caretaker=care,
+            )
         self._tell_info()
         care.start(publisher)
         publisher.start()
@@ -227,6 +247,8 @@ class Agent:
         self._steering.close()
         self.hub.stop()
         self.swapper.close()
+        if self._updater is not None:
+            self._updater.stop()
         self._desk.stop()
         notify("STOPPING=1")
         self._lineup.stop()
@@ -283,6 +305,9 @@ class Agent:
         told = view.tell(frame, look.looked, clock_synced=self._caretaker.clock_synced)
         self._teller.seen(frame.camera, told.events, told.counts)
         self._portraits.offer(frame)
+        self._pulse.note(frame.camera, look.run_ms, now_s := time.monotonic())
+        if (shadow := self._shadow) is not None and told.found is not None:
+            shadow.offer(frame, told.found)
         if (frames := self._steering.frames) is not None:
             message = frames.of(frame, told, view.lives.ids)
             if message is not None:
@@ -290,10 +315,9 @@ class Agent:
         if told.found is None:
             self.meter.drop(frame.camera, "still")
             return
-        kept_s = time.monotonic()
         if (pictures := self._steering.pictures) is not None:
             pictures.offer(frame, told.found, told.alive, view.lives.ids)
-        pictures_ms = (time.monotonic() - kept_s) * 1e3
+        pictures_ms = (time.monotonic() - now_s) * 1e3
         self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=pictures_ms)
         if self._lineup.cameras[frame.camera].policy.live:
             age_ms = told.latency.total + told.meaning_ms
@@ -301,13 +325,13 @@ class Agent:
 
     def _became(self, seer: Seer) -> None:
         """Another model sees."""
-        self._desk.bundle = seer.bundle.digest
+        self._pulse = Pulse(time.monotonic())
         self._steering.became(seer)
 
     def _tell_info(self) -> None:
         cameras, seer = self._lineup.describe(), self.swapper.seer
         info = describe(seer.bundle, seer.model, cameras, boot_id=self.boot_id, started_at=self._started_at)
-        self._teller.info(self._steering.config, info)
+        self._teller.info(self._steering.config, info, wanted=self._report.coming if self._report else None)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""
@@ -323,3 +347,5 @@ class Agent:
             reloader, seer = self._watch.reloader, self.swapper.seer
             reloader.labels, reloader.check = seer.bundle.manifest.labels, self._lineup.check
             beside.enter_context(self._watch)
+        if self._updater is not None:
+            self._updater.start()

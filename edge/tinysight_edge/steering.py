@@ -117,7 +117,6 @@ class Steering:
         self._seer = seer
         if self._watch is not None:
             self._watch.reloader.labels = seer.bundle.manifest.labels
-            self._watch.reloader.runs(seer.bundle.digest)
         self._say_labels()
         if self.pictures is not None:
             self.pictures.sees(about_pictures(self.config, seer))
