@@ -8,7 +8,7 @@ from typing import Final
 
 from tinysight_contract.messages import DesiredState
 from tinysight_contract.updates import Code, Update, UpdateState
-from tinysight_edge.update.update import FAULTS, State
+from tinysight_edge.update.update import State
 
 __all__ = ["NO_REPOSITORY", "Answer", "Wish", "answer", "pause_s", "refused"]
 
@@ -16,9 +16,12 @@ NO_REPOSITORY: Final = (
     "This agent fetches no bundles. Write `repository` under [update] of its file, or use `tinysight flash`."
 )
 NO_TARGET: Final = "It is not said where the bundle is. Ask for it with its `target` in the repository."
-FINAL: Final = FAULTS | {
-    Code.TOO_OLD, Code.HARDWARE, Code.RUNTIME, Code.SCHEMA, Code.MALFORMED, Code.TOO_LARGE, Code.FAILED_BEFORE,
-}  # fmt: skip
+FINAL: Final = frozenset(
+    {
+        Code.TOO_OLD, Code.HARDWARE, Code.RUNTIME, Code.SCHEMA, Code.MALFORMED, Code.TOO_LARGE, Code.FAILED_BEFORE,
+        Code.CRASHED, Code.HUNG, Code.MEMORY, Code.WRONG, Code.SLOW,
+    }
+)  # fmt: skip
 """Another attempt would end in the same way."""
 SOON: Final = frozenset({Code.UNREACHABLE, Code.TOO_SLOW, Code.NOT_FOUND, Code.NO_SPACE, Code.DISK, Code.SUPERSEDED})
 """Nobody needs to do anything to the release: it waits."""
@@ -75,9 +78,9 @@ def answer(wish: Wish, state: State, *, repository: str | None, tried: Update | 
             return Answer(digest, DesiredState.TRIAL)
         if coming.state not in {UpdateState.QUEUED, UpdateState.DOWNLOADING}:
             return Answer(digest, DesiredState.WAITING, f"It is {coming.state.value}.")
-    elif last is not None and last.bundle is not None and last.bundle.digest == digest and last.code in FAULTS:
-        return refused(digest, last)
     elif (bad := next((each for each in state.bad if each.digest == digest), None)) is not None:
+        if last is not None and last.bundle is not None and last.bundle.digest == digest:
+            return refused(digest, last)
         why = f"It failed here before: {bad.code.value}. Release a mended one, or flash it with --again."
         return Answer(digest, DesiredState.REFUSED, why)
     if repository is None:
