@@ -14,7 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract import topics as t
-from tinysight_contract.bundle import Bundle, pack_bundle
+from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
 from tinysight_contract.messages import (
     Alert,
     Desired,
@@ -103,6 +103,11 @@ class Device:
     def state(self) -> State:
         return self.store.state()
 
+    def ask(self, wish: Desired) -> None:
+        """As a person would."""
+        command = ["mosquitto_pub", "-p", str(self.broker.port), "-q", "1", "-s", "-r", "-t", str(t.DesiredTopic(*ME))]
+        subprocess.run(command, input=encode(wish), check=True, timeout=20)
+
     def reported(self) -> Reported | None:
         heard = self.reader.of(t.ReportedTopic)
         return decode(heard[-1], Reported) if heard else None
@@ -134,14 +139,18 @@ def device(tmp_path: Path, mosquitto: Any, make_reader: Any, eventually: Any) ->
 
 
 @pytest.fixture
-def later(belt_bundle: Path, tmp_path: Path) -> Callable[[str], Path]:
+def later(belt_bundle: Path, tmp_path: Path) -> Callable[..., Path]:
     """A later version of the belt's bundle."""
 
-    def make(version: str) -> Path:
+    def make(version: str, *, wrong: bool = False) -> Path:
         first = Bundle.open(belt_bundle)
         files = {name: first.read(name) for name in first.manifest.files}
+        if wrong:
+            for name in (name for variant in first.manifest.variants for name in variant.golden.values()):
+                files[name] = files[name][::-1]
         path = tmp_path / f"{version}.bundle"
-        manifest = replace(first.manifest, version=version, release=int(version.partition(".")[0]) + 10)
+        refs = {name: file_ref(data) for name, data in files.items()}
+        manifest = replace(first.manifest, version=version, release=int(version.partition(".")[0]) + 10, files=refs)
         path.write_bytes(pack_bundle(manifest, files))
         return path
 
@@ -162,7 +171,7 @@ def whole(events: list[Event]) -> None:
 
 
 def test_a_candidate_stands_its_trial_and_a_person_goes_back(
-    device: Device, belt_bundle: Path, later: Callable[[str], Path], eventually: Any
+    device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
 ) -> None:
     first = device.put(belt_bundle)
     device.write(more="shadow = 2")
@@ -219,7 +228,7 @@ def test_a_candidate_that_breaks_is_taken_back_and_the_process_lives(
 
 
 def test_a_device_that_goes_down_in_the_trial_starts_on_what_it_had_and_gives_up(
-    device: Device, belt_bundle: Path, later: Callable[[str], Path], eventually: Any
+    device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
 ) -> None:
     first, second = device.put(belt_bundle), device.put(later("2.0.0"))
     device.write(trial="1h")
@@ -237,7 +246,7 @@ def test_a_device_that_goes_down_in_the_trial_starts_on_what_it_had_and_gives_up
 
 
 def test_the_end_of_the_agent_does_not_count_against_a_candidate(
-    device: Device, belt_bundle: Path, later: Callable[[str], Path], eventually: Any
+    device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
 ) -> None:
     device.put(belt_bundle)
     second = device.put(later("2.0.0"))
@@ -251,16 +260,53 @@ def test_the_end_of_the_agent_does_not_count_against_a_candidate(
 
 
 def test_a_wish_without_a_repository_is_refused_with_what_to_do(
-    device: Device, belt_bundle: Path, later: Callable[[str], Path], eventually: Any
+    device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
 ) -> None:
     first = device.put(belt_bundle)
     device.write()
     device.start()
     eventually(lambda: device.seeing() == first)
-    wish = Desired(revision=1, bundle=Bundle.open(later("2.0.0")).digest, target="belt/belt-2.0.0.bundle")
-    command = ["mosquitto_pub", "-p", str(device.broker.port), "-q", "1", "-s", "-r"]
-    subprocess.run([*command, "-t", str(t.DesiredTopic(*ME))], input=encode(wish), check=True, timeout=20)
+    device.ask(Desired(revision=1, bundle=Bundle.open(later("2.0.0")).digest, target="belt/belt-2.0.0.bundle"))
     eventually(lambda: (now := device.reported()) and now.state is DesiredState.REFUSED)
     now = device.reported()
     assert now is not None
     assert "repository" in now.refused["bundle"]
+
+
+def test_what_the_operator_asks_for_is_fetched_tested_tried_and_confirmed(
+    device: Device, belt_bundle: Path, later: Callable[..., Path], tinysight: Any, tmp_path: Path, eventually: Any
+) -> None:
+    good, wrong = later("2.0.0"), later("3.0.0", wrong=True)
+    for words in (("keys", "init"), ("release", "add", good), ("release", "add", wrong)):
+        done = tinysight(*words, "--repo", tmp_path / "repo", "--keys", tmp_path / "keys")
+        assert done.returncode == 0, done.stderr
+    first = device.put(belt_bundle)
+    (device.store.trust / "root.json").write_bytes((tmp_path / "repo/metadata/1.root.json").read_bytes())
+    device.write(more='repository = "repo"')
+    device.start()
+    eventually(lambda: device.seeing() == first)
+    second = Bundle.open(good).digest
+    device.ask(Desired(revision=1, bundle=second, target="belt/belt-2.0.0.bundle"))
+    eventually(lambda: device.outcome(second) == (UpdateState.CONFIRMED, None))
+    eventually(lambda: (now := device.reported()) and (now.revision, now.state) == (1, DesiredState.APPLIED))
+    told = [decode(raw, Reported) for raw in device.reader.of(t.ReportedTopic)]
+    states = [
+        each.update.state for each in told if each.update and each.update.bundle and each.update.bundle.digest == second
+    ]
+    assert states.index(UpdateState.TRIAL) < states.index(UpdateState.CONFIRMED)
+    assert {each.state for each in told if each.revision == 1} >= {DesiredState.TRIAL, DesiredState.APPLIED}
+    assert all(
+        each.bundle == (second if each.state is DesiredState.APPLIED else first) for each in told if each.revision
+    )
+
+    third = Bundle.open(wrong).digest
+    device.ask(Desired(revision=2, bundle=third, target="belt/belt-3.0.0.bundle"))
+    eventually(lambda: (now := device.reported()) and (now.revision, now.state) == (2, DesiredState.REFUSED))
+    assert device.outcome(third) == (UpdateState.FAILED, Code.WRONG)
+    now = device.reported()
+    assert now is not None
+    assert (now.bundle, now.update and now.update.gates["golden"].ok) == (second, False)
+    assert now.refused["bundle"]
+    eventually(lambda: device.alerts()["update-failed"])
+    assert device.seeing() == second
+    assert [each.digest for each in device.state().bad] == [third]

@@ -141,7 +141,9 @@ class Trial:
         """
         gates = self._gates(pulse)
         if failure is not None:
-            return Outcome(gates, Code.BROKE, f"{failure.rstrip('.')}. The one before sees again. Convert the model again.")
+            return Outcome(
+                gates, Code.BROKE, f"{failure.rstrip('.')}. The one before sees again. Convert the model again."
+            )
         if pulse.cameras(now_s):
             self._stood_s += now_s - self._asked_s
         self._asked_s = now_s
