@@ -122,7 +122,7 @@ class Trial:
 
     def __init__(self, rules: Rules, before: Before, now_s: float) -> None:
         self._rules, self._before = rules, before
-        self._asked_s = now_s
+        self._last_s = now_s
         self._stood_s = 0.0
         self._seen: dict[str, int] = {}
         self._came: dict[str, int] = {}
@@ -144,9 +144,10 @@ class Trial:
             return Outcome(
                 gates, Code.BROKE, f"{failure.rstrip('.')}. The one before sees again. Convert the model again."
             )
-        if pulse.cameras(now_s):
-            self._stood_s += now_s - self._asked_s
-        self._asked_s = now_s
+        last_s = max(list(pulse.last_s.values()), default=self._last_s)
+        if last_s - self._last_s < SILENT_S:
+            self._stood_s += last_s - self._last_s
+        self._last_s = last_s
         if silent := self._silent(pulse, came, now_s):
             cameras = ", ".join(silent)
             gates["frames"] = self._frames(pulse, without=silent)
