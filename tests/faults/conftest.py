@@ -1,12 +1,14 @@
 """A real agent under a supervisor, a real reader, and the table of what faults did to them."""
 
 import datetime as dt
+import importlib.util
 import os
 import platform
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -427,6 +430,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Print the table; write it with ``--regen`` when it is whole."""
     reports = terminalreporter.stats.get("passed", [])
     told = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "fault"]
+    points = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "points"]
+    if points:
+        terminalreporter.section("points at which an update was cut short")
+        for act, count in points:
+            terminalreporter.write_line(f"{count:6} {act}")
+        ends = sum(count for act, count in points if act.endswith("the process ends"))
+        all_ = sum(count for _, count in points)
+        terminalreporter.write_line(f"{ends:6} crash points and {all_ - ends} others, all ending on a verified bundle")
     rows = {fault: (found_s, well_s, published) for fault, found_s, well_s, published in told}
     if not rows:
         return
@@ -448,3 +459,53 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
+
+
+@pytest.fixture
+def count_points(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Say at how many points something was cut short; all of them are told in the end."""
+    return lambda act, count: request.node.user_properties.append(("points", [act, count]))
+
+
+@pytest.fixture
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory where there is one: what is synced there a thousand times wears no disk."""
+    yield from _quick(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def quick_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Likewise, for all tests of a file."""
+    yield from _quick(tmp_path_factory)
+
+
+def _quick(factory: pytest.TempPathFactory) -> Iterator[Path]:
+    memory = Path("/dev/shm")  # noqa: S108 -- the folder in it has a name of its own, for us alone
+    if not os.access(memory, os.W_OK):
+        yield factory.mktemp("quick")
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="tinysight-") as folder:
+        yield Path(folder)
+
+
+def _helper(name: str) -> ModuleType:
+    """A file beside this one."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def shops() -> ModuleType:
+    """``update_shop.py``: repositories of signed bundles."""
+    return _helper("update_shop")
+
+
+@pytest.fixture(scope="session")
+def disks() -> ModuleType:
+    """``update_disks.py``: disks that end the process, are full, or lose what was not synced."""
+    return _helper("update_disks")
