@@ -123,10 +123,12 @@ async def connect(
             )
     try:
         if known is None and client.met is not None:
-            if remember and known_hosts.pin(target.host_name, client.met) != client.met:
+            kept = known_hosts.pin(target.host_name, client.met) if remember else client.met
+            if kept != client.met:
                 raise _another_key(target, client)
-            kept = "and remembered" if remember else "not remembered"
-            tell(f"{target.host_name}: host key {client.met.fingerprint}, met for the first time, {kept}.")
+            if kept is client.met:  # else somebody else has just told of it
+                said = "and remembered" if remember else "not remembered"
+                tell(f"{target.host_name}: host key {kept.fingerprint}, met for the first time, {said}.")
         yield Remote(target, connection, client.met)
     except BaseException:
         connection.abort()  # what it still sends is not waited for

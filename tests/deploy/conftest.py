@@ -1,4 +1,4 @@
-"""What tests share: bundles, repositories, a device's view of one by python-tuf's own client, devices behind an sshd."""
+"""What tests share: bundles, repositories, a device's view of one by python-tuf's client; devices behind an sshd."""
 
 import importlib.util
 import os
@@ -258,9 +258,8 @@ def settle(repository: Repository) -> Callable[[Path, str], Release]:
     def make(prefix: Path, name: str) -> Release:
         listed = repository.look_up(name)
         store = Store(prefix / "var/lib/tinysight/store")
-        store.make()
-        store.path(listed.release.digest).write_bytes((repository.folder / listed.file).read_bytes())
         with store.alone():
+            store.path(listed.release.digest).write_bytes((repository.folder / listed.file).read_bytes())
             store.save(State(active=listed.release, floor={"belt": listed.release.release}))
         return listed.release
 
