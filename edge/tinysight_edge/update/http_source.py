@@ -136,6 +136,9 @@ class HttpSource:
                 with tries.answer(part.wanted()) as answer:
                     part.begin(answer.status, answer.headers)
                     tries.drain(answer, take)
+            except AgainError:
+                if part.have < size:  # else all is here, and only the end of the answer is not
+                    raise
             finally:
                 tries.gained = max(part.have - had, 0)
             if part.have < size:
