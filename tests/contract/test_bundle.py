@@ -45,6 +45,14 @@ def test_what_is_packed_opens_again_with_the_same_content(sample: Sample, tmp_pa
     assert list(tmp_path.iterdir()) == [tmp_path / "x.bundle"]
 
 
+def test_a_bundle_may_end_anywhere_in_a_record_of_the_tar(sample: Sample) -> None:
+    manifest, files = sample()
+    for blocks in range(24):
+        files["int8.tflite"] = bytes(blocks * tarfile.BLOCKSIZE)
+        raw = pack_bundle(replace(manifest, files={name: file_ref(data) for name, data in files.items()}), files)
+        assert Bundle.parse(raw, source="x").read("int8.tflite") == files["int8.tflite"]
+
+
 def test_equal_content_is_equal_bytes_in_any_order(sample: Sample) -> None:
     manifest, files = sample()
     assert pack_bundle(manifest, files) == pack_bundle(manifest, dict(reversed(files.items())))
@@ -250,3 +258,11 @@ def test_the_kinds_of_decoding_are_told_apart_by_their_tag() -> None:
     for how in (CenterNet(stride=8), Classify(activation="softmax")):
         assert msgspec.json.decode(msgspec.json.encode(how), type=CenterNet | Classify) == how
     assert Input(height=1, width=1).layout == "NHWC"
+
+
+def test_a_bundle_that_is_known_must_be_the_one_that_is_meant(sample: Any) -> None:
+    raw = pack_bundle(*sample())
+    digest = Bundle.parse(raw, source="x").digest
+    assert Bundle.parse(raw, source="x", digest=digest).digest == digest
+    with pytest.raises(BundleError, match="is not the bundle"):
+        Bundle.parse(raw, source="x", digest="0" * 64)

@@ -177,7 +177,7 @@ def _given_root(folder: Path) -> bytes:
     except FileNotFoundError as error:
         raise UpdateError(
             f"This device trusts no repository yet: there is no {path}.",
-            mend="Provision it with `tinysight device add`.",
+            mend="Provision it with `tinysight device add`, or give it the root with `tinysight store trust`.",
             code=Code.UNSIGNED,
         ) from error
     except OSError as error:
