@@ -1,6 +1,6 @@
 """A hundred changes of the model under a camera that does not wait: what is lost, and how long nobody looks.
 
-    python benchmarks/swap.py        about a minute; 6 more the first time, to train the detector
+    python benchmarks/swap.py        two minutes; 6 more the first time, to train the detector
 
 One agent, in this process, with a real broker and a live source of 30 frames a second, changes between two bundles of
 the same detector (320x320) with different versions, a hundred times. Each change is a whole one: the bundle is read and

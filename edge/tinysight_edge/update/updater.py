@@ -96,6 +96,7 @@ class Updater:
         self._coming: Update | None = None
         self._told_s = 0.0
         self._trouble = ""
+        self._unfit = "", 0.0  # what is active and cannot run, and when that is tried again
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -139,7 +140,7 @@ class Updater:
         state = self._look()
         self._tell()
         coming, active = state.candidate, state.active
-        if active is not None and active.digest != self._body.swapper.seer.bundle.digest:
+        if active is not None and self._is_to_follow(active):
             self._follow(active)
         elif coming is not None and coming.bundle is not None and coming.state in UNTESTED:
             self._test()
@@ -208,7 +209,9 @@ class Updater:
                     coming = state.candidate
                     if coming is None or coming.bundle is None or coming.bundle.digest != release.digest:
                         raise _Otherwise
-                    self._store.save(change(state))
+                    state = change(state)
+                    self._store.save(state)
+                    self._store.sweep(state)
                     break
             except (OSError, StoreError) as error:
                 if str(error) != self._trouble:
@@ -219,6 +222,11 @@ class Updater:
         self._tell()
         return self._state
 
+    def _is_to_follow(self, active: Release) -> bool:
+        known, again_s = self._unfit
+        waits = known == active.digest and time.monotonic() < again_s
+        return active.digest != self._body.swapper.seer.bundle.digest and not waits
+
     def _follow(self, active: Release) -> None:
         """Somebody has made another bundle active, as by going back: it sees from now on."""
         log.info("%s %s is active now", active.name, active.version)
@@ -227,8 +235,9 @@ class Updater:
             swapper.swap(swapper.load(self._store.open(active), self._body.config().model, heed=self._heed))
             swapper.settle()
         except (TinySightError, MemoryError) as error:
+            self._heed()
             log.error("%s %s is active and cannot run: %s", active.name, active.version, error)
-            self._pause(AGAIN_S)
+            self._unfit = active.digest, time.monotonic() + AGAIN_S
 
     def _test(self) -> None:
         model = self._body.config().model
@@ -268,8 +277,6 @@ class Updater:
             self._body.swapper.go_back()
             raise
         log.info("%s %s: %s", release.name, release.version, outcome.reason or "it has stood its trial")
-        with contextlib.suppress(StoreError, OSError), self._store.alone():
-            self._store.sweep(self._store.state())
 
     def _before(self, release: Release) -> Before:
         """How the model that sees does; waits a while until that is known."""
