@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tinysight_contract.errors import ConfigError, DeviceError, InferenceError, StoreError, TinySightError
-from tinysight_contract.messages import utc_now
+from tinysight_contract.messages import DesiredState, utc_now
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.store import Store
@@ -164,8 +164,10 @@ class Updater:
         state, wish = self._state, self._body.wish()
         self._coming = coming
         active = None if state.active is None else state.active.digest
-        self._body.told(active, coming or state.newest, None if wish is None else self._answer(wish))
-        self._body.alert(_alert(state.last))
+        answered = None if wish is None else self._answer(wish)
+        self._body.told(active, coming or state.newest, answered)
+        as_wished = answered is not None and answered.state is DesiredState.APPLIED
+        self._body.alert(None if as_wished else _alert(state.last))
 
     def _answer(self, wish: Wish) -> Answer:
         tried = self._tried.get(wish)
@@ -309,8 +311,12 @@ class Updater:
                 gates = outcome.gates
         except StoreError as error:  # its file, which was right when it came, is not any more
             return Outcome(gates, Code.TAMPERED, str(error))
-        except (TinySightError, MemoryError) as error:
-            return Outcome(gates, Code.BROKE, str(error) or "There is not enough memory for it beside the other one.")
+        except MemoryError:
+            return Outcome(
+                gates, Code.MEMORY, "There is no room for it beside the one that sees. Take a smaller model."
+            )
+        except TinySightError as error:
+            return Outcome(gates, Code.BROKE, str(error))
         try:
             swapper.swap(seer, keep=True)
         except ConfigError as error:
@@ -396,7 +402,7 @@ def _ended(state: State, outcome: Outcome) -> State:
 
 
 def _alert(last: Update | None) -> str | None:
-    """What stands until the next success; what a person did himself is no trouble."""
+    """What stands until the next success, or until no more is wished for; what a person did himself is no trouble."""
     if last is None or last.code in {None, Code.OPERATOR, Code.SUPERSEDED}:
         return None
     name = last.target if last.bundle is None else " ".join(_names(last.bundle))

@@ -221,6 +221,10 @@ def test_what_does_not_is_taken_back_once_and_stands_as_an_alert(
     assert f"({code})" in player.alert
     time.sleep(0.2)
     assert player.loads == ["2.0.0"], "it is not tried again"
+    active = store.state().active
+    assert active is not None
+    player.wish = Wish(4, active.digest, active.target)
+    eventually(lambda: player.alert is None)
 
 
 def test_three_attempts_that_never_ended_are_enough(
