@@ -3,9 +3,9 @@
 import importlib.util
 import os
 import random
-import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,9 +17,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from msgspec.structs import replace
 from tuf.api.exceptions import DownloadHTTPError
-from tuf.api.metadata import TargetFile
-from tuf.ngclient import Updater
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # public, though not listed
 from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.updater import Updater
 
 from tinysight_contract.bundle import MANIFEST, Bundle, file_ref, pack_bundle
 from tinysight_contract.manifest import Manifest
@@ -154,9 +154,7 @@ def killed_at(tmp_path: Path) -> KilledAt:
     """Copies of a world in which a command was killed before each of its steps; the last is whole."""
 
     def run(world: Path, *words: str) -> list[Path]:
-        out = tmp_path / f"killed-{'-'.join(Path(word).stem for word in words)}"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
+        out = Path(tempfile.mkdtemp(prefix="killed-", dir=tmp_path))
         script = Path(__file__).parent / "killing.py"
         done = subprocess.run([sys.executable, str(script), str(world), str(out), *words], check=False)
         assert done.returncode == 0

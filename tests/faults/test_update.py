@@ -5,6 +5,7 @@ own that ends one step later than the one before. What is left then must boot, a
 the same end as if nothing had happened.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from tinysight_edge.cli_store import collect, rollback
 from tinysight_edge.store import Store
 from tinysight_edge.update import sources, update
 from tinysight_edge.update.disk import Disk
-from tinysight_edge.update.installer import Installer
+from tinysight_edge.update.installer import UNTESTED, Installer
 from tinysight_edge.update.selftest import Verdict
 from tinysight_edge.update.signed import Machine
 from tinysight_edge.update.sources import FolderSource
@@ -46,12 +47,24 @@ class Stage:
 
     def install(self, store: Store, number: int, *, verdict: Verdict | None = None, stands: bool = True) -> Update:
         """What a device does about a release, from the wish to its end."""
+
+        def selftest(*_: object, **__: object) -> Verdict:
+            promise(store)
+            return verdict or Verdict()
+
         installer = Installer(store, machine=HERE)
         told = installer.install(FolderSource(self.shop.folder), self.releases[number].target)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tinysight_edge.update.selftest.run_selftest", lambda *_, **__: verdict or Verdict())
-            told = installer.test() or told
+            patch.setattr("tinysight_edge.update.selftest.run_selftest", selftest)
+            if told.state in UNTESTED:
+                told = installer.test() or told
         return trial(store, stands=stands) or told
+
+
+def promise(store: Store) -> None:
+    """Something is about to happen that may take the power with it: what was decided must hold by now."""
+    if (promised := getattr(store.disk, "promise", None)) is not None:
+        promised(store.state())
 
 
 def trial(store: Store, *, stands: bool = True) -> Update | None:
@@ -63,6 +76,7 @@ def trial(store: Store, *, stands: bool = True) -> Update | None:
         state = update.attempt(state, utc_now())
         store.save(state)
         if state.candidate is not None:
+            promise(store)
             if stands:
                 state = update.confirm(state, {}, utc_now())
             else:
@@ -134,17 +148,17 @@ def roll_back(_: Stage, store: Store) -> None:
 
 ACTS: Final = {
     "first install": Act("empty", lambda on, store: on.install(store, 1), 1, None),
-    "update, whole": Act("two", lambda on, store: on.install(store, 4), 4, 2),
-    "update, by difference": Act("two", lambda on, store: on.install(store, 3), 3, 2),
-    "update, tampered with": Act("two", lambda on, store: on.install(store, 5), 2, 2, (Code.TAMPERED,)),
-    "update, fails its self-test": Act(
+    "whole update": Act("two", lambda on, store: on.install(store, 4), 4, 2),
+    "update by difference": Act("two", lambda on, store: on.install(store, 3), 3, 2),
+    "tampered update": Act("two", lambda on, store: on.install(store, 5), 2, 2, (Code.TAMPERED,)),
+    "update that fails its self-test": Act(
         "two", lambda on, store: on.install(store, 4, verdict=WRONG), 2, 2, (Code.WRONG, Code.FAILED_BEFORE)
     ),
-    "update, fails its trial": Act(
+    "update that fails its trial": Act(
         "two", lambda on, store: on.install(store, 3, stands=False), 2, 2, (Code.DISAGREES, Code.FAILED_BEFORE)
     ),
-    "a person goes back": Act("three", roll_back, 2, 3, (Code.OPERATOR,)),
-    "collecting garbage": Act("littered", lambda _, store: collect(store=store.root), 2, 2),
+    "way back by a person": Act("three", roll_back, 2, 3, (Code.OPERATOR,)),
+    "garbage collection": Act("littered", lambda _, store: collect(store=store.root), 2, 2),
 }
 acts = pytest.mark.parametrize("name", ACTS)
 
@@ -196,4 +210,82 @@ def test_cut_at_every_step_the_old_or_the_new_runs_and_the_next_try_comes_to_the
         shutil.rmtree(root)
         if status == 0:
             break
-    count_points(f"{name}: the process ends", points)
+    count_points("an update's process ends at any step", name, points)
+
+
+@acts
+def test_power_lost_at_every_step_with_all_that_was_not_synced_the_old_or_the_new_runs(
+    name: str, stage: Stage, disks: Any, quick: Path, count_points: Any
+) -> None:
+    """What is found then is worked out from what was written: each file system may lose it in its own way."""
+    act, root = ACTS[name], quick / "store"
+    shutil.copytree(stage.bases / act.base, root)
+    card, noting = disks.Card.of(root), disks.NotingDisk()
+    with disks.through(noting):
+        act.do(stage, Store(root))
+        promise(Store(root))
+    seen, kept_promises = set(), 0
+    for number, change in enumerate([None, *noting.changes]):
+        if change is not None:
+            card.change(change)
+        for undone, lost in disks.CUTS.values():
+            tree = card.cut(undone=undone, lost=lost)
+            key = (number in noting.promises, *tree.items())
+            if key in seen:
+                continue
+            seen.add(key)
+            shutil.rmtree(root)
+            root.mkdir()
+            disks.lay(tree)
+            check_boots(act, stage, root)
+            if (promised := noting.promises.get(number)) is not None:
+                assert Store(root).state() == promised
+                kept = {each.digest for each in (promised.active, promised.previous) if each is not None}
+                assert all(Store(root).is_whole(digest) for digest in kept)
+                kept_promises += 1
+            act.do(stage, Store(root))
+            check_end(act, stage, root)
+    assert kept_promises >= len(noting.promises)
+    count_points("the power goes at any step of an update", name, len(seen))
+
+
+@acts
+@pytest.mark.parametrize(
+    ("fault", "full", "code"),
+    [
+        pytest.param("the disk is full from any step of an update on", True, Code.NO_SPACE, id="full"),
+        pytest.param("the disk breaks at any step of an update", False, Code.DISK, id="broken"),
+    ],
+)
+def test_a_disk_that_says_no_from_any_step_on_costs_the_update_and_nothing_else(
+    name: str, fault: str, full: bool, code: Code, stage: Stage, disks: Any, quick: Path, count_points: Any
+) -> None:
+    act, points, said = ACTS[name], 0, 0
+    while True:
+        root = quick / f"store-{points}"
+        shutil.copytree(stage.bases / act.base, root)
+        disk = disks.RefusingDisk(points, full=full)
+        points += 1
+        with disks.through(disk):
+            told = None
+            with contextlib.suppress(OSError):  # the command tells it; the agent tries again, see its own tests
+                told = act.do(stage, Store(root))
+        assert told is None or told.code in {*act.codes, code}
+        said += told is not None and told.code is code
+        check_boots(act, stage, root)
+        act.do(stage, Store(root))
+        check_end(act, stage, root)
+        shutil.rmtree(root)
+        if not disk.refused:
+            break
+    assert said > points / 2 or act.do in {roll_back, ACTS["garbage collection"].do}
+    count_points(fault, name, points - 1)
+
+
+def test_folders_that_were_made_are_there_after_a_power_cut(disks: Any, tmp_path: Path) -> None:
+    card, noting, made = disks.Card.of(tmp_path), disks.NotingDisk(), tmp_path / "var" / "lib" / "store"
+    noting.make_folder(made)
+    for change in noting.changes:
+        card.change(change)
+    for undone, lost in disks.CUTS.values():
+        assert made in card.cut(undone=undone, lost=lost)

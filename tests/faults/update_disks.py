@@ -73,18 +73,23 @@ class CrashingDisk(SteppedDisk):
         self.left -= 1
 
 
-class FullDisk(SteppedDisk):
-    """Has no space from its n-th step on; what removes bytes works."""
+class RefusingDisk(SteppedDisk):
+    """Says no from its n-th step on; with ``full`` what removes bytes still works.
 
-    def __init__(self, at: int) -> None:
-        self.left, self.refused = at, 0
+    Attributes:
+        refused: how often it did.
+    """
+
+    def __init__(self, at: int, *, full: bool) -> None:
+        self.left, self.full, self.refused = at, full, 0
 
     def step(self, what: str) -> None:
-        if what == "remove":
+        if self.full and what == "remove":
             return
         if self.left == 0:
             self.refused += 1
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            number = errno.ENOSPC if self.full else errno.EIO
+            raise OSError(number, os.strerror(number))
         self.left -= 1
 
 
@@ -125,10 +130,20 @@ Tree = dict[Path, bytes | None]
 
 
 class NotingDisk(Disk):
-    """Does what it is told and notes it."""
+    """Does what it is told and notes it.
+
+    Attributes:
+        changes: all of them.
+        promises: by the number of changes before it, what was promised to hold.
+    """
 
     def __init__(self) -> None:
         self.changes: list[Change] = []
+        self.promises: dict[int, object] = {}
+
+    def promise(self, state: object) -> None:
+        """Whatever comes, this holds from now on."""
+        self.promises[len(self.changes)] = state
 
     def make_folder(self, path: Path) -> None:
         missing = [each for each in (path, *path.parents) if not each.is_dir()]

@@ -4,8 +4,12 @@ Every change is published at once. What hostile owners do, a test does to the fi
 ``days``.
 """
 
+import copy
 import hashlib
+import io
 import random
+import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +30,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from tinysight_contract.bundle import file_ref, pack_bundle
+from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
 from tinysight_contract.updates import Release
 from tinysight_edge.update.delta import make_delta
 from tinysight_edge.update.signed import Delta, Requires, Signed
@@ -43,6 +47,32 @@ def bundle_bytes(sample: Any, release: int, *, size: int = 20_000) -> bytes:
     return pack_bundle(replace(manifest, version=f"1.{release}.0", release=release, files=listed), files)
 
 
+def repacked(path: Path, release: int, **changed: Any) -> bytes:
+    """A real bundle as another release; files by name without its ending may be filled with another byte."""
+    bundle = Bundle.open(path)
+    files = {name: bundle.read(name) for name in bundle.manifest.files}
+    for name, fill in changed.items():
+        (whole,) = (each for each in files if each.partition(".")[0].replace("-", "_") == name)
+        files[whole] = fill * len(files[whole])
+    listed = {name: file_ref(data) for name, data in files.items()}
+    return pack_bundle(
+        replace(bundle.manifest, name="pets", version=f"1.{release}.0", release=release, files=listed), files
+    )
+
+
+def tar_of(files: Iterable[tuple[str, bytes]], *, link: bool = False) -> bytes:
+    """A tar that no honest tool makes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            if link:
+                member.type, member.linkname, member.size = tarfile.SYMTYPE, "/etc/passwd", 0
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
 def target_of(release: int) -> str:
     return f"{PROJECT}/pets-1.{release}.0.bundle"
 
@@ -54,11 +84,14 @@ class Shop:
     Attributes:
         folder: of the repository.
         days: how long what is published from now on holds.
+        targets: what the project offers, by path.
+        strange: signs for the project instead of its own key.
     """
 
     folder: Path
     days: float = 30.0
     targets: dict[str, TargetFile] = field(default_factory=dict)
+    strange: Any = None
 
     def __post_init__(self) -> None:
         self.signers = {name: CryptoSigner.generate_ed25519() for name in (*self.top, PROJECT)}
@@ -73,6 +106,12 @@ class Shop:
         self.publish()
 
     top = ("root", "targets", "snapshot", "timestamp")
+
+    def moved(self, folder: Path) -> "Shop":
+        """The same, in a folder to which all of it was copied."""
+        twin = copy.copy(self)
+        twin.folder, twin.targets = folder, copy.deepcopy(self.targets)
+        return twin
 
     def expires(self) -> datetime:
         return (datetime.now(UTC) + timedelta(days=self.days)).replace(microsecond=0)
@@ -140,7 +179,7 @@ class Shop:
 
     def _sign(self, name: str, signed: Any) -> bytes:
         metadata: Metadata[Any] = Metadata(signed)
-        metadata.sign(self.signers[name])
+        metadata.sign(self.strange if self.strange is not None and name == PROJECT else self.signers[name])
         return metadata.to_bytes()
 
     def _put(self, name: str, data: bytes) -> None:

@@ -115,7 +115,7 @@ def strong_etag(headers: Mapping[str, str]) -> str | None:
 def length_of(headers: Mapping[str, str]) -> int | None:
     """How long the body is to be, or None when that is not said or makes no sense."""
     text = headers.get("Content-Length", "").strip()
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+    return int(text) if re.fullmatch(r"[0-9]{1,30}", text) else None
 
 
 def is_distrust(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ What an answer means is decided in `http_answer`; connections are made in `http_
 """
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,8 @@ from tinysight_edge.update.http_line import Line, trusted_context
 from tinysight_edge.update.sources import Budget, append, check_path, discard, held_bytes, other_length, sync, too_large
 
 __all__ = ["HttpSource"]
+
+_log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 1 << 16
 GAIN_BYTES: Final = 1 << 14
@@ -81,7 +84,7 @@ class HttpSource:
         self._root = url._replace(auth=None, path=(url.path or "").rstrip("/")).url
         self._headers = {"User-Agent": f"tinysight/{__version__}", "Accept-Encoding": "identity"}
         if url.auth:
-            self._headers |= urllib3.make_headers(basic_auth=url.auth)
+            self._headers["Authorization"] = urllib3.make_headers(basic_auth=url.auth)["authorization"]
         self._context = trusted_context(ca)
         self._small, self._wait, self._clock, self._dice = small, wait, clock, dice
 
@@ -206,6 +209,8 @@ class _Tries:
                         mend="Check the connection and try again; what is here is kept.",
                         code=trouble.error.code,
                     ) from trouble
+                if fruitless == 1:
+                    _log.info("%s Trying again.", trouble.error.what)
                 tell(0)
                 self._wait(pause_s)
             else:
@@ -224,6 +229,8 @@ class _Tries:
             with self._line.within(min(2 * window_s, left_s)):
                 answer = self._line.get(self._url, {**self._headers, **headers}, silence_s=min(window_s, left_s))
             try:
+                if self._line.cut:  # and what looks like the end of the headers is none
+                    raise AgainError(too_slow(self._url))
                 if (trouble := verdict(answer.status, answer.headers, self._url)) is not None:
                     raise trouble
                 yield answer
@@ -236,7 +243,7 @@ class _Tries:
                     mend="Check this device's clock, and name the server's CA if it has one of its own.",
                     code=Code.UNREACHABLE,
                 ) from error
-            if self._line.cut or isinstance(error, urllib3.exceptions.TimeoutError):
+            if self._line.cut or isinstance(error, urllib3.exceptions.ReadTimeoutError):
                 raise AgainError(too_slow(self._url)) from error
             raise AgainError(unreachable(self._url, short(error))) from error
 

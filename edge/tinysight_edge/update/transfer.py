@@ -163,7 +163,7 @@ def _check(part: Path, release: Release) -> None:
     try:
         manifest = Bundle.open(part).manifest
     except BundleError as error:
-        code = Code.SCHEMA if "schema" in error.what else Code.MALFORMED
+        code = Code.SCHEMA if "has schema" in error.what else Code.MALFORMED
         raise UpdateError(error.what, mend=error.mend, code=code) from error
     said = (manifest.name, manifest.version, manifest.release)
     if said != (release.name, release.version, release.release):

@@ -1,4 +1,6 @@
-"""A web server on 127.0.0.1 that does what web servers do to devices, one fault a request, and remembers what it was asked.
+"""A web server on 127.0.0.1 that does to devices what web servers do, one fault a request.
+
+It remembers what it was asked.
 
 ``Server(files)`` serves a dict of path → bytes or a folder, with Range, If-Range and ETag. Faults of ``server.faults``
 are used up one by one; ``server.always`` holds those that stay, by path.
@@ -179,7 +181,8 @@ class Server:
             part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
             same = asked.headers.get("if-range", headers["ETag"]) == {**headers, **fault.headers}["ETag"]
             if part and same and not fault.ignore_range:
-                first, last = int(part[1]) + fault.shift, int(part[2] or len(whole) - 1)
+                first, last = int(part[1]), int(part[2] or len(whole) - 1)
+                first += fault.shift if first + fault.shift <= last else 0
                 if fault.shorten is not None:
                     last = min(last, first + fault.shorten - 1)
                 if first >= len(whole):
