@@ -41,7 +41,7 @@ class Yard:
     def __init__(self, folder: Path, sshd: Sshd, count: int) -> None:
         self.folder, self.sshd, self.count = folder, sshd, count
         self.prefixes = [folder / f"device-{number}" for number in range(count)]
-        tinysight("keys", "init", "--hobby", *self.repo(), cwd=folder)
+        tinysight("keys", "init", *self.repo(), cwd=folder)
 
     def repo(self, name: str = "repo") -> tuple[str, ...]:
         """Options that name the repository."""
