@@ -12,6 +12,7 @@ Needs openssh-server. Prints one JSON line last.
 """
 
 import argparse
+import importlib.util
 import json
 import shutil
 import sys
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 from rig import kept, say
@@ -27,18 +29,30 @@ from steps import tinysight, where
 
 from tinysight_edge.store import Store
 
-sys.path.append(str(Path(__file__).parent.parent / "tests" / "deploy"))
-from sshd import Sshd, install_program, running_sshd
-
 MODELS: Final = ("detector", "classifier")
 KINDS: Final = ("head", "all")
 MANY: Final = 20
 
 
+def _of_the_tests(name: str) -> ModuleType:
+    """A file of tests/deploy."""
+    path = Path(__file__).parent.parent / "tests" / "deploy" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+sshds: Final = _of_the_tests("sshd")
+
+
 class Yard:
     """A repository, devices, and the commands that bring one to the others."""
 
-    def __init__(self, folder: Path, sshd: Sshd, count: int) -> None:
+    def __init__(self, folder: Path, sshd: Any, count: int) -> None:  # noqa: ANN401 -- of a module that is found at run time
         self.folder, self.sshd, self.count = folder, sshd, count
         self.prefixes = [folder / f"device-{number}" for number in range(count)]
         tinysight("keys", "init", *self.repo(), cwd=folder)
@@ -53,7 +67,7 @@ class Yard:
 
     def add(self, prefix: Path) -> None:
         """Make a folder a device: the programs of this machine, and whom it trusts."""
-        install_program(prefix)
+        sshds.install_program(prefix)
         trust = self.store(prefix).trust
         trust.mkdir(parents=True)
         shutil.copy(self.folder / "keys" / "root.json", trust / "root.json")
@@ -88,7 +102,7 @@ class Yard:
 
 def measure(folder: Path, bundles: Path, model: str, count: int) -> dict[str, Any]:
     """One model, one and many devices."""
-    with running_sshd(folder / "sshd") as sshd:
+    with sshds.running_sshd(folder / "sshd") as sshd:
         yard = Yard(folder, sshd, count)
         base = bundles / f"{model}.bundle"
         yard.release(base)

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import getpass
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -221,6 +222,52 @@ def test_whatever_a_device_answers_is_a_line_and_disturbs_no_other(
         assert line.isprintable(), name
         assert len(line) < 1000, name
         assert line.endswith((".", "!")) or "full" in line, name
+
+
+AS_ANOTHER = """#!/bin/sh
+# as runuser and sudo: notes what is asked for, and does it on the device that is a folder
+echo "${0##*/} $*" >> FOLDER/asked
+while :; do case "$1" in -u) shift 2;; -n|--) shift;; *) break;; esac; done
+[ "$1" = /opt/tinysight/bin/tinysight ] && { shift; exec FOLDER/opt/tinysight/bin/tinysight "$@"; }
+exec "$@"
+"""
+TAKES_IT = f"""#!/bin/sh
+[ "$2" = show ] && {{ echo '{{"state": {{}}}}'; exit 0; }}
+ls -ld "$5/.." > FOLDER/seen; ls -R "$5" >> FOLDER/seen
+echo '{UPDATE % "belt/belt-1.0.0.bundle"}'
+"""
+
+
+def test_on_a_device_of_its_own_the_agents_user_installs_from_a_folder_that_is_closed_to_others(
+    sshd: Any, sshd_module: Any, flash: Callable[..., list[Result]], tmp_path: Path
+) -> None:
+    notes = '#!/bin/sh\necho "chgrp $*" >> FOLDER/asked\n'
+    for name, script in {"runuser": AS_ANOTHER, "sudo": AS_ANOTHER, "chgrp": notes}.items():
+        (sshd.fakes / name).write_text(script.replace("FOLDER", str(tmp_path)))
+        (sshd.fakes / name).chmod(0o755)
+    sshd_module.install_program(tmp_path, TAKES_IT.replace("FOLDER", str(tmp_path)))
+    user = getpass.getuser()
+    room = Path(f"/var/tmp/tinysight-{user}")  # noqa: S108 -- the real one, on the real machine
+    try:
+        (result,) = flash("belt@1.0.0", [sshd.address()])
+        assert result.outcome == "confirmed", result
+        asked = (tmp_path / "asked").read_text()
+        seen = (tmp_path / "seen").read_text()
+        assert f"chgrp -- tinysight {room}\n" in asked
+        assert "-u tinysight -- /opt/tinysight/bin/tinysight store install belt/belt-1.0.0.bundle --from" in asked
+        assert "--store /var/lib/tinysight/store" in asked
+        assert seen.startswith("drwxr-x---")
+        assert ".bundle" in seen
+        assert not list(room.iterdir())
+        shutil.rmtree(room)
+        room.symlink_to(tmp_path)  # as another user of the device might
+        (refused,) = flash("belt@1.0.0", [sshd.address()])
+        assert refused.outcome == "failed"
+        assert "somebody else's" in refused.reason
+    finally:
+        for name in ("runuser", "sudo", "chgrp"):
+            (sshd.fakes / name).unlink()
+        room.unlink() if room.is_symlink() else shutil.rmtree(room, ignore_errors=True)
 
 
 def test_a_dry_run_says_what_would_be_moved_and_changes_nothing(

@@ -207,6 +207,15 @@ def test_another_host_key_is_refused(on: Any, own_sshd: Any, tmp_path: Path) -> 
     on(nothing, server=own_sshd)
 
 
+def test_a_host_that_no_longer_has_a_key_of_the_kind_that_is_known_is_another(
+    on: Any, sshd: Any, tmp_path: Path
+) -> None:
+    KnownHosts(tmp_path / "known_hosts").pin(f"[127.0.0.1]:{sshd.port}", HostKey("ecdsa-sha2-nistp256", b"x"))
+    with pytest.raises(DeviceError, match="forget-key") as caught:
+        on(nothing)
+    assert not may_pass(caught.value)
+
+
 def test_a_key_that_is_not_known_there_and_a_file_that_is_no_key(on: Any, sshd: Any, tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="ssh-copy-id") as caught:
         on(nothing, identity=sshd.stranger)
