@@ -14,6 +14,7 @@ import pytest
 
 from tinysight_contract.updates import Code, Release
 from tinysight_deploy import flash_ssh
+from tinysight_deploy.device_answers import failed
 from tinysight_deploy.device_keys import KnownHosts
 from tinysight_deploy.flash import Plan, flash_all
 from tinysight_deploy.flash_goals import goals_of
@@ -21,6 +22,7 @@ from tinysight_deploy.flash_report import Result, Silence, Step, View, line_of, 
 from tinysight_deploy.flash_ssh import Order
 from tinysight_deploy.inventory import Inventory
 from tinysight_deploy.repository import Repository
+from tinysight_deploy.targets import SshTarget
 from tinysight_edge.store import Store
 
 Run = Callable[..., Any]
@@ -373,6 +375,28 @@ def test_a_folder_that_trusts_another_repository_takes_nothing_from_this_one(
     (result,) = flash("belt@1.0.0", [f"dir:{tmp_path / 'card'}"])
     assert result.outcome in {"rejected", "failed"}
     assert result.code is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "err", "mend"),
+    [
+        (127, b"sh: 1: /opt/tinysight/bin/tinysight: not found", "device add ssh://pi@gate"),
+        (1, b"runuser: user tinysight does not exist or the user entry does not contain all fields", "device add"),
+        (1, b"sudo: unknown user tinysight\nsudo: error initializing audit plugin sudoers_audit", "sudo without"),
+        (1, b"sudo: unknown user tinysight", "device add"),
+        (1, b"chgrp: invalid group: 'tinysight'", "device add"),
+        (1, b"sudo: a password is required", "sudo without a password"),
+        (127, b"bash: line 1: sudo: command not found", "log in as root"),
+        (
+            2,
+            b"warning: x\nerror: The store is being written to. Wait for the other flash.\n",
+            "Wait for the other flash",
+        ),
+        (-9, b"", "with a signal"),
+    ],
+)
+def test_how_a_devices_command_ended_says_what_to_do(status: int, err: bytes, mend: str) -> None:
+    assert mend in str(failed(SshTarget.parse("ssh://pi@gate"), status, err))
 
 
 def test_sizes_are_said_in_powers_of_1024() -> None:
