@@ -382,7 +382,7 @@ def test_a_folder_that_trusts_another_repository_takes_nothing_from_this_one(
     [
         (127, b"sh: 1: /opt/tinysight/bin/tinysight: not found", "device add ssh://pi@gate"),
         (1, b"runuser: user tinysight does not exist or the user entry does not contain all fields", "device add"),
-        (1, b"sudo: unknown user tinysight\nsudo: error initializing audit plugin sudoers_audit", "sudo without"),
+        (1, b"sudo: unknown user tinysight\nsudo: error initializing audit plugin sudoers_audit", "device add"),
         (1, b"sudo: unknown user tinysight", "device add"),
         (1, b"chgrp: invalid group: 'tinysight'", "device add"),
         (1, b"sudo: a password is required", "sudo without a password"),
