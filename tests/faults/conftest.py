@@ -95,6 +95,10 @@ FAULTS: Final = {
     "an update with the clock in 2040": "at once",
     "an update with the clock at 1970": "nothing depends on it",
     "two updates at once": "at once",
+    "killed while it updates": "nothing depends on it",
+    "a file system is full under an update": "at once",
+    "a server of updates misbehaves": "6 tries that bring nothing, 30 s each at most",
+    "errors of the kernel at random under an update": "at once, code `disk`, or status 2",
 }
 """By name, within what time a fault is found with the settings that hold by default."""
 
