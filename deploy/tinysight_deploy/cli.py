@@ -42,7 +42,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "Sign bundles for devices; list and retire what is signed.",
     ),
     "repo": ("tinysight_deploy.cli_repo", "repo_app", "deploy", "Serve the signed releases, for development."),
-    "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
+    "flash": ("tinysight_deploy.flash", "flash", "deploy", "Bring a signed release to devices, many at once."),
+    "device": ("tinysight_deploy.cli_device", "device_app", "deploy", "Devices: list, look at, run commands on them."),
     "store": ("tinysight_edge.cli_store", "store_app", "edge", "A device's bundles: show, verify, install, roll back."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "config": (

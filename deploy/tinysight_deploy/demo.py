@@ -66,7 +66,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where data, run, bundle and report stay to be looked at.")] = Path(
         "tinysight-demo"
     ),
-    images: Annotated[int, typer.Option(help="To draw; fewer are faster, and the model sees less well.", min=600)] = IMAGES,
+    images: Annotated[
+        int, typer.Option(help="To draw. Fewer are faster and the model sees less well.", min=600)
+    ] = IMAGES,
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
 ) -> None:

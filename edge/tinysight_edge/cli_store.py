@@ -79,7 +79,8 @@ def trust(
     from tinysight_contract.files import read_capped
     from tinysight_edge.console import finish
     from tinysight_edge.store import Store
-    from tinysight_edge.update.trust import MAX_ROOT_BYTES, new_trust
+    from tinysight_edge.update.trust import new_trust
+    from tinysight_edge.update.tuf_client import MAX_ROOT_BYTES
 
     here = Store(store)
     raw = read_capped(root, MAX_ROOT_BYTES)

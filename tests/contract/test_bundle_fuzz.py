@@ -31,7 +31,7 @@ MOST_STEPS = 60_000  # calls; an honest small bundle takes 600
 MOST_TEXT = 1000  # an error travels over MQTT
 
 
-def examples(number: int) -> Any:
+def examples(number: int) -> settings:
     """So many in CI, or as many more as were asked for."""
     return settings(max_examples=int(number * TIMES), suppress_health_check=list(HealthCheck))
 
@@ -76,7 +76,8 @@ def judge(raw: bytes) -> Bundle | None:
     assert {name: file_ref(data) for name, data in files.items()} == bundle.manifest.files
     assert (bundle.digest, bundle.size_bytes) == (file_ref(raw).sha256, len(raw))
     assert parse_manifest(bundle.manifest.to_json()) == bundle.manifest
-    return bundle  # type: ignore[no-any-return] -- what a call gives has no type
+    assert isinstance(bundle, Bundle)
+    return bundle
 
 
 # --- bytes ---------------------------------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ odd = st.one_of(
     st.sampled_from(["", "\0", "../x", "1.0", "2.0", "1." + "9" * 2000, "x" * 5000, "cat\n", "\u2028", "e\u0301",
                      "\U0001f408", "classify", "GRAY", "NCHW", "float32", "labels.txt", "heatmap"]),
     st.sampled_from([[], {}, [[]], {"": 0}, {"kind": "ssd"}, {"kind": "classify"},
-                     {"kind": "centernet", "stride": 8192}, {"kind": "yolo", "layout": "end-to-end", "units": "pixels"}]),
+                     {"kind": "centernet", "stride": 8192}]),
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
@@ -232,7 +233,7 @@ def test_a_manifest_may_say_anything(made: list[tuple[list[int], str, Any]], sam
 
 TEXTS = {
     "nested lists": lambda text: text.replace('"config": {', '"config": {"a": ' + "[" * 300_000 + "]" * 300_000 + ","),
-    "nested objects": lambda text: text.replace('"config": {', '"z":' + '{"a":' * 99_999 + "1" + "}" * 99_999 + ',"config": {'),
+    "nested objects": lambda text: text.replace('"config": {', '"z":' + '{"a":' * 99_999 + "1" + "}" * 99_999 + ',"config": {'),  # noqa: E501
     "many empty lists": lambda text: text.replace('"config": {', '"config": {"a": [' + "[]," * 300_000 + "0],"),
     "many objects": lambda text: text.replace('"config": {', '"config": {"a": [' + '{"":0},' * 140_000 + "0],"),
     "many keys": lambda text: text.replace('"config": {', '"config": {' + "".join(f'"{n}":0,' for n in range(90_000))),

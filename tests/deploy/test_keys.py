@@ -96,6 +96,13 @@ def test_a_second_beginning_is_refused_and_changes_nothing(hobby: World, tmp_pat
         rotation.begin(hobby.repo, KeyFolder(tmp_path / "other"), rotation.HOBBY, roots=1, threshold=1, now=NOW)
 
 
+def test_keys_are_not_kept_in_what_is_served(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path / "repo" / "keys")
+    with pytest.raises(ConfigError, match=r"lies in the repository.*--keys outside"):
+        rotation.begin(tmp_path / "repo", keys, rotation.HOBBY, roots=1, threshold=1, now=NOW)
+    assert not (tmp_path / "repo").exists()
+
+
 @pytest.mark.parametrize(("roots", "threshold"), [(2, 3), (0, 0), (17, 2)])
 def test_a_threshold_that_cannot_be_met_is_refused(tmp_path: Path, roots: int, threshold: int) -> None:
     with pytest.raises(ConfigError, match=r"cannot be.*--roots 3 --threshold 2"):
@@ -149,6 +156,33 @@ def test_on_a_terminal_the_passphrase_is_asked_for_once(
     repository.add(bundle())
     assert len(asked) == 1
     assert all(b"ENCRYPTED" in path.read_bytes() for path in (tmp_path / "keys").glob("*.pem"))
+
+
+def test_each_key_may_have_a_passphrase_of_its_own_and_a_person_may_mistype(
+    fleet: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: dict[str, str] = {}
+    for path in pem_files(fleet):
+        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        words[path.name] = f"of {path.stem}"
+        encryption = serialization.BestAvailableEncryption(words[path.name].encode())
+        path.write_bytes(
+            private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        )
+    asked: list[str] = []
+
+    def typed(prompt: str) -> str:
+        asked.append(prompt)
+        name = re.search(r"of (.*\.pem)", prompt)
+        return "wrong" if len(asked) == 1 or name is None else words[name[1]]
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", typed)
+    fleet.rotate("targets")
+    assert len(asked) == 5, "three root keys, of which one was mistyped, and the online key"
+    monkeypatch.setattr("getpass.getpass", lambda _: "never right")
+    with pytest.raises(ConfigError, match="does not open"):
+        fleet.rotate("targets")
 
 
 @pytest.mark.parametrize(
@@ -264,6 +298,16 @@ def test_a_revoked_key_signs_nothing_any_more(fleet: World, bundle: MakeBundle, 
             replace_file(fleet.repo / "metadata" / f"{version}{each}.json", chain.of(each).to_bytes())
         with pytest.raises(RepositoryError, match="was signed by 0/1 keys"):
             device.sees(fleet.repo, FIRST)
+
+
+def test_a_projects_key_is_revoked_without_the_root_keys(fleet: World, bundle: MakeBundle) -> None:
+    fleet.repository().add(bundle())
+    for path in pem_files(fleet):
+        if path.name.startswith(("root-", "pets-")):
+            path.unlink()
+    assert len(fleet.revoke(fleet.key_ids("pets")[0])) == 1
+    assert fleet.device("one").sees(fleet.repo, FIRST) is not None
+    assert len(fleet.repository().chain().roots) == 1
 
 
 def test_revoking_again_changes_nothing_and_a_stranger_is_answered(hobby: World) -> None:

@@ -15,6 +15,7 @@ from tinysight_contract.errors import BundleError, ConfigError
 from tinysight_contract.files import locked
 from tinysight_edge.update.delta import apply_delta
 from tinysight_edge.update.signed import Requires, parse_signed
+from tinysight_edge.update.tuf_client import LIMITS
 
 World = Any  # see conftest
 MakeBundle = Callable[..., Path]
@@ -277,6 +278,16 @@ def test_old_metadata_goes_after_a_while_and_roots_never(hobby: World, bundle: M
     names = [path.name for path in (hobby.repo / "metadata").iterdir()]
     assert len([name for name in names if name.endswith(".snapshot.json")]) == 10
     assert {"1.root.json", "2.root.json"} <= set(names)
+    assert hobby.device("one").sees(hobby.repo, FIRST) is not None
+
+
+def test_more_than_devices_read_is_not_published(
+    hobby: World, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hobby.repository().add(bundle(1))
+    monkeypatch.setattr(LIMITS, "targets_max_length", 1000)
+    with pytest.raises(ConfigError, match=r"devices read 1000 at most.*release retire"):
+        hobby.repository().add(bundle(2))
     assert hobby.device("one").sees(hobby.repo, FIRST) is not None
 
 

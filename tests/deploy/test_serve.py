@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_deploy.serve import MAX_CONNECTIONS, Part, parse_range
+from tinysight_edge.update.disk import Disk
+from tinysight_edge.update.sources import Budget, open_source
+from tinysight_edge.update.trust import Trust, new_trust
 
 World = Any  # see conftest
 MakeBundle = Callable[..., Path]
@@ -60,6 +64,27 @@ def test_a_device_updates_from_it(served: tuple[World, str, Any], bundle: MakeBu
     world.rotate("root")
     world.repository().add(bundle(2))
     assert device.gets(address, "pets/pets-1.0.2.bundle") == bundle(2).read_bytes()
+
+
+def test_our_own_devices_update_from_it_and_go_on_where_they_were(
+    served: tuple[World, str, Any], bundle: MakeBundle, tmp_path: Path
+) -> None:
+    world, address, _ = served
+    new_trust(tmp_path / "trust", world.repository().root_bytes(), disk=Disk())
+    source = open_source(address)
+    offer = Trust(tmp_path / "trust", source, now=datetime.now(UTC), disk=Disk()).resolve("pets/pets-1.0.1.bundle")
+    listed = world.repository().look_up("pets@1.0.1")
+    assert (offer.release, offer.signed, offer.path) == (listed.release, listed.signed, listed.file)
+    raw = bundle(1).read_bytes()
+    part, came = tmp_path / "x.part", [0]
+    part.write_bytes(raw[:50_000])
+
+    def tell(count: int) -> None:
+        came[0] += count
+
+    source.fetch(offer.path, part, size=offer.release.size_bytes, disk=Disk(), budget=Budget(), tell=tell)
+    assert part.read_bytes() == raw
+    assert came == [len(raw) - 50_000]
 
 
 def test_parts_tags_and_what_caches_are_told(served: tuple[World, str, Any]) -> None:

@@ -33,16 +33,19 @@ else:
 __all__ = ["apply_delta", "make_delta"]
 
 MAGIC: Final = b"TSD1"
-MOST_STEPS: Final = 10_000
-_MOST_PLAN_BYTES: Final = 1 << 20
+MOST_STEPS: Final = 1000  # a bundle has 128 members at most
+_MOST_PLAN_BYTES: Final = 1 << 16
 _LEVEL: Final = 19
-_CHUNK_BYTES: Final = 1 << 20
+_ADD_LEVEL: Final = 17  # differences get no smaller by more
+_TRIAL_LEVEL: Final = 5  # enough to see which way is better
+_CHUNK_BYTES: Final = 1 << 18
 _ADD_WINDOW_LOG: Final = 21  # differences repeat themselves nearby or not at all
 _BLOCK: Final = 512  # of a tar
 _LEAST: Final = 256  # a shorter member goes with its neighbours
 _AGAIN: Final = "Fetch the whole bundle instead."
 
 Size = Annotated[int, Meta(ge=0, le=1 << 40)]
+_Prefix = tuple[zstd.ZstdDict, int] | None
 
 
 class Step(Struct, frozen=True, array_like=True):
@@ -66,7 +69,7 @@ class _Plan(Struct, frozen=True, array_like=True):
 
 
 def apply_delta(base: bytes, delta: bytes, *, size: int, digest: str) -> bytes:
-    """The new bundle; takes about as much memory as it and its largest member.
+    """The new bundle; takes the memory of both bundles and of what is patched.
 
     Args:
         base: the bundle that is here.
@@ -80,9 +83,9 @@ def apply_delta(base: bytes, delta: bytes, *, size: int, digest: str) -> bytes:
     steps, at = _read_plan(delta)
     if sum(step.length for step in steps) != size:
         raise UpdateError("The delta makes a bundle of another size.", mend=_AGAIN, code=Code.TAMPERED)
-    new, found, view = io.BytesIO(), hashlib.sha256(), memoryview(delta)
+    new, found, view, prefix = io.BytesIO(), hashlib.sha256(), memoryview(delta), _as_prefix(base)
     for step in steps:
-        for piece in _pieces(base, view[at : at + step.coded], step):
+        for piece in _pieces(base, prefix, view[at : at + step.coded], step):
             new.write(piece)
             found.update(piece)
         at += step.coded
@@ -104,15 +107,15 @@ def _read_plan(delta: bytes) -> tuple[list[Step], int]:
         raise UpdateError("The delta's plan cannot be read.", mend=_AGAIN, code=Code.MALFORMED) from error
 
 
-def _pieces(base: bytes, frame: memoryview, step: Step) -> Iterator[bytes | memoryview]:
-    """What a step makes, a megabyte at a time and never more than it says."""
+def _pieces(base: bytes, prefix: _Prefix, frame: memoryview, step: Step) -> Iterator[bytes | memoryview]:
+    """What a step makes, some kilobytes at a time and never more than it says."""
     if step.kind != "patch" and step.at + step.length > len(base):
         raise UpdateError("The delta needs more than the base holds.", mend=_AGAIN, code=Code.MALFORMED)
     if step.kind == "copy":
         yield memoryview(base)[step.at : step.at + step.length]
         return
     done = 0
-    for piece in _inflated(frame, step, base if step.kind == "patch" else b""):
+    for piece in _inflated(frame, step, prefix if step.kind == "patch" else None):
         if step.kind == "patch":
             yield piece
         else:
@@ -121,27 +124,29 @@ def _pieces(base: bytes, frame: memoryview, step: Step) -> Iterator[bytes | memo
         done += len(piece)
 
 
-def _inflated(frame: memoryview, step: Step, prefix: bytes) -> Iterator[bytes]:
+def _inflated(frame: memoryview, step: Step, prefix: _Prefix) -> Iterator[bytes]:
     """The bytes of a frame, exactly as many as its step says."""
     most = max(10, _ADD_WINDOW_LOG if step.kind == "add" else step.length.bit_length())
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: min(31, most)}
-    left = step.length
+    left, more = step.length, frame
     try:
-        decompressor = zstd.ZstdDecompressor(zstd_dict=_as_prefix(prefix), options=options)
-        piece = decompressor.decompress(frame, max_length=min(_CHUNK_BYTES, left + 1))
-        while piece and len(piece) <= left:
+        decompressor = zstd.ZstdDecompressor(zstd_dict=prefix, options=options)
+        while piece := decompressor.decompress(more, max_length=min(_CHUNK_BYTES, left + 1)):
             left -= len(piece)
-            yield piece
-            if decompressor.eof:
+            if left < 0 or decompressor.eof:
                 break
-            piece = decompressor.decompress(b"", max_length=min(_CHUNK_BYTES, left + 1))
+            yield piece
+            piece, more = b"", frame[:0]
     except zstd.ZstdError as error:
         raise UpdateError("The delta is damaged.", mend=_AGAIN, code=Code.MALFORMED) from error
     if left or not decompressor.eof or decompressor.unused_data:
         raise UpdateError("The delta holds more or less than it says.", mend=_AGAIN, code=Code.MALFORMED)
+    if piece:
+        yield piece
 
 
-def _as_prefix(data: bytes) -> tuple[zstd.ZstdDict, int] | None:
+def _as_prefix(data: bytes) -> _Prefix:
+    """Holds a copy of ``data``."""
     return zstd.ZstdDict(data, is_raw=True).as_prefix if len(data) >= 8 else None  # zstd takes no less
 
 
@@ -152,11 +157,12 @@ def make_delta(base: bytes, new: bytes) -> bytes:
     begun, there = 0, _members(base)
     for name, (start, length) in _members(new).items():
         at, old_length = there.get(name, (0, 0))
-        if length < _LEAST or old_length != length:
+        if length < _LEAST or old_length != length or len(steps) > MOST_STEPS - 3:
             continue
         old, data = base[at : at + length], new[start : start + length]
-        frame = b"" if old == data else _deflated(_difference(old, data), b"")
-        if len(frame) < len(_deflated(data, old)):
+        rest = b"" if old == data else _difference(old, data)
+        if not rest or len(_deflated(rest, b"", _TRIAL_LEVEL)) < len(_deflated(data, old, _TRIAL_LEVEL)):
+            frame = rest and _deflated(rest, b"", _ADD_LEVEL)
             _patch(base, new[begun:start], steps, frames)
             steps.append(Step("add" if frame else "copy", length, at, len(frame)))
             frames.append(frame)
@@ -177,11 +183,11 @@ def _difference(old: bytes, new: bytes) -> bytes:
     return (np.frombuffer(new, np.uint8) - np.frombuffer(old, np.uint8)).tobytes()
 
 
-def _deflated(data: bytes, prefix: bytes) -> bytes:
+def _deflated(data: bytes, prefix: bytes, level: int = _LEVEL) -> bytes:
     """One zstd frame. With a prefix all of it is in reach; without, a small window will do on the other side."""
     window_log = min(31, max(10, (len(data) + len(prefix)).bit_length())) if prefix else _ADD_WINDOW_LOG
     options: dict[int, int] = {
-        zstd.CompressionParameter.compression_level: _LEVEL,
+        zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.window_log: window_log,
     }
     return zstd.compress(data, options=options, zstd_dict=_as_prefix(prefix))

@@ -6,6 +6,7 @@ What an answer means is decided in `http_answer`; connections are made in `http_
 """
 
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,8 @@ from tinysight_edge.update.http_line import Line, trusted_context
 from tinysight_edge.update.sources import Budget, append, check_path, discard, held_bytes, other_length, sync, too_large
 
 __all__ = ["HttpSource"]
+
+_log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 1 << 16
 GAIN_BYTES: Final = 1 << 14
@@ -206,6 +209,8 @@ class _Tries:
                         mend="Check the connection and try again; what is here is kept.",
                         code=trouble.error.code,
                     ) from trouble
+                if fruitless == 1:
+                    _log.info("%s Trying again.", trouble.error.what)
                 tell(0)
                 self._wait(pause_s)
             else:

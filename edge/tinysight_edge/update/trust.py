@@ -3,19 +3,15 @@
 In: a target's path in a repository.  Out: an `Offer`, what its project signed about it. The root of trust was given to
 the device when it was provisioned and is never rewritten; what was verified since is cached beside it. A cache that
 is damaged counts as absent. Bundles themselves are not read here: their digest is in the offer.
-
-tuf 7 has no seam for the time and for the disk; `_Client` overrides private methods of it, which tests pin.
 """
 
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from tuf.api.exceptions import (
     BadVersionNumberError,
@@ -26,16 +22,8 @@ from tuf.api.exceptions import (
     RepositoryError,
     UnsignedMetadataError,
 )
-from tuf.api.metadata import (  # type: ignore[attr-defined]  # they are public, but not listed as such
-    TOP_LEVEL_ROLE_NAMES,
-    Metadata,
-    Root,
-    TargetFile,
-)
+from tuf.api.metadata import Metadata, Root, TargetFile  # type: ignore[attr-defined]  # public, though not listed
 from tuf.api.serialization import DeserializationError, SerializationError
-from tuf.ngclient.config import UpdaterConfig
-from tuf.ngclient.fetcher import FetcherInterface
-from tuf.ngclient.updater import Updater
 
 from tinysight_contract.bundle import MAX_BUNDLE_BYTES
 from tinysight_contract.errors import UpdateError
@@ -44,21 +32,11 @@ from tinysight_contract.updates import Code, Release
 from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.signed import Signed, parse_signed
 from tinysight_edge.update.sources import Source, disk_error
+from tinysight_edge.update.tuf_client import MAX_ROOT_BYTES, Client, Fetcher
 
 __all__ = ["Offer", "Trust", "new_trust"]
 
 ROOT: Final = "root.json"
-MAX_ROOT_BYTES: Final = 1 << 16
-LIMITS: Final = UpdaterConfig(
-    max_root_rotations=128,
-    max_delegations=8,
-    root_max_length=MAX_ROOT_BYTES,
-    timestamp_max_length=1 << 13,
-    snapshot_max_length=1 << 18,
-    targets_max_length=1 << 21,
-)
-MAX_METADATA_BYTES: Final = 1 << 21
-"""Also what is signed may not say that more is to be read."""
 
 _TARGET: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}/[a-z0-9][a-z0-9-]{0,62}-\d[0-9A-Za-z.+-]{0,99}\.bundle")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -97,7 +75,7 @@ class Trust:
 
     def __init__(self, folder: Path, source: Source, *, now: datetime, disk: Disk) -> None:
         self._folder, self._source, self._now, self._disk = folder, source, now, disk
-        self._client: _Client | None = None
+        self._client: Client | None = None
 
     def refresh(self) -> None:
         """Get and check what is signed, from the root to the list of projects. All that is kept is synced.
@@ -106,16 +84,7 @@ class Trust:
             UpdateError: UNSIGNED, EXPIRED, REPLAYED, TAMPERED, MALFORMED; what `Source.read` raises; DISK, NO_SPACE.
         """
         self._client = None
-        client = _Client(
-            self._folder / "metadata",
-            _Fetcher(self._source),
-            now=self._now,
-            disk=self._disk,
-            bootstrap=_given_root(self._folder),
-        )
-        with self._telling(client):
-            client.refresh()
-        self._client = client
+        self._client = self._refreshed()
 
     def resolve(self, target: str) -> Offer:
         """What is signed about ``<project>/<name>-<version>.bundle``; refreshes first when that was not done.
@@ -129,11 +98,7 @@ class Trust:
                 mend="Name it as <project>/<name>-<version>.bundle, see `tinysight release list`.",
                 code=Code.MALFORMED,
             )
-        if self._client is None:
-            self.refresh()
-        client = self._client
-        if client is None:  # refresh() has raised
-            raise RuntimeError("refresh() left no client")
+        client = self._client = self._client or self._refreshed()
         with self._telling(client):
             found = client.get_targetinfo(target)
         if found is None:
@@ -144,8 +109,20 @@ class Trust:
             )
         return _offer(found)
 
+    def _refreshed(self) -> Client:
+        client = Client(
+            self._folder / "metadata",
+            Fetcher(self._source),
+            now=self._now,
+            disk=self._disk,
+            bootstrap=_given_root(self._folder),
+        )
+        with self._telling(client):
+            client.refresh()
+        return client
+
     @contextmanager
-    def _telling(self, client: "_Client") -> Iterator[None]:
+    def _telling(self, client: Client) -> Iterator[None]:
         """Raise what tuf finds as UpdateErrors."""
         try:
             yield
@@ -156,7 +133,7 @@ class Trust:
         except OSError as error:  # of reading, tuf takes none for an error
             raise disk_error(self._folder, error) from error
 
-    def _told(self, error: Exception, client: "_Client") -> UpdateError:
+    def _told(self, error: Exception, client: Client) -> UpdateError:
         where = self._source.name
         if isinstance(error, ExpiredMetadataError):
             return UpdateError(
@@ -190,87 +167,6 @@ def new_trust(folder: Path, root: bytes, disk: Disk) -> None:
         disk.replace(path, root)
     except OSError as error:
         raise disk_error(path, error) from error
-
-
-class _Fetcher(FetcherInterface):
-    """What tuf asks for, out of a source; no more than a device can hold.
-
-    Attributes:
-        last: the path and bytes of what was read last.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.last: tuple[str, bytes] = ("", b"")
-
-    def download_bytes(self, url: str, max_length: int) -> bytes:
-        """See FetcherInterface; without its temporary file."""
-        try:
-            data = self._source.read(url, min(max_length, MAX_METADATA_BYTES))
-        except UpdateError as error:
-            if error.code is Code.NOT_FOUND:  # tells tuf that there is no newer root
-                raise DownloadHTTPError(error.what, 404) from error
-            raise
-        self.last = (url, data)
-        return data
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        return iter([self.download_bytes(url, MAX_METADATA_BYTES)])
-
-
-class _Client(Updater):
-    """tuf's client, but that all it writes is synced, that it makes no links, and that its time is ours."""
-
-    def __init__(self, folder: Path, fetcher: _Fetcher, *, now: datetime, disk: Disk, bootstrap: bytes) -> None:
-        self._folder, self._disk, self._own_fetcher = folder, disk, fetcher
-        try:
-            super().__init__(str(folder), "metadata/", fetcher=fetcher, config=LIMITS, bootstrap=bootstrap)
-        except OSError as error:
-            raise disk_error(folder, error) from error
-        self._trusted_set.reference_time = now
-
-    def last_is_signed(self) -> bool:
-        """Whether what was read last is validly signed, so that only its time or place is wrong."""
-        path, data = self._own_fetcher.last
-        role = path.rpartition("/")[2].removesuffix(".json").lstrip("0123456789").removeprefix(".")
-        delegator = "root" if role in TOP_LEVEL_ROLE_NAMES else "targets"
-        if delegator not in self._trusted_set:
-            return False
-        try:
-            found: Metadata[Root] = Metadata.from_bytes(data)
-            by = self._trusted_set.root if delegator == "root" else self._trusted_set.targets
-            by.verify_delegate(role, found.signed_bytes, found.signatures)
-        except (RepositoryError, ValueError):
-            return False
-        return True
-
-    def _load_root(self) -> None:
-        """As tuf does, which would read a file of any size."""
-        for path in (self._folder / "root_history").glob("*"):
-            found = path.lstat()
-            if stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_size > MAX_ROOT_BYTES):
-                self._disk.remove(path)
-        super()._load_root()
-
-    def _load_local_metadata(self, rolename: str) -> bytes:
-        return read_capped(self._folder / f"{quote(rolename, '')}.json", MAX_METADATA_BYTES)
-
-    def _persist_root(self, version: int, data: bytes) -> None:
-        self._persist_file(str(self._folder / "root_history" / f"{version}.root.json"), data)
-
-    def _persist_file(self, filename: str, data: bytes) -> None:
-        """Write what changed, so that a card is not worn by looking."""
-        path = Path(filename)
-        try:
-            if read_capped(path, len(data)) == data:
-                return
-        except OSError:
-            pass  # it is not there, or damaged
-        self._disk.make_folder(path.parent)
-        self._disk.replace(path, data)
-
-    def _update_root_symlink(self) -> None:
-        """Make none: cards of cameras know no links, and the way always starts at the root of provisioning."""
 
 
 def _given_root(folder: Path) -> bytes:

@@ -181,7 +181,8 @@ class Server:
             part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
             same = asked.headers.get("if-range", headers["ETag"]) == {**headers, **fault.headers}["ETag"]
             if part and same and not fault.ignore_range:
-                first, last = int(part[1]) + fault.shift, int(part[2] or len(whole) - 1)
+                first, last = int(part[1]), int(part[2] or len(whole) - 1)
+                first += fault.shift if first + fault.shift <= last else 0
                 if fault.shorten is not None:
                     last = min(last, first + fault.shorten - 1)
                 if first >= len(whole):

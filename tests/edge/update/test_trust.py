@@ -1,8 +1,11 @@
 """Whoever signs nothing that counts gets nothing onto a device, whatever he holds back, mixes or repeats."""
 
+import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -20,7 +23,9 @@ from tinysight_contract.errors import UpdateError
 from tinysight_contract.updates import Code
 from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.signed import Delta, Requires
-from tinysight_edge.update.trust import LIMITS, Trust, _Client, new_trust
+from tinysight_edge.update.sources import Budget, open_source
+from tinysight_edge.update.trust import Trust, new_trust
+from tinysight_edge.update.tuf_client import LIMITS, Client
 
 Device = Callable[..., Trust]
 TARGET = "belt/belt-1.2.0.bundle"
@@ -425,6 +430,24 @@ def test_a_version_that_was_run_far_ahead_is_recovered_by_a_new_key(repository: 
     device(repository).resolve(TARGET)
 
 
+@pytest.mark.parametrize("role", ["targets", "belt"])
+def test_a_list_of_bundles_that_was_run_far_ahead_is_recovered_by_new_keys_above_it(
+    repository: Any, device: Device, role: str
+) -> None:
+    signed = repository.projects.get(role, repository.targets)
+    right, signed.version = signed.version, 2**31
+    repository.publish()
+    device(repository).resolve(TARGET)
+    signed.version = right
+    repository.publish()
+    assert code(device(repository).resolve, TARGET) is Code.REPLAYED
+    repository.new_key("snapshot")
+    repository.new_key("timestamp")
+    repository.rotate_root()
+    repository.publish()
+    device(repository).resolve(TARGET)
+
+
 def test_more_rotations_than_a_device_follows_at_once_still_end(repository: Any, device: Device) -> None:
     for _ in range(LIMITS.max_root_rotations + 3):
         repository.rotate_root()
@@ -597,6 +620,45 @@ def test_what_a_source_cannot_give_is_told_in_its_own_words(repository: Any, dev
             assert refused(device(repository).resolve, TARGET) is repository.faults[path]
 
 
+# The whole way, over real folders and servers.
+
+
+@pytest.mark.parametrize("kind", ["folder", "http"])
+def test_a_bundle_comes_the_whole_way(
+    repository: Any, device: Device, serve: Callable[..., Any], faulty: ModuleType, tmp_path: Path, kind: str
+) -> None:
+    where = str(repository.write(tmp_path / "repo"))
+    if kind == "http":
+        server = serve(Path(where))
+        server.faults = [faulty.Fault(status=503, headers={"Retry-After": "0"}), faulty.Fault(cut_after=5)]
+        where = server.url
+    root = repository.files["metadata/1.root.json"]
+    source = open_source(where, wait=lambda _: None)
+    offer = device(source, now=repository.now, root=root).resolve(TARGET)
+    to = tmp_path / "x.part"
+    source.fetch(offer.path, to, size=offer.release.size_bytes, disk=Disk(), budget=Budget(), tell=lambda _: None)
+    assert hashlib.sha256(to.read_bytes()).hexdigest() == offer.release.digest
+
+
+def test_a_device_needs_no_compiled_cryptography(repository: Any, tmp_path: Path) -> None:
+    repository.rotate_root()
+    repository.write(tmp_path / "repo")
+    code = f"""
+import sys
+sys.modules["cryptography"] = None
+from datetime import datetime, UTC
+from pathlib import Path
+from tinysight_edge.update.disk import Disk
+from tinysight_edge.update.sources import open_source
+from tinysight_edge.update.sources import Budget, open_source
+from tinysight_edge.update.trust import Trust, new_trust
+folder, source = Path({str(tmp_path / "trust")!r}), open_source({str(tmp_path / "repo")!r})
+new_trust(folder, source.read("metadata/1.root.json", 9999), Disk())
+Trust(folder, source, now=datetime(2026, 12, 1, tzinfo=UTC), disk=Disk()).resolve({TARGET!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # What we know of tuf that it does not promise.
 
 
@@ -615,7 +677,7 @@ def test_tuf_still_has_the_private_methods_that_we_override() -> None:
     own = ("_load_root", "_load_local_metadata", "_persist_root", "_persist_file", "_update_root_symlink")
     for name in own:
         assert name in vars(Updater)
-        assert name in vars(_Client)
+        assert name in vars(Client)
 
 
 @pytest.fixture(scope="module")
