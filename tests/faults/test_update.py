@@ -8,6 +8,7 @@ the same end as if nothing had happened.
 import contextlib
 import errno
 import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -309,3 +310,22 @@ def test_a_state_that_cannot_be_read_is_read_from_its_copy(stage: Stage, monkeyp
     broken.add("state.last.json")
     with pytest.raises(StoreError, match=r"state[.]json: Input/output error"):
         store.state()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cut_again_while_it_goes_on_from_a_cut_it_still_comes_to_the_end(
+    seed: int, stage: Stage, disks: Any, quick: Path
+) -> None:
+    dice = random.Random(seed)
+    act, root = ACTS[dice.choice(["whole update", "update by difference"])], quick / "store"
+    shutil.copytree(stage.bases / act.base, root)
+    for at in (dice.randrange(80), dice.randrange(60)):  # a third one in its self-test would end it
+
+        def cut(at: int = at) -> None:
+            with disks.through(disks.CrashingDisk(at)):
+                act.do(stage, Store(root))
+
+        assert disks.in_child(cut) in {0, disks.CRASHED}
+        check_boots(act, stage, root)
+    act.do(stage, Store(root))
+    check_end(act, stage, root)

@@ -133,7 +133,7 @@ def test_errors_of_the_kernel_at_random_cost_the_update_and_nothing_else(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     statuses = Counter(json.loads(done.stdout))
-    assert set(statuses) == {0, 1, 2}, f"it went well, it was told, or it ended with a mend: {statuses}"
+    assert set(statuses) <= {0, 1, 2}, f"it went well, it was told, or it ended with a mend: {statuses}"
     assert min(statuses[0], statuses.total() - statuses[0]) >= ROUNDS // 8, f"both happened: {statuses}"
     for each in rounds:
         assert each.store.boot().manifest.release == 1
