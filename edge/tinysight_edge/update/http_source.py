@@ -117,7 +117,7 @@ class HttpSource:
         """See `Source.fetch`."""
         url = self._url(path)
         part = _Part(url, to, size, disk)
-        most = 2 * (size - part.have) + (1 << 20) if budget.most_bytes is None else budget.most_bytes
+        most = 2 * size + (1 << 20) if budget.most_bytes is None else budget.most_bytes
         tries = self._tries(url, budget)
 
         def take(data: bytes) -> None:
@@ -136,6 +136,9 @@ class HttpSource:
                 with tries.answer(part.wanted()) as answer:
                     part.begin(answer.status, answer.headers)
                     tries.drain(answer, take)
+            except AgainError:
+                if part.have < size:  # else all is here, and only the end of the answer is not
+                    raise
             finally:
                 tries.gained = max(part.have - had, 0)
             if part.have < size:

@@ -30,7 +30,7 @@ class Budget:
 
     Attributes:
         tries: connections in a row that bring next to nothing; one that brings more starts the count again.
-        most_bytes: received in total, with what was thrown away; None is twice what is missing, and a MiB.
+        most_bytes: received in total, with what was thrown away; None is twice the file, and a MiB.
         seconds: in total, pauses included.
         least_bytes_s: the least speed, over any ``window_s``.
         window_s: over which speed is measured; also how long a server may say nothing.

@@ -34,7 +34,7 @@ from tinysight_edge.update.signed import Signed, parse_signed
 from tinysight_edge.update.sources import Source, disk_error
 from tinysight_edge.update.tuf_client import MAX_ROOT_BYTES, Client, Fetcher
 
-__all__ = ["Offer", "Trust", "new_trust"]
+__all__ = ["MAX_ROOT_BYTES", "Offer", "Trust", "new_trust"]
 
 ROOT: Final = "root.json"
 
