@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "Write a trained model for other runtimes, checked: ONNX.",
     ),
     "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
+    "wheelhouse": ("tinysight_deploy.cli_wheelhouse", "wheelhouse", "deploy", "Download all that devices run, locked."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "config": (
         "tinysight_edge.cli_config",
