@@ -1,0 +1,51 @@
+"""Where the repository and its keys lie on this workstation, unless a command says otherwise."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["KeysOption", "PassphraseOption", "RepoOption", "keys_folder", "repo_folder"]
+
+RepoOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--repo",
+        envvar="TINYSIGHT_REPO",
+        help="The repository's folder; ~/.local/share/tinysight/repo unless given.",
+        show_default=False,
+    ),
+]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        envvar="TINYSIGHT_KEYS",
+        help="The folder with the keys; `keys` beside the repository unless given.",
+        show_default=False,
+    ),
+]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        help="A file whose first line opens the keys. Else $TINYSIGHT_PASSPHRASE, or it is asked for.",
+        show_default=False,
+    ),
+]
+
+
+def repo_folder(given: Path | None = None) -> Path:
+    """The repository's folder: as given, else ``$TINYSIGHT_REPO``, else the user's data folder."""
+    if given is None and (variable := os.environ.get("TINYSIGHT_REPO")):
+        given = Path(variable)
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return given or data / "tinysight" / "repo"
+
+
+def keys_folder(given: Path | None, repo: Path) -> Path:
+    """The folder with the keys: as given, else ``$TINYSIGHT_KEYS``, else ``keys`` beside the repository."""
+    if given is None and (variable := os.environ.get("TINYSIGHT_KEYS")):
+        given = Path(variable)
+    return given or repo.absolute().parent / "keys"
