@@ -370,10 +370,7 @@ export interface Desired {
   revision: number;
   /** SHA-256 of the bundle that shall run; null leaves the model as it is. */
   bundle?: Digest | null;
-  /**
-   * where the device's repository has it, `<project>/<name>-<version>.bundle`; only what is signed there is
-   * installed.
-   */
+  /** where the device's repository has it, `<project>/<name>-<version>.bundle`; only what is signed is installed. */
   target?: string | null;
   /** laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone. */
   config?: Record<string, unknown> | null;
@@ -410,8 +407,8 @@ export type DesiredState = "applied" | "none" | "refused" | "rolled-back" | "tri
 
 /** What has become of one bundle so far. */
 export interface Update {
-  /** which. */
-  bundle: Release;
+  /** where it was asked for in the repository. */
+  target: string;
   /** how far it has come. */
   state: UpdateState;
   /** since when. */
@@ -420,6 +417,8 @@ export interface Update {
   code?: Code | null;
   /** the same for people, with what to do. */
   reason?: string;
+  /** what was signed under that path; null as long as nothing is known of it. */
+  bundle?: Release | null;
   /** how often its self-test, or later its trial, was begun. */
   attempts?: number;
   /** of its bytes that are here. */
@@ -437,6 +436,12 @@ export interface Update {
   gates?: Record<string, Gate>;
 }
 
+/** How far a bundle has come. */
+export type UpdateState = "confirmed" | "downloading" | "failed" | "queued" | "rejected" | "rolled-back" | "selftest" | "trial" | "verified";
+
+/** Why a bundle was not installed, or did not stay. Stable: programs may depend on them. */
+export type Code = "broke" | "crashed" | "disagrees" | "disk" | "expired" | "failed-before" | "hardware" | "hung" | "malformed" | "memory" | "no-frames" | "no-space" | "not-found" | "operator" | "replayed" | "runtime" | "schema" | "slow" | "superseded" | "tampered" | "too-large" | "too-old" | "too-slow" | "unreachable" | "unsigned" | "wrong";
+
 /** A bundle as its project signed it. */
 export interface Release {
   /** its path in the repository, `<project>/<name>-<version>.bundle`. */
@@ -452,12 +457,6 @@ export interface Release {
   /** rises with each release. */
   release: number;
 }
-
-/** How far a bundle has come. */
-export type UpdateState = "confirmed" | "downloading" | "failed" | "queued" | "rejected" | "rolled-back" | "selftest" | "trial" | "verified";
-
-/** Why a bundle was not installed, or did not stay. Stable: programs may depend on them. */
-export type Code = "broke" | "crashed" | "disagrees" | "disk" | "expired" | "failed-before" | "hardware" | "hung" | "malformed" | "memory" | "no-frames" | "no-space" | "not-found" | "operator" | "replayed" | "runtime" | "schema" | "slow" | "superseded" | "tampered" | "too-large" | "too-old" | "too-slow" | "unreachable" | "unsigned" | "wrong";
 
 /** One figure that decided. */
 export interface Gate {

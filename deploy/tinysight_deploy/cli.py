@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     ),
     "flash": ("tinysight_deploy.flash", "flash", "edge", "Verify a bundle and install it into a device's store."),
     "wheelhouse": ("tinysight_deploy.cli_wheelhouse", "wheelhouse", "deploy", "Download all that devices run, locked."),
+    "store": ("tinysight_edge.cli_store", "store_app", "edge", "A device's bundles: show, verify, install, roll back."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "config": (
         "tinysight_edge.cli_config",

@@ -108,11 +108,12 @@ class Update(Struct, frozen=True, kw_only=True):
     """What has become of one bundle so far.
 
     Attributes:
-        bundle: which.
+        target: where it was asked for in the repository.
         state: how far it has come.
         at: since when.
         code: why it did not come further, for programs; null while it may, and when it is confirmed.
         reason: the same for people, with what to do.
+        bundle: what was signed under that path; null as long as nothing is known of it.
         attempts: how often its self-test, or later its trial, was begun.
         share: of its bytes that are here.
         moved_bytes: what was transferred for it.
@@ -122,11 +123,12 @@ class Update(Struct, frozen=True, kw_only=True):
             ``trial_p95_ms``, ``agreement``.
     """
 
-    bundle: Release
+    target: Annotated[str, Meta(max_length=300)]
     state: UpdateState
     at: Time
     code: Code | None = None
     reason: str = ""
+    bundle: Release | None = None
     attempts: Count = 0
     share: Unit = 0.0
     moved_bytes: Count = 0

@@ -2,186 +2,265 @@
 
 ::
 
-    STORE/state.json                  which bundle is active, and what else is known
-    STORE/bundles/<sha256>.bundle     bundles by content; a file here means nothing until state.json names it
+    STORE/state.json                  what is decided: see `update.update.State`; a line of JSON and its SHA-256
+    STORE/state.last.json             the same once more, for a card that damages files
+    STORE/bundles/<sha256>.bundle     bundles by content; none has this name before it was verified
+    STORE/bundles/<sha256>.part       what is here of one that is on its way
+    STORE/trust/                      who may sign, and what was last signed: see `update.trust`
+    STORE/lock, STORE/running         held by who changes the store; by the agent that runs from it
 
-Installing verifies, writes the bundle under its digest, then replaces ``state.json`` in one step. A kill or a power
-cut at any moment leaves the old or the new bundle active, never a mixture. Who may install is decided by a `Trust`.
+A kill or a power cut at any moment leaves the old or the new bundle active, never a mixture. How a bundle comes in is
+`update.installer`; what is decided, and why, is `update.update`.
 """
 
 import fcntl
+import hashlib
+import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Final, Protocol
+from typing import Final
 
 import msgspec
-from msgspec import Meta, Struct
-from msgspec.structs import replace
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BundleError, StoreError
-from tinysight_contract.files import fsync_folder, replace_file, sha256_of
+from tinysight_contract.files import read_capped
+from tinysight_contract.messages import utc_now
+from tinysight_contract.updates import Release
+from tinysight_edge.update.disk import Disk
+from tinysight_edge.update.update import SCHEMA, State, project_of, recover
 
-__all__ = ["State", "Store", "Trust", "Unsigned"]
+__all__ = ["Store"]
 
-SCHEMA: Final = 1
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])")]
+log = logging.getLogger(__name__)
 
-
-class State(Struct, frozen=True, kw_only=True):
-    """What the store has decided. Only ``active`` and ``previous`` are used before signed updates exist.
-
-    Attributes:
-        schema: of this file.
-        active: digest of the bundle that runs.
-        previous: digest of the one before, kept to go back to.
-        candidate: digest of a bundle on trial.
-        attempts: how often the candidate was started.
-        floor: no release below this is installed.
-        bad: digests that failed here.
-    """
-
-    schema: int = SCHEMA
-    active: Sha256 | None = None
-    previous: Sha256 | None = None
-    candidate: Sha256 | None = None
-    attempts: Annotated[int, Meta(ge=0)] = 0
-    floor: Annotated[int, Meta(ge=0)] = 0
-    bad: list[Sha256] = []
-
-
-class Trust(Protocol):
-    """Decides whether a bundle that is whole may also be installed. The seam for signatures."""
-
-    def refusal(self, bundle: Bundle, state: State) -> str | None:
-        """Why ``bundle`` must not be installed, or None. No I/O."""
-
-
-class Unsigned:
-    """Trusts whoever can write to the store; refuses only what failed here before or is below the floor."""
-
-    def refusal(self, bundle: Bundle, state: State) -> str | None:
-        """Why ``bundle`` must not be installed, or None."""
-        if bundle.digest in state.bad:
-            return "it has failed on this device before"
-        if bundle.manifest.release < state.floor:
-            return f"its release {bundle.manifest.release} is below {state.floor}, the lowest this device takes"
-        return None
+MAX_STATE_BYTES: Final = 256 * 1024
+_FLASH: Final = "Install one with `tinysight flash X.bundle --to …`."
 
 
 class Store:
     """A device's store in a folder.
 
     Args:
-        root: the folder; made by the first `install`.
+        root: the folder; made by whoever first writes.
+        disk: what writes.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._state_path = root / "state.json"
+    def __init__(self, root: Path, *, disk: Disk | None = None) -> None:
+        self.root, self.disk = root, disk or Disk()
+        self.trust = root / "trust"
+        self._state, self._copy = root / "state.json", root / "state.last.json"
+
+    def path(self, digest: str) -> Path:
+        """Where the bundle with this digest lies, if it is here."""
+        return self.root / "bundles" / f"{digest}.bundle"
+
+    def part(self, digest: str) -> Path:
+        """Where what is here of it lies while it is on its way."""
+        return self.root / "bundles" / f"{digest}.part"
 
     def state(self) -> State:
-        """What is decided now.
+        """What is decided now; from the copy if the file is damaged, from the bundles themselves if both are.
 
         Raises:
-            StoreError: ``state.json`` cannot be read or is not of this version.
+            StoreError: it cannot be read, or a newer version has written it.
         """
-        try:
-            raw = self._state_path.read_bytes()
-        except FileNotFoundError:
-            return State()
-        except OSError as error:
-            raise StoreError(f"{self._state_path}: {error.strerror}.", mend="Check the path and its rights.") from error
-        try:
-            state = msgspec.json.decode(raw, type=State)
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise StoreError(
-                f"{self._state_path} is damaged: {error}.", mend="Delete it and flash the bundle again."
-            ) from error
-        if state.schema != SCHEMA:
-            raise StoreError(
-                f"{self._state_path} has schema {state.schema}, this runtime reads {SCHEMA}.", mend="Update TinySight."
-            )
-        return state
+        damaged = False
+        for path in (self._state, self._copy):
+            try:
+                raw = read_capped(path, MAX_STATE_BYTES)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StoreError(f"{path}: {error.strerror}.", mend="Check the path and its rights.") from error
+            if (state := _parse(path, raw)) is not None:
+                return state
+            damaged = True
+            log.error("%s is damaged.", path)
+        if damaged or self._state.exists():
+            return self._from_bundles()
+        return State()
+
+    def save(self, state: State) -> None:
+        """Decide. Only while the store is held by `alone`.
+
+        Raises:
+            OSError: the disk is full or broken; then the state before still holds, or already this one.
+        """
+        line = msgspec.json.encode(state, order="sorted")
+        raw = line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+        for path in (self._state, self._copy):
+            self.disk.replace(path, raw)
 
     def active(self) -> Bundle:
-        """The bundle that is to run, checked.
+        """The bundle that is to run, checked. Changes nothing; `boot` goes back to another one when it must.
 
         Raises:
             StoreError: none is installed, or its file is missing or damaged.
         """
-        digest = self.state().active
-        if digest is None:
-            raise StoreError(
-                f"{self.root} has no bundle installed.",
-                mend="Install one with `tinysight flash X.bundle --to dir:PATH`.",
-            )
-        try:
-            bundle = Bundle.open(self._path(digest))
-        except BundleError as error:
-            raise StoreError(f"The active bundle is lost: {error.what}", mend="Flash it again.") from error
-        if bundle.digest != digest:
-            raise StoreError(f"{self._path(digest)} is not what was installed.", mend="Flash the bundle again.")
-        return bundle
+        release = self.state().active
+        if release is None:
+            raise StoreError(f"{self.root} has no bundle installed.", mend=_FLASH)
+        return self.open(release)
 
-    def install(self, source: Path, *, trust: Trust) -> Bundle:
-        """Verify a bundle file and make it the active one; the one before is kept, older ones are removed.
+    def open(self, release: Release) -> Bundle:
+        """A bundle of the store, checked.
 
         Raises:
-            BundleError: it is damaged or not trusted; the store is as it was.
-            StoreError: the store cannot be written or is being written to; the store is as it was.
+            StoreError: its file is missing or damaged.
         """
-        bundle = Bundle.open(source)
         try:
-            with self._alone():
-                state = self.state()
-                if (reason := trust.refusal(bundle, state)) is not None:
-                    raise BundleError(f"{source} is not installed: {reason}.", mend="Flash a newer or repaired bundle.")
-                self._keep(bundle.digest, source)
-                if bundle.digest != state.active:
-                    state = replace(state, active=bundle.digest, previous=state.active)
-                    replace_file(self._state_path, msgspec.json.encode(state, order="sorted"))
-                self._sweep(state)
-        except OSError as error:
-            raise StoreError(
-                f"{self.root} cannot be written: {error.strerror or error}.", mend="Check its rights and free space."
-            ) from error
-        return bundle
+            return Bundle.open(self.path(release.digest), digest=release.digest)
+        except BundleError as error:
+            raise StoreError(f"The bundle is lost: {error.what}", mend="Flash it again.") from error
 
-    def _path(self, digest: str) -> Path:
-        return self.root / "bundles" / f"{digest}.bundle"
+    def boot(self) -> Bundle:
+        """The bundle to start with: the active one, or the one before when its file is damaged.
 
-    def _keep(self, digest: str, source: Path) -> None:
-        """Copy the bundle to where its digest says, unless it is there and whole."""
-        path = self._path(digest)
-        if not path.is_file() or sha256_of(path) != digest:
-            replace_file(path, source.read_bytes())
-            if sha256_of(path) != digest:
-                raise StoreError(f"{source} changed while it was installed.", mend="Flash it again.")
+        Raises:
+            StoreError: there is none that could run, or the store cannot be read.
+        """
+        state = self.state()
+        try:
+            return self.active()
+        except StoreError as error:
+            if state.active is None:
+                raise
+            log.error("%s", error)
+        whole = {digest for digest in state.wanted if self.is_whole(digest)}
+        mended = recover(state, utc_now(), whole=whole)
+        try:
+            with self.alone():
+                self.save(mended)
+        except (OSError, StoreError) as error:  # what runs matters more than what is written
+            log.error("%s cannot be written: %s", self.root, error)
+        if mended.active is None:
+            raise StoreError("The active bundle is lost, and there is none before it.", mend="Flash it again.")
+        return self.open(mended.active)
 
-    def _sweep(self, state: State) -> None:
-        """Remove what no state names: older bundles, and the left-overs of killed writes."""
-        wanted = {self._path(digest) for digest in (state.active, state.previous, state.candidate) if digest}
-        for path in [*(self.root / "bundles").iterdir(), *self.root.glob(".*.part")]:
+    def is_whole(self, digest: str) -> bool:
+        """Whether the bundle's file is here and what it was."""
+        try:
+            Bundle.open(self.path(digest), digest=digest)
+        except BundleError:
+            return False
+        return True
+
+    def sweep(self, state: State, *, keep_parts: bool = False) -> None:
+        """Remove what no state names: older bundles, and what is left of downloads that nobody goes on with."""
+        wanted = {self.path(digest) for digest in state.wanted}
+        coming = None if state.candidate is None else state.candidate.bundle
+        if coming is not None or keep_parts:
+            wanted |= {path for path in (self.root / "bundles").glob("*.part") if _is_of(path, coming)}
+        for path in [*(self.root / "bundles").glob("*"), *self.root.glob(".*.part")]:
             if path not in wanted:
-                with suppress(OSError):  # the switch is done; the next install tries again
-                    path.unlink()
+                with suppress(OSError):  # the switch is done; the next one tries again
+                    shutil.rmtree(path) if path.is_dir() else self.disk.remove(path)
+
+    def make(self) -> None:
+        """Make the store's folders.
+
+        Raises:
+            OSError: they cannot be made.
+        """
+        for folder in (self.root, self.root / "bundles", self.trust):
+            self.disk.make_folder(folder)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Only one writer at a time; the lock ends with the process."""
-        (self.root / "bundles").mkdir(parents=True, exist_ok=True)
-        fsync_folder(self.root)
+    def alone(self) -> Iterator[None]:
+        """Be the only one who changes the store; ends with the process, however it ends.
+
+        Raises:
+            StoreError: somebody else changes it.
+            OSError: the store cannot be written.
+        """
+        self.make()
         handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise StoreError(
-                    f"{self.root} is being written to.", mend="Wait for the other flash to end."
-                ) from error
+                what = f"{self.root} is being written to."
+                raise StoreError(what, mend="Wait for the other flash or the trial to end.") from error
             yield
         finally:
             os.close(handle)
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Say that an agent runs from this store, as long as the ``with`` lasts.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        self.make()
+        handle = os.open(self.root / "running", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)  # nobody holds it otherwise but for a moment, to ask
+            yield
+        finally:
+            os.close(handle)
+
+    def is_run(self) -> bool:
+        """Whether an agent runs from this store."""
+        try:
+            handle = os.open(self.root / "running", os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def _from_bundles(self) -> State:
+        """What the bundles say of themselves: the newest runs. Their names were given after they were verified."""
+        found: list[Release] = []
+        for path in sorted((self.root / "bundles").glob("*.bundle")):
+            with suppress(BundleError):
+                bundle = Bundle.open(path)
+                if bundle.digest == path.stem:
+                    found.append(_release_of(bundle))
+        found.sort(key=lambda each: each.release, reverse=True)
+        log.error("%s: nothing is left of what was decided; the newest of %d bundles runs.", self.root, len(found))
+        floor = {project_of(each.target): each.release for each in reversed(found)}
+        return State(active=found[0] if found else None, previous=found[1] if len(found) > 1 else None, floor=floor)
+
+
+def _parse(path: Path, raw: bytes) -> State | None:
+    """What stands in a file; None when it is damaged.
+
+    Raises:
+        StoreError: a newer version has written it.
+    """
+    line, _, check = raw.partition(b"\n")
+    if hashlib.sha256(line).hexdigest().encode() != check.strip():
+        return None
+    try:
+        schema = msgspec.json.decode(line, type=dict[str, object]).get("schema")
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise StoreError(f"{path} has schema {schema}, this reads {SCHEMA}.", mend="Update TinySight.")
+        return msgspec.json.decode(line, type=State)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _release_of(bundle: Bundle) -> Release:
+    manifest = bundle.manifest
+    return Release(
+        target=f"{manifest.name}/{manifest.name}-{manifest.version}.bundle",
+        digest=bundle.digest,
+        size_bytes=bundle.size_bytes,
+        name=manifest.name,
+        version=manifest.version,
+        release=manifest.release,
+    )
+
+
+def _is_of(part: Path, coming: Release | None) -> bool:
+    return coming is None or part.name.startswith(coming.digest)

@@ -250,3 +250,11 @@ def test_the_kinds_of_decoding_are_told_apart_by_their_tag() -> None:
     for how in (CenterNet(stride=8), Classify(activation="softmax")):
         assert msgspec.json.decode(msgspec.json.encode(how), type=CenterNet | Classify) == how
     assert Input(height=1, width=1).layout == "NHWC"
+
+
+def test_a_bundle_that_is_known_must_be_the_one_that_is_meant(sample: Any) -> None:
+    raw = pack_bundle(*sample())
+    digest = Bundle.parse(raw, source="x").digest
+    assert Bundle.parse(raw, source="x", digest=digest).digest == digest
+    with pytest.raises(BundleError, match="is not the bundle"):
+        Bundle.parse(raw, source="x", digest="0" * 64)

@@ -1,11 +1,6 @@
-"""The store runs the old bundle or the new one, whatever interrupts the change."""
+"""The store runs the old bundle or the new one, whatever is damaged or stands in the way."""
 
-import fcntl
-import os
-import random
-import subprocess
-import sys
-import time
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,187 +8,182 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tinysight_contract.bundle import file_ref, pack_bundle
-from tinysight_contract.errors import BundleError, StoreError
-from tinysight_contract.files import replace_file
+from tinysight_contract.bundle import pack_bundle
+from tinysight_contract.errors import StoreError
+from tinysight_contract.files import sha256_of
 from tinysight_contract.manifest import Manifest
-from tinysight_edge.store import State, Store, Unsigned
+from tinysight_contract.messages import utc_now
+from tinysight_contract.updates import Code, Release, UpdateState
+from tinysight_edge.store import Store
+from tinysight_edge.update import update as u
 
 Sample = Callable[..., tuple[Manifest, dict[str, bytes]]]
 
 
 @pytest.fixture
-def bundles(sample: Sample, tmp_path: Path) -> list[Path]:
-    made = []
-    for release in (1, 2, 3):
-        path = tmp_path / f"{release}.bundle"
-        replace_file(path, pack_bundle(*sample(release=release)))
-        made.append(path)
-    return made
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
 
 
-def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="tinysight flash"):
-        Store(tmp_path / "store").active()
-    assert not (tmp_path / "store").exists(), "looking changes nothing"
+@pytest.fixture
+def put(sample: Sample, store: Store) -> Callable[..., Release]:
+    """Have a release's file in the store, and confirm it if wanted."""
+
+    def make(number: int, *, active: bool = True) -> Release:
+        raw = pack_bundle(*sample(release=number, version=f"{number}.0.0"))
+        store.make()
+        path = store.root / "new"
+        path.write_bytes(raw)
+        release = Release(
+            target=f"pets/pets-{number}.0.0.bundle",
+            digest=sha256_of(path),
+            size_bytes=len(raw),
+            name="pets",
+            version=f"{number}.0.0",
+            release=number,
+        )
+        path.rename(store.path(release.digest))
+        if active:
+            with store.alone():
+                state = u.progress(u.queue(store.state(), release, utc_now()), utc_now(), UpdateState.VERIFIED)
+                state = u.tested(u.attempt(state, utc_now()), {}, utc_now())
+                store.save(state if state.candidate is None else u.confirm(state, {}, utc_now()))
+                store.sweep(store.state())
+        return release
+
+    return make
 
 
-def test_installing_switches_keeps_the_one_before_and_removes_older_ones(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    digests = [store.install(path, trust=Unsigned()).digest for path in bundles]
-    assert store.active().manifest.release == 3
+def test_an_empty_store_says_how_to_fill_it_and_looking_changes_nothing(store: Store) -> None:
+    for look in (store.active, store.boot):
+        with pytest.raises(StoreError, match="tinysight flash"):
+            look()
+    assert store.state() == u.State()
+    assert not store.is_run()
+    assert not store.root.exists()
+
+
+def test_the_active_one_and_the_one_before_are_kept_and_nothing_else(store: Store, put: Callable[..., Release]) -> None:
+    kept = [put(number) for number in (1, 2, 3)]
+    (store.root / "bundles" / f"{'0' * 64}.part").write_bytes(b"left")
+    (store.root / ".state.json.part").write_bytes(b"left")
+    store.sweep(store.state())
+    assert store.boot().manifest.release == 3
+    assert {path.stem for path in (store.root / "bundles").iterdir()} == {each.digest for each in kept[1:]}
+    assert not list(store.root.glob(".*"))
+
+
+def test_what_is_on_its_way_is_kept(store: Store, put: Callable[..., Release]) -> None:
+    put(1)
+    coming = put(2, active=False)
+    store.path(coming.digest).rename(store.part(coming.digest))
+    state = u.queue(store.state(), coming, utc_now())
+    store.sweep(state)
+    assert store.part(coming.digest).exists()
+    store.sweep(store.state())
+    assert not store.part(coming.digest).exists()
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\x00" * 4000, b'{"schema":2}\nnot its sum\n'])
+def test_a_damaged_state_is_read_from_its_copy(damage: bytes, store: Store, put: Callable[..., Release]) -> None:
+    put(1)
+    put(2)
+    before = store.state()
+    (store.root / "state.json").write_bytes(damage)
+    assert store.state() == before
+    (store.root / "state.json").unlink()
+    assert store.state() == before
+
+
+def test_one_flipped_bit_is_noticed(store: Store, put: Callable[..., Release]) -> None:
+    put(1)
+    before, raw = store.state(), (store.root / "state.json").read_bytes()
+    for place in range(0, len(raw) - 1, 7):
+        broken = bytearray(raw)
+        broken[place] ^= 1
+        (store.root / "state.json").write_bytes(broken)
+        assert store.state() == before
+
+
+def test_when_both_are_damaged_the_newest_whole_bundle_runs_and_no_older_one_is_taken(
+    store: Store, put: Callable[..., Release]
+) -> None:
+    put(1)
+    newest = put(2)
+    for name in ("state.json", "state.last.json"):
+        (store.root / name).write_bytes(b"rot")
     state = store.state()
-    assert (state.active, state.previous) == (digests[2], digests[1])
-    assert {path.stem for path in (tmp_path / "store" / "bundles").iterdir()} == set(digests[1:])
+    assert state.active is not None
+    assert state.active.digest == newest.digest
+    assert state.floor == {"pets": 2}
+    assert store.boot().digest == newest.digest
 
 
-def test_installing_the_same_bundle_again_changes_nothing(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    for path in (bundles[0], bundles[1], bundles[1]):
-        store.install(path, trust=Unsigned())
-    assert store.active().manifest.release == 2
-    assert store.state().previous is not None
+def test_the_state_of_a_newer_version_is_not_touched(store: Store, put: Callable[..., Release]) -> None:
+    put(1)
+    with store.alone():
+        store.save(replace(store.state(), schema=u.SCHEMA + 1))
+    with pytest.raises(StoreError, match="Update TinySight"):
+        store.state()
 
 
-def test_installing_the_same_bundle_again_repairs_a_damaged_file(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    digest = store.install(bundles[0], trust=Unsigned()).digest
-    (tmp_path / "store" / "bundles" / f"{digest}.bundle").write_bytes(b"rot")
+def test_a_lost_active_file_means_the_one_before_and_that_is_told(store: Store, put: Callable[..., Release]) -> None:
+    old, new = put(1), put(2)
+    store.path(new.digest).write_bytes(b"rot")
     with pytest.raises(StoreError, match="Flash it again"):
         store.active()
-    store.install(bundles[0], trust=Unsigned())
-    assert store.active().digest == digest
+    assert store.boot().digest == old.digest
+    state = store.state()
+    assert state.active == old
+    assert state.last is not None
+    assert (state.last.state, state.last.code) == (UpdateState.ROLLED_BACK, Code.TAMPERED)
+    store.path(old.digest).unlink()
+    with pytest.raises(StoreError, match="Flash it again"):
+        store.boot()
 
 
-def test_a_damaged_bundle_is_not_installed_and_nothing_is_written(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    store.install(bundles[0], trust=Unsigned())
-    before = sorted((tmp_path / "store").rglob("*"))
-    bundles[1].write_bytes(bundles[1].read_bytes()[:5000])
-    with pytest.raises(BundleError):
-        store.install(bundles[1], trust=Unsigned())
-    assert sorted((tmp_path / "store").rglob("*")) == before
-    assert store.active().manifest.release == 1
-
-
-@pytest.mark.parametrize(
-    ("state", "said"),
-    [
-        pytest.param(lambda digest: State(bad=[digest]), "failed on this device", id="known bad"),
-        pytest.param(lambda _: State(floor=5), "below 5", id="below the floor"),
-    ],
-)
-def test_what_must_not_be_installed(
-    state: Callable[[str], State], said: str, bundles: list[Path], tmp_path: Path
+def test_a_read_only_store_still_starts(
+    store: Store, put: Callable[..., Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = Store(tmp_path / "store")
-    digest = Store(tmp_path / "other").install(bundles[0], trust=Unsigned()).digest
-    (tmp_path / "store").mkdir()
-    (tmp_path / "store" / "state.json").write_bytes(msgspec.json.encode(state(digest)))
-    with pytest.raises(BundleError, match=said):
-        store.install(bundles[0], trust=Unsigned())
+    old, new = put(1), put(2)
+    store.path(new.digest).write_bytes(b"rot")
+
+    def refuse(*_arguments: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(store.disk, "replace", refuse)
+    assert store.boot().digest == old.digest
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b'{"active": "../../etc/passwd"}', b'{"schema": 2}', b'{"attempts": -1}'])
-def test_a_damaged_state_is_said_with_a_mend(raw: bytes, tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_bytes(raw)
-    with pytest.raises(StoreError):
-        Store(tmp_path).state()
+def hold(root: str, name: str, ready: object, done: object) -> None:
+    with getattr(Store(Path(root)), name)():
+        ready.set()  # type: ignore[attr-defined]
+        done.wait(20)  # type: ignore[attr-defined]
 
 
-def test_two_writers_do_not_meet(bundles: list[Path], tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    store.install(bundles[0], trust=Unsigned())
-    handle = os.open(tmp_path / "store" / "lock", os.O_RDWR)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(StoreError, match="being written to"):
-        store.install(bundles[1], trust=Unsigned())
-    os.close(handle)
+@pytest.mark.parametrize("name", ["alone", "run"])
+def test_another_process_is_seen(name: str, store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(store.root), name, ready, done))
+    other.start()
+    assert ready.wait(20)
+    if name == "run":
+        assert store.is_run()
+        with store.alone(), store.run():
+            assert store.is_run()
+    else:
+        with pytest.raises(StoreError, match="being written to"), store.alone():
+            pass
+        assert not store.is_run()
+    done.set()
+    other.join(20)
+    assert not store.is_run()
+    with store.alone():
+        pass
 
 
-def test_a_full_disk_leaves_what_was_active(
-    bundles: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(tmp_path / "store")
-    store.install(bundles[0], trust=Unsigned())
-
-    def full(_handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", full)
-        with pytest.raises(StoreError, match="No space left"):
-            store.install(bundles[1], trust=Unsigned())
-    assert store.active().manifest.release == 1
-    store.install(bundles[1], trust=Unsigned())
-    assert not list((tmp_path / "store").rglob("*.part"))
-
-
-def test_killed_at_each_step_of_an_install_the_store_runs_the_old_or_the_new(
-    bundles: list[Path], tmp_path: Path
-) -> None:
-    """Ends the process right before its n-th change of the disk, for every n."""
-    code = (
-        "import os, sys, pathlib\n"
-        "left = int(sys.argv[3])\n"
-        "def dying(real):\n"
-        "  def call(*a, **k):\n"
-        "    global left\n"
-        "    if left == 0: os._exit(9)\n"
-        "    left -= 1\n"
-        "    return real(*a, **k)\n"
-        "  return call\n"
-        "from tinysight_edge.store import Store, Unsigned\n"
-        "for owner, name in ((os, 'fsync'), (pathlib.Path, 'replace'), (pathlib.Path, 'unlink')):\n"
-        "  setattr(owner, name, dying(getattr(owner, name)))\n"
-        "Store(pathlib.Path(sys.argv[1])).install(pathlib.Path(sys.argv[2]), trust=Unsigned())"
-    )
-    seen: list[int] = []
-    for step in range(40):
-        root = tmp_path / f"store-{step}"
-        store = Store(root)
-        store.install(bundles[0], trust=Unsigned())
-        store.install(bundles[1], trust=Unsigned())
-        done = subprocess.run([sys.executable, "-c", code, str(root), str(bundles[2]), str(step)], check=False)
-        seen.append(store.active().manifest.release)
-        store.install(bundles[2], trust=Unsigned())
-        assert store.active().manifest.release == 3
-        if done.returncode == 0:
-            break
-        assert done.returncode == 9
-    assert done.returncode == 0
-    assert len(seen) > 6
-    assert seen == sorted(seen), "old first, new from the commit point on"
-    assert set(seen) == {2, 3}
-
-
-def test_flash_killed_at_fifty_random_moments_leaves_the_old_or_the_new(sample: Sample, tmp_path: Path) -> None:
-    manifest, files = sample()
-    pair = []
-    for release in (11, 12):
-        files["int8.tflite"] = random.Random(release).randbytes(3_000_000)
-        listed = {name: file_ref(data) for name, data in files.items()}
-        path = tmp_path / f"big-{release}.bundle"
-        replace_file(path, pack_bundle(replace(manifest, release=release, files=listed), files))
-        pair.append(path)
-    store = Store(tmp_path / "store")
-    store.install(pair[0], trust=Unsigned())
-    command = [sys.executable, "-m", "tinysight_deploy", "flash"]
-    begun = time.monotonic()
-    subprocess.run([*command, str(pair[1]), "--to", f"dir:{tmp_path / 'store'}"], check=True, capture_output=True)
-    whole_s = time.monotonic() - begun
-    dice = random.Random(7)
-    for round_ in range(50):
-        target = pair[round_ % 2]
-        flash = subprocess.Popen(
-            [*command, str(target), "--to", f"dir:{tmp_path / 'store'}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(dice.uniform(0.5, 1.1) * whole_s)
-        flash.kill()
-        flash.wait()
-        assert store.active().manifest.release in (11, 12)
-    store.install(pair[0], trust=Unsigned())
-    assert store.active().manifest.release == 11
-    assert not list((tmp_path / "store").rglob("*.part"))
+def test_the_state_reads_well(store: Store, put: Callable[..., Release]) -> None:
+    put(1)
+    line = (store.root / "state.json").read_text().splitlines()[0]
+    assert msgspec.json.decode(line)["active"]["name"] == "pets"

@@ -1,0 +1,321 @@
+"""START HERE: bring a bundle into the store, from a repository to the point where it may be tried.
+
+In: a `Source` and the path of a target in it.  Out: the `Update`: what became of it. The way: `trust` says what was
+signed, `update` whether this device takes it, `transfer` has its bytes in the store, `selftest` runs it in a process of
+its own. Every step is decided durably before the next begins, so whoever runs this again after a kill goes on where it
+ended.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.errors import StoreError, UpdateError
+from tinysight_contract.messages import utc_now
+from tinysight_contract.updates import Code, Release, Update, UpdateState
+from tinysight_edge.store import Store
+from tinysight_edge.update.update import (
+    State,
+    attempt,
+    confirm,
+    end,
+    ended,
+    outcome_of,
+    progress,
+    queue,
+    refusal,
+    tested,
+)
+
+if TYPE_CHECKING:
+    from tinysight_edge.update.selftest import Limits
+    from tinysight_edge.update.signed import Machine, Signed
+    from tinysight_edge.update.sources import Budget, Source
+
+__all__ = ["Installer", "boot"]
+
+log = logging.getLogger(__name__)
+
+TELL_S: Final = 0.5
+UNTESTED: Final = {UpdateState.VERIFIED, UpdateState.SELFTEST}
+
+
+def boot(installer: "Installer", store: Store, *, scheme: str | None = None, threads: int = 1) -> Bundle:
+    """The bundle to start with: the active one; where nothing is active, the candidate once it has passed its test.
+
+    Raises:
+        StoreError: there is none that could run, or the store cannot be read or written.
+    """
+    try:
+        return store.boot()
+    except StoreError:
+        state = store.state()
+        if state.active is not None or state.candidate is None:
+            raise
+    if state.candidate.state in UNTESTED:
+        told = installer.test(scheme=scheme, threads=threads)
+        if told is not None and told.code is not None:
+            raise StoreError(f"There is nothing to run: {told.reason}", mend="Flash another release.")
+    elif state.candidate.state is UpdateState.TRIAL:  # what ran is lost, and this one has passed its test
+        with store.alone():
+            store.save(confirm(store.state(), {}, utc_now()))
+    return store.boot()
+
+
+class Installer:
+    """Brings bundles into one store.
+
+    Args:
+        store: where to.
+        machine: what this device is; None to find out.
+        limits: of the self-test; None for the usual ones.
+        tell: hears of progress, and of the end.
+        heed: called often; what it raises breaks off, and the next call goes on from there.
+        synced: whether the machine's clock is known to be right.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        machine: "Machine | None" = None,
+        limits: "Limits | None" = None,
+        tell: Callable[[Update], None] = lambda _update: None,
+        heed: Callable[[], None] = lambda: None,
+        synced: bool = False,
+    ) -> None:
+        self._store, self._machine, self._limits = store, machine, limits
+        self._tell, self._heed, self._synced = tell, heed, synced
+
+    def install(
+        self,
+        source: "Source",
+        target: str,
+        *,
+        digest: str | None = None,
+        again: bool = False,
+        budget: "Budget | None" = None,
+    ) -> Update:
+        """Verify, fetch and store a release: it is `verified` then, `confirmed` if it is active already, or has ended.
+
+        Args:
+            source: the repository.
+            target: the release's path in it.
+            digest: only if it is this one.
+            again: although it failed here before.
+            budget: what fetching may cost.
+
+        Raises:
+            StoreError: the store cannot be written, or is being written to.
+        """
+        with self._writing():
+            state = self._store.state()
+            try:
+                release, signed, state = self._resolve(source, target, digest, state)
+                if state.active is not None and state.active.digest == release.digest:
+                    if self._store.is_whole(release.digest):
+                        return self._stays(state, release)
+                elif (no := refusal(state, release, again=again)) is not None:
+                    raise no
+                self._fits(release, signed)
+                state = self._save(queue(state, release, utc_now()))
+                state = self._bring(source, release, signed, state, budget)
+            except UpdateError as error:
+                return self._end(self._store.state(), target, error)
+            return self._told(state)
+
+    def test(self, *, scheme: str | None = None, threads: int = 1) -> Update | None:
+        """Let a candidate pass its self-test: it is on `trial` then, or active where nothing was.
+
+        None when there is none that waits for it.
+
+        Raises:
+            StoreError: the store cannot be written, or is being written to.
+        """
+        from tinysight_edge.update.selftest import Limits, run_selftest  # noqa: PLC0415 -- the agent starts without
+
+        with self._writing():
+            state = self._store.state()
+            if state.candidate is None or state.candidate.state not in UNTESTED:
+                return None
+            state = self._save(attempt(state, utc_now()))
+            if state.candidate is not None and state.candidate.bundle is not None:
+                self._tell(state.candidate)
+                found = run_selftest(
+                    self._store.path(state.candidate.bundle.digest),
+                    active=None if state.active is None else self._store.path(state.active.digest),
+                    limits=self._limits or Limits(),
+                    scheme=scheme,
+                    threads=threads,
+                    heed=self._heed,
+                )
+                if found.code is None:
+                    state = self._save(tested(state, found.gates, utc_now()))
+                else:
+                    failed = end(
+                        state, utc_now(), UpdateState.FAILED, code=found.code, reason=found.reason, gates=found.gates
+                    )
+                    state = self._save(failed)
+            self._store.sweep(state)
+            return self._told(state)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the store; a disk that says no is an error with a mend.
+
+        Raises:
+            StoreError: the store cannot be written, or is being written to.
+        """
+        try:
+            with self._store.alone():
+                yield
+        except OSError as error:
+            what = f"{self._store.root} cannot be written: {error.strerror or error}."
+            raise StoreError(what, mend="Check its rights and free space.") from error
+
+    def _save(self, state: State) -> State:
+        self._store.save(state)
+        return state
+
+    def _resolve(
+        self, source: "Source", target: str, digest: str | None, state: State
+    ) -> tuple[Release, "Signed", State]:
+        """What was signed under a path, as of now.
+
+        Raises:
+            UpdateError: nothing, or something else.
+        """
+        from tinysight_edge.update.clock import raise_floor, right_time  # noqa: PLC0415 -- see test
+        from tinysight_edge.update.trust import Trust  # noqa: PLC0415 -- see test
+
+        now, suspect = right_time(utc_now(), state.clock_floor, synced=self._synced)
+        if suspect:
+            log.warning("The clock is behind what is known of the time; %s counts.", now.isoformat())
+        trust = Trust(self._store.trust, source, now=now, disk=self._store.disk)
+        trust.refresh()
+        offer = trust.resolve(target)
+        if digest is not None and digest != offer.release.digest:
+            what = f"{target} is signed as {offer.release.digest[:12]}, asked for is {digest[:12]}."
+            raise UpdateError(what, mend="Ask for what the repository has.", code=Code.UNSIGNED)
+        floor = raise_floor(state.clock_floor, offer.signed.released_at, system=utc_now(), synced=self._synced)
+        return offer.release, offer.signed, replace(state, clock_floor=floor)
+
+    def _fits(self, release: Release, signed: "Signed") -> None:
+        """Whether this machine is what the release needs.
+
+        Raises:
+            UpdateError: it is not.
+        """
+        from tinysight_edge.update.signed import Machine, lack  # noqa: PLC0415 -- see test
+
+        if (lacking := lack(signed.requires, self._machine or Machine.here())) is not None:
+            code, needs = lacking
+            what = f"{release.name} {release.version} does not fit this device: {needs}."
+            raise UpdateError(what, mend="Flash a release that was made for it.", code=code)
+
+    def _bring(
+        self, source: "Source", release: Release, signed: "Signed", state: State, budget: "Budget | None"
+    ) -> State:
+        """Have the candidate's file in the store.
+
+        Raises:
+            UpdateError: it cannot be had, or is something else.
+        """
+        from tinysight_edge.update.sources import Budget, disk_error  # noqa: PLC0415 -- see test
+        from tinysight_edge.update.transfer import Moved, bring, room  # noqa: PLC0415 -- see test
+
+        try:
+            moved = Moved(0, "")
+            if not self._store.is_whole(release.digest):
+                state = self._make_room(state, release, room)
+                state = self._save(progress(state, utc_now(), UpdateState.DOWNLOADING))
+                moved = bring(
+                    self._store,
+                    source,
+                    release,
+                    signed,
+                    active=state.active,
+                    budget=budget or Budget(),
+                    tell=self._teller(state.candidate, release),
+                )
+            verified = progress(
+                state, utc_now(), UpdateState.VERIFIED, moved_bytes=moved.size_bytes, why_full=moved.why_full
+            )
+            state = self._save(verified)
+            self._store.sweep(state)
+        except OSError as error:
+            raise disk_error(self._store.root, error) from error
+        return state
+
+    def _make_room(self, state: State, release: Release, room: Callable[[Store, Release], int]) -> State:
+        """See that there is room, for which the bundle before the active one may go.
+
+        Raises:
+            UpdateError: there is not.
+        """
+        self._store.sweep(state)
+        if room(self._store, release) and state.previous is not None and state.previous.digest != release.digest:
+            log.warning("%s %s makes room; there is no way back to it.", state.previous.name, state.previous.version)
+            state = self._save(replace(state, previous=None))
+            self._store.sweep(state)
+        if missing := room(self._store, release):
+            what = f"{self._store.root} has {-(-missing >> 20)} MiB too few for {release.name} {release.version}."
+            raise UpdateError(what, mend="Free some space on the device.", code=Code.NO_SPACE)
+        return state
+
+    def _teller(self, coming: Update | None, release: Release) -> Callable[[int], None]:
+        told_s, part = -TELL_S, self._store.part(release.digest)
+        here = part.stat().st_size if part.exists() else 0
+
+        def tell(came: int) -> None:
+            nonlocal told_s, here
+            self._heed()
+            here += came
+            if coming is not None and (now_s := time.monotonic()) >= told_s + TELL_S:
+                told_s = now_s
+                self._tell(replace(coming, share=min(here / max(release.size_bytes, 1), 1.0)))
+
+        return tell
+
+    def _stays(self, state: State, release: Release) -> Update:
+        """The release runs already; what was on its way instead is given up."""
+        if state.candidate is not None:
+            reason = f"{release.name} {release.version}, which is active, was asked for."
+            state = end(state, utc_now(), UpdateState.FAILED, code=Code.SUPERSEDED, reason=reason)
+            self._store.sweep(self._save(state))
+        told = Update(target=release.target, bundle=release, state=UpdateState.CONFIRMED, at=utc_now())
+        self._tell(told)
+        return told
+
+    def _end(self, state: State, target: str, error: UpdateError) -> Update:
+        """It comes no further; what is active goes on."""
+        log.error("%s", error)
+        outcome, reason = outcome_of(error.code), str(error)
+        if state.candidate is not None and state.candidate.target == target:
+            state = end(state, utc_now(), outcome, code=error.code, reason=reason)
+        else:
+            state = ended(state, Update(target=target, state=outcome, at=utc_now(), code=error.code, reason=reason))
+        if error.code not in {Code.NO_SPACE, Code.DISK}:
+            self._save(state)
+        else:
+            self._try_to_save(state)
+        return self._told(state)
+
+    def _try_to_save(self, state: State) -> None:
+        """A disk that is full may still take so little; if not, the state before holds, and that is no worse."""
+        try:
+            self._save(state)
+        except OSError as error:
+            log.error("%s cannot be written: %s", self._store.root, error.strerror)
+
+    def _told(self, state: State) -> Update:
+        told = state.newest
+        if told is None:
+            raise StoreError("Nothing became of it.", mend="Report this as a bug.")
+        self._tell(told)
+        return told
