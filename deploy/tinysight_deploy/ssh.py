@@ -79,6 +79,7 @@ async def connect(
     identity: Path | None = None,
     fingerprint: str | None = None,
     tell: Callable[[str], None] = lambda _line: None,
+    remember: bool = True,
     timeout_s: float = 20.0,
     keepalive_s: float = 15.0,
 ) -> "AsyncIterator[Remote]":
@@ -90,6 +91,7 @@ async def connect(
         identity: a private key's file, instead of the agent and the user's own keys.
         fingerprint: what the host key must be, when that is known from elsewhere.
         tell: is told in a sentence when a host is met for the first time.
+        remember: whether a first host key is kept.
         timeout_s: until it must have logged in.
         keepalive_s: how often the device is asked whether it lives; after three silent times it is lost.
 
@@ -120,9 +122,10 @@ async def connect(
             )
     try:
         if known is None and client.met is not None:
-            if known_hosts.pin(target.host_name, client.met) != client.met:
+            if remember and known_hosts.pin(target.host_name, client.met) != client.met:
                 raise _another_key(target, client)
-            tell(f"{target.host_name}: host key {client.met.fingerprint}, met for the first time and remembered.")
+            kept = "and remembered" if remember else "not remembered"
+            tell(f"{target.host_name}: host key {client.met.fingerprint}, met for the first time, {kept}.")
         yield Remote(target, connection, client.met)
     finally:
         connection.close()

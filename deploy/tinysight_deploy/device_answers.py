@@ -1,0 +1,95 @@
+"""What a device's ``tinysight`` answers, read with suspicion.
+
+In: bytes that a device has printed.  Out: what they mean, or a `DeviceError`. Pure. Fields that are not known here
+are left alone: a device may be newer than this workstation.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from tinysight_contract.errors import DeviceError
+from tinysight_contract.updates import Release, Update
+from tinysight_deploy.targets import SshTarget, plain
+
+__all__ = ["Held", "failed", "read_held", "read_update"]
+
+_NO_PROGRAM: Final = (126, 127)
+_MEND: Final = "Look at the device: its `tinysight` is broken or not ours; `tinysight device add` installs it anew."
+
+
+class _State(Struct):
+    active: Release | None = None
+    candidate: Update | None = None
+
+
+class _Shown(Struct):
+    state: _State
+    runs: bool = False
+
+
+class Held(Struct, frozen=True, kw_only=True):
+    """What a device has.
+
+    Attributes:
+        active: what runs there, or would.
+        candidate: what is on its way there.
+        runs: whether an agent runs from the store.
+    """
+
+    active: Release | None
+    candidate: Update | None
+    runs: bool
+
+    def settled_on(self, digest: str) -> bool:
+        """Whether this bundle is active and nothing else is to come."""
+        coming = None if self.candidate is None else self.candidate.bundle
+        return self.active is not None and self.active.digest == digest and (coming is None or coming.digest == digest)
+
+
+def read_held(target: SshTarget, answer: bytes) -> Held:
+    """The answer to `tinysight store show --json`.
+
+    Raises:
+        DeviceError: it is none.
+    """
+    try:
+        shown = msgspec.json.decode(answer, type=_Shown)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _nonsense(target, answer) from error
+    return Held(active=shown.state.active, candidate=shown.state.candidate, runs=shown.runs)
+
+
+def read_update(target: SshTarget, line: bytes) -> Update:
+    """A line of `tinysight store install --json`.
+
+    Raises:
+        DeviceError: it is none.
+    """
+    try:
+        return msgspec.json.decode(line, type=Update)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _nonsense(target, line) from error
+
+
+def failed(target: SshTarget, status: int, err: bytes) -> DeviceError:
+    """A command of the device that ended badly, as an error with what it said."""
+    last = next((line for line in reversed(err.splitlines()) if line.strip()), b"")
+    said = plain(last).removeprefix("error: ")
+    if status in _NO_PROGRAM:
+        return DeviceError(f"{target} has no TinySight: {said}.", mend=f"Run `tinysight device add {target}`.")
+    if said.startswith("sudo:"):
+        return DeviceError(
+            f"{target} does not let {target.user} do that: {said}.",
+            mend="Let this user use sudo without a password there, or log in as root.",
+        )
+    how = f"status {status}" if status >= 0 else "a signal"
+    return DeviceError(
+        f"{target}: its `tinysight` ended with {how}" + (f": {said}" if said else "."),
+        mend="Mend that and run the same again.",
+    )
+
+
+def _nonsense(target: SshTarget, answer: bytes) -> DeviceError:
+    return DeviceError(f"{target} answers what is no answer: {plain(answer, 80)!r}.", mend=_MEND)
