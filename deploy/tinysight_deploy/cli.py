@@ -111,15 +111,22 @@ def _app(wanted: str | None) -> typer.Typer:
     return app
 
 
-def _root(
-    *,
-    version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
-) -> None:
-    if version:
+def _say_version(wanted: bool) -> None:
+    """Print the version and end; called before a command is asked for."""
+    if wanted:
         from tinysight_contract import __version__
 
         print(f"tinysight {__version__}")
         raise typer.Exit
+
+
+def _root(
+    *,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and end.", is_eager=True, callback=_say_version
+    ),
+) -> None:
+    pass
 
 
 def _not_loaded() -> None:

@@ -23,7 +23,7 @@ _MOST_LINES: Final = 400
 _NEEDED_MIB: Final = 600
 """Disk: the wheels, the runtime that they become, and a second one beside it while it is exchanged."""
 _RUNTIME_TIMES: Final = 5
-"""How much larger than its wheels all that is: measured 4.6."""
+"""How much larger than its wheels all that is: 4.2 was measured."""
 _LEAST_MEMORY_MIB: Final = 350
 _MOST_OFFSET_S: Final = 300.0
 

@@ -59,6 +59,7 @@ ln -sfn "runtimes/$2" "$1/venv.new"; mv -fT "$1/venv.new" "$1/venv"
 ln -sfn ../venv/bin/tinysight "$1/bin/tinysight.new"; mv -fT "$1/bin/tinysight.new" "$1/bin/tinysight"
 sync
 """
+_WHEELS: Final = '[ -e "$1" ] && echo wheels; true'
 _REMOVE: Final = r"""
 set -eu
 for each in "$1"/runtimes/*; do
@@ -144,6 +145,17 @@ class Runtime:
             DeviceError: it is not whole, or the device's disk refuses.
         """
         await self._hands.must("switching runtimes", ["sh", "-c", _SWITCH, "sh", str(self._opt), self.name])
+
+    async def useless(self) -> str:
+        """What is left that nobody needs.
+
+        Raises:
+            DeviceError: the device does not say.
+        """
+        _, runs, old = await self.found()
+        wheels = await self._hands.remote.run(["sh", "-c", _WHEELS, "sh", str(self._wheels)])
+        left = [f"{len(old)} old runtimes"] if old else []
+        return " and ".join([*left, *(["wheels"] if wheels.out.strip() else [])]) if runs else ""
 
     async def clean(self) -> None:
         """Remove the other runtimes, and the wheels.

@@ -29,8 +29,8 @@ systemctl daemon-reload
 systemctl enable "$2" >&2
 if [ "$4" = yes ]; then
   if [ -e "$3" ]; then systemctl restart "$1"; else systemctl start "$1"; fi
+  rm -f "$3"
 fi
-rm -f "$3"
 """
 
 
@@ -96,10 +96,10 @@ class Service:
         to_do = []
         if words[:1] != ["enabled"]:
             to_do.append("enabled")
-        if words[-1:] == ["restart"]:
-            to_do.append("restarted" if ready else "to be restarted")
-        elif ready and "active" not in words:
+        if ready and "active" not in words:
             to_do.append("started")
+        elif ready and words[-1:] == ["restart"]:
+            to_do.append("restarted")
         return ", ".join(to_do)
 
     async def bring_up(self, *, ready: bool) -> None:

@@ -122,13 +122,7 @@ class Work:
         """What ran before is of no use any more."""
         if runtime is None:
             return
-        used = runtime
-
-        async def others() -> str:
-            old = (await used.found())[2]
-            return f"{len(old)} removed" if old and not self.waits else ""
-
-        await self.step("old runtimes", others, used.clean)
+        await self.step("cleaning up", runtime.useless, runtime.clean)
 
     def enter(self, inventory: Inventory, claim: Claim) -> None:
         """Into the inventory, where the device keeps its groups, its tags and the day it was added."""
