@@ -1,8 +1,8 @@
 """The keys that releases are signed with: files in a folder, for their owner's eyes only.
 
 In: the public half of a key, as the repository's metadata names it.  Out: what signs with the private half.
-`Signers` is the seam: whoever keeps keys in a token (PKCS#11) or an agent writes a class with its two methods. A file is
-PKCS#8 in PEM, encrypted when there is a passphrase; one that others could read is refused.
+`Signers` is the seam: whoever keeps keys in a token (PKCS#11) or an agent writes a class with its two methods. A file
+is PKCS#8 in PEM, encrypted when there is a passphrase; one that others could read is refused.
 """
 
 import getpass
@@ -24,7 +24,7 @@ from tinysight_deploy.pki import write_private
 
 __all__ = ["PASSPHRASE_VARIABLE", "KeyFolder", "Passphrase", "Signers", "name_of"]
 
-PASSPHRASE_VARIABLE: Final = "TINYSIGHT_PASSPHRASE"
+PASSPHRASE_VARIABLE: Final = "TINYSIGHT_PASSPHRASE"  # noqa: S105 -- the name of the variable, not its value
 NAME_FIELD: Final = "x-tinysight-name"
 """Where the metadata says what a key's file is called, so that one that is not here can be asked for."""
 

@@ -13,14 +13,14 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar, cast
 
 import msgspec
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from tinysight_contract.errors import ConfigError
@@ -35,7 +35,7 @@ MAX_METADATA_BYTES: Final = 5_000_000  # what python-tuf reads of targets at mos
 POLICY_FIELD: Final = "x-tinysight"
 _BACKUP: Final = "Bring the repository back from its web server or a backup."
 
-T = TypeVar("T", bound=Signed)
+T = TypeVar("T", Root, Targets, Snapshot, Timestamp)
 
 
 class Days(msgspec.Struct, frozen=True):

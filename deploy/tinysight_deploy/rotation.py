@@ -245,8 +245,8 @@ def _turn_root(folder: Path, keys: KeyFolder, chain: Chain, new: Mapping[str, Ke
     for old, key in new.items():
         if root.keys.pop(old, None) is not None:
             root.keys[key.keyid] = key
-    for role in root.roles.values():
-        role.keyids = [new[each].keyid if each in new else each for each in role.keyids]
+    for each in root.roles.values():
+        each.keyids = [new[keyid].keyid if keyid in new else keyid for keyid in each.keyids]
     root.version += 1
     root.expires = _ends(now, chain.policy.days.root)
     sign(after.root, [*signers_for(chain, "root", keys), *signers_for(after, "root", keys)])
