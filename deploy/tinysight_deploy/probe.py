@@ -48,11 +48,13 @@ say openssl "$(openssl version 2>/dev/null)"
 if [ "$(id -u)" = 0 ]; then say root yes; elif sudo -n true 2>/dev/null; then say root sudo; else say root no; fi
 for each in python3 python3.13 python3.12 python3.11; do
   command -v "$each" >/dev/null 2>&1 || continue
-  say python "$("$each" -I -c '
+  told=$("$each" -I -c '
 import importlib.util as u, os, platform as p, struct, sys
 have = [str(int(u.find_spec(n) is not None)) for n in ("venv", "sqlite3", "picamera2")]
 print(*sys.version_info[:3], struct.calcsize("P") * 8, "".join(p.libc_ver()).replace(" ", "") or "-", *have,
-      os.path.realpath(getattr(sys, "_base_executable", sys.executable)))' 2>/dev/null)"
+      os.path.realpath(getattr(sys, "_base_executable", sys.executable)))' 2>/dev/null)
+  say python "$told"
+  case "$told" in "3 1"[1-9]" "*) break ;; esac
 done
 for each in /sys/class/video4linux/video*; do
   [ -e "$each" ] || continue

@@ -9,6 +9,7 @@ import base64
 import csv
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tomllib
@@ -107,16 +108,17 @@ def from_installed(installed: Distribution, folder: Path) -> Path:
 
 def _files(installed: Distribution, stem: str) -> Iterator[tuple[str, bytes]]:
     """Every file under its name in the wheel. What lies outside of the packages is data, or a program made anew."""
+    prefix = Path(os.path.normpath(str(installed.locate_file("")))).parents[2]  # of lib/python3.11/site-packages
     for each in installed.files or ():
         pure = PurePosixPath(*each.parts)
         if pure.suffix == ".pyc" or (pure.parent.name.endswith(".dist-info") and pure.name in OF_THE_INSTALLER):
             continue
-        inside = [part for part in pure.parts if part != ".."]
+        where = Path(os.path.normpath(str(installed.locate_file(each))))
         if ".." in pure.parts:
-            if inside[0] != "lib":  # bin/tinysight follows from the entry points
+            outside = where.relative_to(prefix)
+            if outside.parts[0] == "bin":  # the program follows from the entry points
                 continue
-            pure = PurePosixPath(f"{stem}.data", "data", *inside)
-        where = Path(str(installed.locate_file(each)))
+            pure = PurePosixPath(f"{stem}.data", "data", *outside.parts)
         try:
             data = where.read_bytes()
         except FileNotFoundError as error:
