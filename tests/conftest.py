@@ -130,7 +130,7 @@ def graphs(once: Once) -> Path:
 
 @pytest.fixture(scope="session")
 def troubles(once: Once) -> Path:
-    """Those two of them that are no graphs but whole bundles, made in a fraction of the time: ``fails``, ``hangs``."""
+    """Those of them that are no graphs but whole bundles, made in a fraction of the time; see ``graphs.troubles``."""
     return once("troubles", _made_by("graphs.py", "--troubles"))
 
 
@@ -372,6 +372,18 @@ def make_world(root: Path) -> None:
 def belt_bundle() -> Path:
     """A small detector for the belt, int8 only; made by ``tests/golden/regen.py``."""
     return GOLDEN / "belt.bundle"
+
+
+@pytest.fixture(scope="session")
+def belt_repo(once: Once, belt_bundle: Path) -> Path:
+    """A repository in which it is released, with its keys beside it; only to be read."""
+
+    def make(folder: Path) -> None:
+        for arguments in (("keys", "init"), ("release", "add", belt_bundle)):
+            done = cli(*arguments, "--repo", folder / "repo", "--keys", folder / "keys", cwd=folder)
+            assert done.returncode == 0, done.stderr
+
+    return once("belt-repo", make) / "repo"
 
 
 Sample = Callable[..., tuple[mf.Manifest, dict[str, bytes]]]

@@ -174,6 +174,26 @@ def hangs_when_bright(image: Any) -> Any:
     return {"a": tf.zeros((1, H // 8, W // 8, LABELS)) + turns, "b": tf.zeros((1, H // 8, W // 8, 4)) + turns}
 
 
+def nothing_of(answer: Any) -> Any:
+    """The answers of a detector that sees nothing, after ``answer``, which is not negative, has been worked out."""
+    much = tf.minimum(tf.reduce_max(answer), 0.0)
+    return {"a": tf.zeros((1, H // 8, W // 8, LABELS)) + much, "b": tf.zeros((1, H // 8, W // 8, 4)) + much}
+
+
+def greedy(image: Any) -> Any:
+    """Needs 1 GiB for what is between its input and its outputs."""
+    light = brightness(tf.cast(image, tf.float32) / 255)
+    return nothing_of(tf.sqrt(tf.fill((1, 1 << 27), light[0, 0, 0])))
+
+
+def slow(image: Any) -> Any:
+    """Takes hundreds of times as long as the others."""
+    grown = tf.nn.conv2d(tf.cast(image, tf.float32), tf.constant(np.full((3, 3, 3, 64), 0.01, np.float32)), 1, "SAME")
+    for _ in range(4):
+        grown = tf.nn.relu6(tf.nn.conv2d(grown, tf.constant(np.full((3, 3, 64, 64), 0.001, np.float32)), 1, "SAME"))
+    return nothing_of(grown)
+
+
 def bundle_of(name: str, content: bytes) -> bytes:
     """A detector's bundle whose golden picture is dark, as small as can be and whole."""
     tensors = {"heatmap": ("a", LABELS), "box": ("b", 4)}
@@ -332,10 +352,13 @@ def keras_models() -> dict[str, Any]:
 
 
 def troubles(folder: Path) -> None:
-    """Bundles that pass their self-test and fail or hang on a bright picture."""
-    for name, call in {"fails": fails_when_bright, "hangs": hangs_when_bright}.items():
+    """Bundles that pass their self-test and fail or hang on a bright picture, need much of something, or crash."""
+    calls = {"fails": fails_when_bright, "hangs": hangs_when_bright, "greedy": greedy, "slow": slow}
+    for name, call in calls.items():
         bundle = bundle_of(name, bytes(converter_of(call, NHWC, dtype=tf.uint8).convert()))
         (folder / f"{name}.bundle").write_bytes(bundle)
+    crashes = edited(bytes(converter_of(FLOAT["ssd-before"][0], NHWC).convert()), without_options)
+    (folder / "crashes.bundle").write_bytes(bundle_of("crashes", crashes))
 
 
 def main(folder: Path) -> None:

@@ -255,7 +255,7 @@ export interface Event {
   crossed?: Crossing[];
   /** the names of the configured rules that it has fulfilled so far. */
   rules?: string[];
-  /** of an `end`: `left`, `changed`, `camera lost`, `stopped` or `restarted`; else null. */
+  /** of an `end`: `left`, `changed`, `camera lost`, `stopped`, `restarted` or `model changed`; else null. */
   reason?: string | null;
 }
 

@@ -1,13 +1,12 @@
 """``tinysight device add``: make a machine that one can log in to a device."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tinysight_deploy.places import RepoOption
+from tinysight_deploy.places import KeysOption, PassphraseOption, RepoOption
 from tinysight_edge.console import console, finish
 
 if TYPE_CHECKING:
@@ -40,7 +39,13 @@ def add(
     config: Annotated[
         Path | None, typer.Option(help="Its agent.toml; one is made unless given.", show_default=False)
     ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="The release to install: its bundle's file, NAME@VERSION or its target.", show_default=False),
+    ] = None,
     repo: RepoOption = None,
+    keys: KeysOption = None,
+    passphrase_file: PassphraseOption = None,
     inventory: Annotated[
         Path | None, typer.Option(help="devices.toml; among your settings unless given.", show_default=False)
     ] = None,
@@ -58,9 +63,11 @@ def add(
     """
     from tinysight_contract.topics import check_id
     from tinysight_deploy.inventory import Inventory, inventory_path
-    from tinysight_deploy.places import repo_folder
+    from tinysight_deploy.places import keys_folder, repo_folder
     from tinysight_deploy.provision import provision
+    from tinysight_deploy.provision_bundle import flash_of
     from tinysight_deploy.provision_types import Wishes
+    from tinysight_deploy.ssh import go
     from tinysight_deploy.targets import SshTarget
 
     check_id(site, what="site")
@@ -91,15 +98,13 @@ def add(
             console.print(f"{each.level}: {each.what} {each.mend}", markup=False)
         return yes or _asked(wishes, remote, facts)
 
-    done = asyncio.run(
-        provision(
-            wishes,
-            Inventory(inventory_path(inventory)),
-            tell=lambda line: console.print(line, markup=False),
-            told=_say,
-            may=may,
+    book, tell = Inventory(inventory_path(inventory)), _tell
+    flash = None
+    if bundle is not None:
+        flash = flash_of(
+            wishes, bundle, book, keys=keys_folder(keys, wishes.repo), passphrase=passphrase_file, tell=tell
         )
-    )
+    done = go(provision(wishes, book, tell=tell, told=_say, may=may, flash=flash))
     finish(_result(wishes, done, as_json=as_json), as_json=as_json)
 
 
@@ -132,6 +137,10 @@ def _asked(wishes: "Wishes", remote: "Remote", facts: "Facts") -> bool:
         f"{wishes.target}: {plain(facts.model) or facts.machine}, {plain(facts.system)}, host key {key}", markup=False
     )
     return typer.confirm(f"Make it {wishes.site}/{wishes.device}?", err=True)
+
+
+def _tell(line: str) -> None:
+    console.print(line, markup=False)
 
 
 def _say(step: "Step") -> None:

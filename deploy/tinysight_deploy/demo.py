@@ -66,6 +66,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where data, run, bundle and report stay to be looked at.")] = Path(
         "tinysight-demo"
     ),
+    images: Annotated[
+        int, typer.Option(help="To draw. Fewer are faster and the model sees less well.", min=600)
+    ] = IMAGES,
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
 ) -> None:
@@ -75,13 +78,15 @@ def demo(
     _make_folder(out)
     steps = _Steps(out)
     steps.say("Draw a data set: a conveyor whose parcels carry real handwritten digits")
-    steps.run("data", "synth", "belt", "--out", "data", "--images", str(IMAGES), "--seed", str(seed))
+    steps.run("data", "synth", "belt", "--out", "data", "--images", str(images), "--seed", str(seed))
     steps.say("Train a detector on it (curves: run/curves.png)")
     trained = steps.run("train", "data", "--out", "run", "--seed", str(seed))
     steps.say("Quantize it to int8 and prove it on held-out pictures (report: belt.report.html)")
     proof = steps.run("convert", "run", "--out", "belt.bundle", "--name", "belt")
-    steps.say("Flash the bundle into a device's store")
-    steps.run("flash", "belt.bundle", "--to", "dir:device")
+    steps.say("Sign the bundle, and flash it into a device's store")
+    steps.run("keys", "init", "--repo", "repo")
+    steps.run("release", "add", "belt.bundle", "--repo", "repo")
+    steps.run("flash", "belt.bundle", "--to", "dir:device", "--repo", "repo")
     steps.say("Run the device on a live camera for 20 s, publish to a broker, read it back")
     ports = free_ports()
     url = f"mqtt://127.0.0.1:{ports.mqtt5}"

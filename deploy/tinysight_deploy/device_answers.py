@@ -10,13 +10,17 @@ import msgspec
 from msgspec import Struct
 
 from tinysight_contract.errors import DeviceError
-from tinysight_contract.updates import Release, Update
+from tinysight_contract.updates import Release, Update, UpdateState
 from tinysight_deploy.targets import SshTarget, plain
 
 __all__ = ["Held", "failed", "read_held", "read_update"]
 
 _NO_PROGRAM: Final = (126, 127)
 _MEND: Final = "Look at the device: its `tinysight` is broken or not ours; `tinysight device add` installs it anew."
+
+
+_HERE: Final = {UpdateState.VERIFIED, UpdateState.SELFTEST, UpdateState.TRIAL}
+"""States of a candidate whose file is whole."""
 
 
 class _State(Struct):
@@ -46,6 +50,13 @@ class Held(Struct, frozen=True, kw_only=True):
         """Whether this bundle is active and nothing else is to come."""
         coming = None if self.candidate is None else self.candidate.bundle
         return self.active is not None and self.active.digest == digest and (coming is None or coming.digest == digest)
+
+    def base(self, digest: str) -> str | None:
+        """What a transfer of this bundle starts from: itself if it is there, else what is active."""
+        coming = None if self.candidate is None else self.candidate.bundle
+        if coming is not None and coming.digest == digest and self.candidate and self.candidate.state in _HERE:
+            return digest
+        return None if self.active is None else self.active.digest
 
 
 def read_held(target: SshTarget, answer: bytes) -> Held:
@@ -86,7 +97,7 @@ def failed(target: SshTarget, status: int, err: bytes) -> DeviceError:
         )
     how = f"status {status}" if status >= 0 else "a signal"
     return DeviceError(
-        f"{target}: its `tinysight` ended with {how}" + (f": {said}" if said else "."),
+        f"{target}: its `tinysight` ended with {how}" + (f": {said.rstrip('.')}." if said else "."),
         mend="Mend that and run the same again.",
     )
 

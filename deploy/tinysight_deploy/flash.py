@@ -18,12 +18,11 @@ import msgspec
 import typer
 
 from tinysight_contract.errors import ConfigError, TinySightError, UpdateError
-from tinysight_contract.updates import Release
 from tinysight_deploy.device_keys import KnownHosts
 from tinysight_deploy.flash_folder import flash_folder
 from tinysight_deploy.flash_goals import Goal, goals_of
 from tinysight_deploy.flash_report import GOOD, Bars, Result, Silence, View, show
-from tinysight_deploy.flash_slices import Slice, Slices, slice_of
+from tinysight_deploy.flash_slices import Slices
 from tinysight_deploy.flash_ssh import Order, Way, flash_ssh
 from tinysight_deploy.inventory import Inventory, inventory_path
 from tinysight_deploy.keys import Passphrase
@@ -124,7 +123,8 @@ async def flash_all(plan: Plan, goals: Sequence[Goal], view: View, room: Path) -
         view: who watches.
         room: an empty folder on this machine for what is brought.
     """
-    slices = Slices(lambda base, to: _slice(plan, base, to), room)
+    release, repository = plan.order.release, plan.repository
+    slices = Slices(lambda base, to: repository.slice(release, base=base, to=to), room)
     free = asyncio.Semaphore(plan.parallel)
 
     async def one(goal: Goal) -> Result:
@@ -150,12 +150,6 @@ async def _one(plan: Plan, goal: Goal, slices: Slices, view: View) -> Result:
         goal.where, plan.known_hosts, plan.identity, goal.fingerprint, lambda line: console.print(line, markup=False)
     )
     return await flash_ssh(goal.name, way, plan.order, slices, view)
-
-
-def _slice(plan: Plan, base: str | None, to: Path) -> Slice:
-    release: Release = plan.order.release
-    payload = plan.repository.slice(release, base=base, to=to)
-    return slice_of(to, payload.transfer, payload.why_full)
 
 
 def _keep_fresh(repository: Repository) -> None:

@@ -147,7 +147,7 @@ def line_of(release: Release, result: Result) -> str:
         return f"{name} runs there; {moved} moved in {result.seconds:.1f} s{tries}."
     if result.outcome == "staged":
         return f"{name} is there; {moved} moved in {result.seconds:.1f} s{tries}. {result.reason}"
-    return f"{name}{code}: {result.reason}"
+    return f"{name}{code}: {result.reason.removeprefix(f'{result.device}: ')}"
 
 
 def size(count: int) -> str:

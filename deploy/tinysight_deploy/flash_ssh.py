@@ -21,11 +21,13 @@ from tinysight_deploy.device_answers import Held, failed, read_held, read_update
 from tinysight_deploy.device_keys import KnownHosts
 from tinysight_deploy.flash_report import Outcome, Result, Step, View
 from tinysight_deploy.flash_slices import Slice, Slices
+from tinysight_deploy.slices import Payload
 from tinysight_deploy.ssh import Remote, connect, may_pass
 from tinysight_deploy.targets import AGENT_USER, SshTarget, elevate, plain
 
 __all__ = ["Order", "Way", "flash_ssh", "outcome_of"]
 
+ASK_S: Final = 60.0
 TRIES: Final = 4
 PAUSE_S: Final = 1.0
 INSTALL_S: Final = 1200.0
@@ -147,34 +149,34 @@ class _Flash:
             held = await self._ask(remote)
             if held.settled_on(release.digest):
                 return Result(device=self._name, outcome="unchanged", moved_bytes=self._moved)
-            part = await self._slices.get(None if held.active is None else held.active.digest)
-            if held.active is not None and held.active.digest == release.digest:
-                part = part.without_payload()
+            part = await self._slices.get(held.base(release.digest))
             if self._order.dry_run:
-                return self._said(Result(device=self._name, outcome="would-install", moved_bytes=part.size_bytes), part)
-            result = await self._install(remote, part, held)
-            if part.transfer == "delta" and result.code is Code.NOT_FOUND:  # the device could not use it
+                would = Result(device=self._name, outcome="would-install", moved_bytes=part.payload.total_bytes)
+                return _said(would, part.payload, part.payload.why_full)
+            told = await self._install(remote, part)
+            why = part.payload.why_full
+            if part.payload.transfer != "full" and told.code is Code.NOT_FOUND:  # the device wants the whole of it
                 part = await self._slices.get(None)
-                result = await self._install(remote, part, held)
-            return result
+                told = await self._install(remote, part)
+                why = plain(told.why_full) or "the device asked for it"
+            result = outcome_of(self._name, told, runs=held.runs)
+            return _said(replace(result, moved_bytes=self._moved), part.payload, why)
 
     async def _ask(self, remote: Remote) -> Held:
         """What the device has."""
         self._step("asking")
-        done = await remote.run(self._program("store", "show", "--json"))
+        done = await remote.run(self._program("store", "show", "--json"), timeout_s=ASK_S)
         if done.status != 0:
             raise failed(remote.target, done.status, done.err)
         return read_held(remote.target, done.out)
 
-    async def _install(self, remote: Remote, part: Slice, held: Held) -> Result:
+    async def _install(self, remote: Remote, part: Slice) -> Update:
         """Bring a slice, and have it installed."""
         folder = await self._push(remote, part)
         told = await self._run_install(remote, folder)
         if told.state is not UpdateState.FAILED or told.code not in {Code.NO_SPACE, Code.DISK}:
             await remote.run(["rm", "-rf", "--", str(folder)])
-        result = outcome_of(self._name, told, runs=held.runs)
-        part = Slice(part.folder, part.files, part.transfer, plain(told.why_full) or part.why_full)
-        return self._said(replace(result, moved_bytes=self._moved), part)
+        return told
 
     async def _push(self, remote: Remote, part: Slice) -> PurePosixPath:
         """Bring what is not there yet into the private folder."""
@@ -183,7 +185,7 @@ class _Flash:
         room = target.prefix / "var/lib/tinysight/incoming" if target.own_root else shared
         group = "" if target.own_root else AGENT_USER
         name = self._order.release.digest[:32]
-        files = [str(each) for each in part.files]
+        files = part.payload.files
         self._step("preparing")
         words = ["sh", "-c", _PREPARE, "sh", str(room), name, group, " ".join(elevate(target)), *files]
         done = await remote.run(words)
@@ -192,10 +194,10 @@ class _Flash:
         there = {
             line[66:].decode("utf-8", "replace"): line[:64].decode("ascii", "replace") for line in done.out.splitlines()
         }
-        total, before = part.size_bytes, 0
-        for each in part.files:
+        total, before = part.payload.total_bytes, 0
+        for each in files:
             local = part.folder / each
-            if there.get(str(each)) != await asyncio.to_thread(_digest, local):
+            if there.get(each) != await asyncio.to_thread(_digest, local):
                 self._moved += await remote.push(
                     local,
                     str(room / name / each),
@@ -234,11 +236,14 @@ class _Flash:
         target = self._way.target
         return [*elevate(target, AGENT_USER), str(target.program), *words, "--store", str(target.store)]
 
-    def _said(self, result: Result, part: Slice) -> Result:
-        return replace(result, transfer=part.transfer, why_full=part.why_full)
-
     def _step(self, what: str, done: int = 0, total: int = 0) -> None:
         self._view.tell(Step(self._name, what, done, total))
+
+
+def _said(result: Result, payload: Payload, why_full: str) -> Result:
+    """A result with how the bundle came, and why not by its difference alone."""
+    transfer = "" if payload.transfer == "none" else payload.transfer
+    return replace(result, transfer=transfer, why_full=why_full if transfer == "full" else "")
 
 
 def _digest(path: Path) -> str:

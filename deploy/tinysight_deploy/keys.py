@@ -15,8 +15,14 @@ from typing import Final, Protocol
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from securesystemslib.exceptions import KeyMismatchError
-from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
+from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, though not listed
+    CryptoSigner,
+    Key,
+    Signer,
+    SSlibKey,
+)
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import read_capped
@@ -29,6 +35,7 @@ NAME_FIELD: Final = "x-tinysight-name"
 """Where the metadata says what a key's file is called, so that one that is not here can be asked for."""
 
 MAX_KEY_BYTES: Final = 16 << 10
+TYPING_TRIES: Final = 3
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,90}")
 _ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 
@@ -48,25 +55,30 @@ class Signers(Protocol):
 
 
 class Passphrase:
-    """What key files are encrypted with: from the environment, a file, or a person at the terminal."""
+    """What key files are encrypted with: from the environment, a file, or a person at the terminal.
+
+    Attributes:
+        typed: whether a person typed it, and may have meant another file.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
+        self.typed = False
         self._file = file
         self._known: bytes | None = None
 
-    def to_read(self, path: Path) -> bytes:
-        """The passphrase for a file that is encrypted.
+    def to_read(self, path: Path, *, again: bool = False) -> bytes:
+        """The passphrase for a file that is encrypted; with ``again`` another one than the one that was typed.
 
         Raises:
             ConfigError: none was given and nobody can be asked.
         """
-        if (given := self._given()) is not None:
+        if not again and (given := self._given()) is not None:
             return given
         if not sys.stdin.isatty():
             raise ConfigError(
                 f"{path} is encrypted.", mend=f"Set ${PASSPHRASE_VARIABLE}, or give --passphrase-file FILE."
             )
-        self._known = getpass.getpass(f"Passphrase of {path.name}: ").encode()
+        self._known, self.typed = getpass.getpass(f"Passphrase of {path.name}: ").encode(), True
         return self._known
 
     def to_write(self) -> bytes | None:
@@ -80,7 +92,7 @@ class Passphrase:
         first = getpass.getpass("Passphrase for the new keys (empty for none): ").encode()
         if first and getpass.getpass("Again: ").encode() != first:
             raise ConfigError("The two passphrases differ.", mend="Run it again and type the same one twice.")
-        self._known = first or None
+        self._known, self.typed = first or None, True
         return self._known
 
     def _given(self) -> bytes | None:
@@ -182,19 +194,25 @@ class KeyFolder:
         _refuse_open(self.folder)
         _refuse_open(path)
         pem = read_capped(path, MAX_KEY_BYTES)
-        passphrase = self._passphrase.to_read(path) if _ENCRYPTED in pem else None
-        try:
-            private = serialization.load_pem_private_key(pem, password=passphrase)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            if passphrase is not None:
-                raise ConfigError(
-                    f"The passphrase does not open {path}.",
-                    mend=f"Check ${PASSPHRASE_VARIABLE} or --passphrase-file; the file may also be damaged.",
-                ) from error
-            raise ConfigError(f"{path} is no private key in PEM.", mend="Take the file from a backup.") from error
+        private = self._opened(path, pem) if _ENCRYPTED in pem else _parsed(pem, None)
+        if private is None:
+            raise ConfigError(f"{path} is no private key in PEM.", mend="Take the file from a backup.")
         if not isinstance(private, Ed25519PrivateKey):
             raise ConfigError(f"{path} is no Ed25519 key.", mend="Take the file from a backup.")
         return private
+
+    def _opened(self, path: Path, pem: bytes) -> PrivateKeyTypes:
+        """An encrypted key; a person may type the passphrase several times, and each key may have its own."""
+        for attempt in range(TYPING_TRIES + 1):
+            found = _parsed(pem, self._passphrase.to_read(path, again=attempt > 0))
+            if found is not None:
+                return found
+            if not self._passphrase.typed:
+                break
+        raise ConfigError(
+            f"The passphrase does not open {path}.",
+            mend=f"Check ${PASSPHRASE_VARIABLE} or --passphrase-file; the file may also be damaged.",
+        )
 
     def _path(self, key: Key) -> Path:
         return self.folder / f"{name_of(key)}.pem"
@@ -210,6 +228,14 @@ def name_of(key: Key) -> str:
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ConfigError(f"The key {key.keyid[:8]} has no plain name.", mend="Take the repository from a backup.")
     return name
+
+
+def _parsed(pem: bytes, passphrase: bytes | None) -> PrivateKeyTypes | None:
+    """The key in a PEM file; None when it is none, or the passphrase is another."""
+    try:
+        return serialization.load_pem_private_key(pem, password=passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
 
 
 def _signer(private: Ed25519PrivateKey, label: str) -> CryptoSigner:

@@ -5,8 +5,9 @@
     metadata/N.root.json  N.targets.json  N.PROJECT.json  N.snapshot.json  timestamp.json
 
 ``timestamp.json`` is the only commit point: it names a snapshot, which names the rest, each by version. A file with a
-version in its name is written before anything names it and never again, so a reader sees the state before or the state
-after. A root counts from the moment it is there; how that stays consistent is in `rotation`.
+version in its name is written before anything names it, and what it says never changes, so a reader sees the state
+before or the state after. A root counts from the moment it is there; how that stays consistent is in `rotation`, which
+may add a signature to what is there.
 """
 
 import copy
@@ -18,20 +19,28 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar, cast
 
 import msgspec
-from securesystemslib.signer import Key, Signer
+from securesystemslib.signer import Key, Signer  # type: ignore[attr-defined]  # public, though not listed
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # public, though not listed
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization import DeserializationError
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import read_capped, replace_file
 from tinysight_deploy.keys import Signers
+from tinysight_edge.update.tuf_client import LIMITS
 
 __all__ = ["TOP", "Chain", "Days", "Policy", "publish", "sign", "signers_for"]
 
 TOP: Final = ("root", "targets", "snapshot", "timestamp")
 KEPT_VERSIONS: Final = 10
-MAX_METADATA_BYTES: Final = 5_000_000  # what python-tuf reads of targets at most
+MAX_METADATA_BYTES: Final = 8 << 20
 POLICY_FIELD: Final = "x-tinysight"
 _BACKUP: Final = "Bring the repository back from its web server or a backup."
 
@@ -193,12 +202,22 @@ def publish(folder: Path, chain: Chain, changed: Iterable[str], signers: Signers
         elif role != "timestamp":
             chain.snapshot.signed.meta[f"{role}.json"] = MetaFile(version=highest + 1)
         sign(metadata, able[role])
-        files[folder / ("timestamp.json" if role == "timestamp" else f"{highest + 1}.{role}.json")] = (
-            metadata.to_bytes()
-        )
+        raw = metadata.to_bytes()
+        _refuse_size(role, len(raw))
+        files[folder / ("timestamp.json" if role == "timestamp" else f"{highest + 1}.{role}.json")] = raw
     for path, data in files.items():
         replace_file(path, data)
     _prune(folder, chain)
+
+
+def _refuse_size(role: str, size_bytes: int) -> None:
+    """Refuse to publish what no device would read."""
+    most = getattr(LIMITS, f"{role if role in TOP else 'targets'}_max_length")
+    if size_bytes > most:
+        raise ConfigError(
+            f"What {role} signs would have {size_bytes} bytes; devices read {most} at most.",
+            mend="Retire releases that nobody needs with `tinysight release retire`, or begin another --project.",
+        )
 
 
 def _prune(folder: Path, chain: Chain) -> None:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from tuf.api.metadata import DelegatedRole, Delegations, Metadata, TargetFile, Targets
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # public, though not listed
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    TargetFile,
+    Targets,
+)
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError

@@ -19,8 +19,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from securesystemslib.signer import Key, SSlibKey
-from tuf.api.metadata import Delegations, Metadata, MetaFile, Role, Root, Snapshot, Targets, Timestamp
+from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]  # public, though not listed
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # public, though not listed
+    Delegations,
+    Metadata,
+    MetaFile,
+    Role,
+    Root,
+    Snapshot,
+    Targets,
+    Timestamp,
+)
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import fsync_folder, locked, read_capped, replace_file
@@ -81,6 +90,10 @@ def begin(repo: Path, keys: KeyFolder, policy: Policy, *, roots: int, threshold:
     if anchor.exists() or (folder / "timestamp.json").exists():
         _finish_beginning(repo, anchor)
         return
+    if keys.folder.resolve().is_relative_to(repo.resolve()):
+        raise ConfigError(
+            f"{keys.folder} lies in the repository, which is to be served.", mend="Give --keys outside of --repo."
+        )
     if not 1 <= threshold <= roots <= 16:
         raise ConfigError(f"{threshold} of {roots} root keys cannot be.", mend="Give --roots 3 --threshold 2.")
     for each in (folder, repo / "targets", repo / "deltas"):

@@ -32,6 +32,7 @@ _BLOCK_BYTES: Final = 32 << 10
 _BLOCKS_ON_THE_WAY: Final = 64
 _STALL_S: Final = 60.0
 _MOST_LINE_BYTES: Final = 64 << 10
+_MOST_ERRORS: Final = 1 << 20
 _ALGORITHMS: Final = {
     "ssh-ed25519": ["ssh-ed25519"],
     "ecdsa-sha2-nistp256": ["ecdsa-sha2-nistp256"],
@@ -122,11 +123,16 @@ async def connect(
             )
     try:
         if known is None and client.met is not None:
-            if remember and known_hosts.pin(target.host_name, client.met) != client.met:
+            kept = known_hosts.pin(target.host_name, client.met) if remember else client.met
+            if kept != client.met:
                 raise _another_key(target, client)
-            kept = "and remembered" if remember else "not remembered"
-            tell(f"{target.host_name}: host key {client.met.fingerprint}, met for the first time, {kept}.")
+            if kept is client.met:  # else somebody else has just told of it
+                said = "and remembered" if remember else "not remembered"
+                tell(f"{target.host_name}: host key {kept.fingerprint}, met for the first time, {said}.")
         yield Remote(target, connection, client.met)
+    except BaseException:
+        connection.abort()  # what it still sends is not waited for
+        raise
     finally:
         connection.close()
         with contextlib.suppress(TimeoutError, asyncssh.Error, OSError):
@@ -147,8 +153,8 @@ class Remote:
         command: Sequence[str],
         *,
         input: bytes = b"",  # noqa: A002 -- as in subprocess
-        timeout_s: float = 60.0,
-        most_bytes: int = 1 << 20,
+        timeout_s: float | None = 60.0,
+        most_bytes: int | None = 1 << 20,
         line: Callable[[bytes], None] | None = None,
     ) -> Done:
         """Run a command as who logged in, each word quoted.
@@ -156,8 +162,8 @@ class Remote:
         Args:
             command: program and arguments; nothing in it is read by a shell.
             input: its standard input.
-            timeout_s: until it must have ended.
-            most_bytes: that it may print, on each of its two outputs.
+            timeout_s: until it must have ended; None for a command that is followed.
+            most_bytes: that it may print, on each of its two outputs; None where ``line`` keeps nothing.
             line: is called with each line of the standard output as it comes, which is then not kept.
 
         Raises:
@@ -168,11 +174,11 @@ class Remote:
             try:
                 async with asyncio.timeout(timeout_s):
                     return await self._run(command, input, most_bytes, line)
-            except TimeoutError as error:
+            except TimeoutError:
                 raise DeviceError(
-                    f"{self.target}: `{called}` did not end within {timeout_s:g} s.",
+                    f"{self.target}: `{called}` did not end within {timeout_s or 0:g} s.",
                     mend="Look what the device is busy with, and try again.",
-                ) from error
+                ) from None  # the connection is not at fault: see may_pass
             except OverflowError as error:
                 raise DeviceError(
                     f"{self.target}: `{called}` printed {error}.",
@@ -180,13 +186,13 @@ class Remote:
                 ) from error
 
     async def _run(
-        self, command: Sequence[str], given: bytes, most_bytes: int, line: Callable[[bytes], None] | None
+        self, command: Sequence[str], given: bytes, most_bytes: int | None, line: Callable[[bytes], None] | None
     ) -> Done:
         process = await self._connection.create_process(shlex.join(command), encoding=None)
         try:
             out, err, _ = await asyncio.gather(
                 _all(process.stdout, most_bytes) if line is None else _lines(process.stdout, most_bytes, line),
-                _all(process.stderr, most_bytes),
+                _all(process.stderr, most_bytes or _MOST_ERRORS),
                 _feed(process.stdin, given),
             )
             await process.wait_closed()
@@ -279,17 +285,17 @@ async def _rename(sftp: asyncssh.SFTPClient, part: str, remote: str) -> None:
             await sftp.rename(part, remote)
 
 
-async def _all(source: asyncssh.SSHReader[bytes], most: int) -> bytes:
+async def _all(source: asyncssh.SSHReader[bytes], most: int | None) -> bytes:
     """All that comes, but no more than ``most`` bytes."""
     found = bytearray()
     while chunk := await source.read(_BLOCK_BYTES):
         found += chunk
-        if len(found) > most:
+        if most is not None and len(found) > most:
             raise OverflowError(f"more than {most} bytes")
     return bytes(found)
 
 
-async def _lines(source: asyncssh.SSHReader[bytes], most: int, line: Callable[[bytes], None]) -> bytes:
+async def _lines(source: asyncssh.SSHReader[bytes], most: int | None, line: Callable[[bytes], None]) -> bytes:
     """Each line as it comes, however the bytes come."""
     rest = bytearray()
     seen = 0
@@ -297,7 +303,7 @@ async def _lines(source: asyncssh.SSHReader[bytes], most: int, line: Callable[[b
         seen += len(chunk)
         *whole, last = (bytes(rest) + chunk).split(b"\n")
         rest = bytearray(last)
-        if seen > most:
+        if most is not None and seen > most:
             raise OverflowError(f"more than {most} bytes")
         if len(rest) > _MOST_LINE_BYTES or any(len(each) > _MOST_LINE_BYTES for each in whole):
             raise OverflowError(f"a line of more than {_MOST_LINE_BYTES} bytes")

@@ -100,6 +100,11 @@ class SshTarget:
         """The agent's configuration on the device."""
         return self.prefix / "etc/tinysight/agent.toml"
 
+    @property
+    def log(self) -> PurePosixPath:
+        """What the agent says where there is no systemd, which else keeps it."""
+        return self.prefix / "var/log/tinysight/agent.log"
+
 
 def elevate(target: SshTarget, user: str = "root") -> list[str]:
     """What goes before a command so that ``user`` runs it on the device; nothing for a device that is a folder."""

@@ -174,8 +174,8 @@ def _members(tape: _Tape, *, known: bool) -> tuple[Manifest, dict[str, bytes]]:
             found[name] = data
     if manifest is None:
         raise BundleError("It is empty or no bundle.", mend=_AGAIN)
-    rest = tape.take(tarfile.RECORDSIZE)  # up to the end of the record
-    if any(rest) or not 2 * tarfile.BLOCKSIZE - len(block) <= len(rest) < tarfile.RECORDSIZE:
+    rest = tape.take(tarfile.RECORDSIZE + 1)  # a second block of zeros, and zeros up to the end of a record
+    if any(rest) or not 2 * tarfile.BLOCKSIZE - len(block) <= len(rest) <= tarfile.RECORDSIZE:
         raise BundleError("It ends too early or holds something after its end.", mend=_AGAIN)
     if (reason := _contradiction(manifest, found)) is not None:
         raise BundleError(f"{reason}.", mend=_AGAIN)

@@ -196,6 +196,8 @@ def decode_contradiction(
     """
     if (task == "classify") != isinstance(decode, Classify):
         return f"the task {task} is not decoded by {type(decode).__name__}"
+    if isinstance(decode, CenterNet) and decode.stride > min(height, width):
+        return f"a stride of {decode.stride} leaves no cell of {height}x{width}"
     if isinstance(decode, SsdAnchors) and (reason := _anchors_contradiction(decode.anchors)) is not None:
         return reason
     if isinstance(decode, Yolo) and decode.layout == "end-to-end" and decode.objectness:

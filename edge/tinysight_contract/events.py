@@ -141,7 +141,8 @@ class Event(Struct, frozen=True, kw_only=True):
         latency_ms: where the time went between the capture of the frame and this event.
         crossed: the lines it has crossed so far, in order.
         rules: the names of the configured rules that it has fulfilled so far.
-        reason: of an ``end``: ``left``, ``changed``, ``camera lost``, ``stopped`` or ``restarted``; else null.
+        reason: of an ``end``: ``left``, ``changed``, ``camera lost``, ``stopped``, ``restarted`` or
+            ``model changed``; else null.
     """
 
     id: Id

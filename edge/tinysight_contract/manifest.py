@@ -234,15 +234,20 @@ def parse_manifest(raw: bytes) -> Manifest:
         head = msgspec.json.decode(raw, type=_Head)
         if head.schema.split(".")[0] != SCHEMA.split(".")[0]:
             raise BundleError(
-                f"The manifest has schema {head.schema!r}, this runtime reads {SCHEMA.split('.')[0]}.x.",
+                f"The manifest has schema {_short(head.schema)!r}, this runtime reads {SCHEMA.split('.')[0]}.x.",
                 mend="Update TinySight, or convert the bundle again with a matching version.",
             )
         manifest = msgspec.json.decode(raw, type=Manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"The manifest cannot be read: {error}.", mend=_AGAIN) from error
+        raise BundleError(f"The manifest cannot be read: {_short(str(error))}.", mend=_AGAIN) from error
     if (reason := contradiction(manifest)) is not None:
-        raise BundleError(f"The manifest contradicts itself: {reason}.", mend=_AGAIN)
+        raise BundleError(f"The manifest contradicts itself: {_short(reason)}.", mend=_AGAIN)
     return manifest
+
+
+def _short(text: str) -> str:
+    """What may stand in an error, which travels over MQTT; names in a manifest have no limit."""
+    return text if len(text) <= 300 else f"{text[:300]}…"
 
 
 _AGAIN = "Convert the model again, or copy the bundle again from where it was made."

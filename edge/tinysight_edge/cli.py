@@ -112,17 +112,17 @@ def run(
             start_offline=start_offline,
         )
     address = address_of(told.broker, os.environ)
-    loaded = open_bundle(told.model)
+    agent = Agent(open_bundle(told.model, start=True), told, watch=watch, watchdog=Watchdog())
     lock = _hold(told.state)
-    agent = Agent(loaded, told, watch=watch, watchdog=Watchdog())
     if asked:
         agent.stop()
 
     def ready() -> None:
         if not quiet:
             names = ", ".join(f"{name} ({name_of(camera)})" for name, camera in told.cameras.items())
-            model = f"{loaded.manifest.name} {loaded.manifest.version}"
-            print(f"{told.site}/{told.device}: {names} → {model} → {address}. Ctrl-C ends it.", file=sys.stderr)
+            model = agent.swapper.seer.ref
+            line = f"{told.site}/{told.device}: {names} → {model.name} {model.version} → {address}. Ctrl-C ends it."
+            print(line, file=sys.stderr)
 
     try:
         result = agent.run(ready=ready)
@@ -148,16 +148,20 @@ def _begin_again() -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the very command that runs
 
 
-def open_bundle(model: "ModelConfig") -> "Bundle":
-    """What is to run.
+def open_bundle(model: "ModelConfig", *, start: bool = False) -> "Bundle":
+    """What is to run; to ``start`` it, of a store also what was installed and never run, or ran before a damaged one.
 
     Raises:
         TinySightError: it is not there or damaged.
     """
     from tinysight_contract.bundle import Bundle
     from tinysight_edge.store import Store
+    from tinysight_edge.update.installer import Installer, boot
 
-    return Bundle.open(model.bundle) if model.bundle is not None else Store(model.store or Path()).active()
+    if model.bundle is not None:
+        return Bundle.open(model.bundle)
+    store = Store(model.store or Path())
+    return boot(Installer(store), store, scheme=model.scheme, threads=model.threads) if start else store.active()
 
 
 def from_flags(

@@ -65,6 +65,30 @@ def verify(*, store: Root = PLACE, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+@store_app.command("trust")
+def trust(
+    root: Annotated[Path, typer.Argument(help="The repository's first root: KEYS/root.json.", show_default=False)],
+    *,
+    store: Root = PLACE,
+    as_json: AsJson = False,
+) -> None:
+    """Have this device believe the owner of a repository; once, by whoever sets it up.
+
+    `tinysight device add` and the first flash into an empty folder do it by themselves.
+    """
+    from tinysight_contract.files import read_capped
+    from tinysight_edge.console import finish
+    from tinysight_edge.store import Store
+    from tinysight_edge.update.trust import new_trust
+    from tinysight_edge.update.tuf_client import MAX_ROOT_BYTES
+
+    here = Store(store)
+    raw = read_capped(root, MAX_ROOT_BYTES)
+    with here.alone():
+        new_trust(here.trust, raw, here.disk)
+    finish({"root": here.trust / "root.json"}, as_json=as_json)
+
+
 @store_app.command("install")
 def install(
     target: Annotated[str, typer.Argument(help="The release: <project>/<name>-<version>.bundle.", show_default=False)],
@@ -83,13 +107,13 @@ def install(
     """
     from tinysight_contract.updates import UpdateState
     from tinysight_edge.store import Store
-    from tinysight_edge.update.installer import Installer
+    from tinysight_edge.update.installer import UNTESTED, Installer
     from tinysight_edge.update.sources import open_source
 
     here = Store(store)
     installer = Installer(here, tell=lambda update: _tell(update, as_json=as_json))
     told = installer.install(open_source(source), target, digest=digest, again=again)
-    if told.state is UpdateState.VERIFIED and not here.is_run():
+    if told.state in UNTESTED and not here.is_run():
         told = installer.test() or told
     told = _await(here, told, wait, as_json=as_json)
     if told.state in {UpdateState.REJECTED, UpdateState.FAILED, UpdateState.ROLLED_BACK}:

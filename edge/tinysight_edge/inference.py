@@ -106,9 +106,10 @@ class Inference:
         self._begun = False
 
     @property
-    def most_runs(self) -> int:
-        """How often the model runs for one frame, at most."""
-        return 1 if self._tiles is None else self._tiles.columns * self._tiles.rows + self._tiles.whole
+    def limit_s(self) -> float:
+        """A look that takes longer hangs: as many runs of the model as one frame may need."""
+        runs = 1 if self._tiles is None else self._tiles.columns * self._tiles.rows + self._tiles.whole
+        return runs * self._model.limit_s
 
     def __call__(self, image_bgr: NDArray[np.uint8], at_s: float) -> Seen:
         """Look at a frame, uint8 (H, W, 3), of source time ``at_s``, and read the answer; as `look` and `read`."""
@@ -144,7 +145,7 @@ class Inference:
         answers, infer_s = [], 0.0
         for number, view in self._views(image_bgr, moving, at_s):
             begun_s = time.perf_counter()
-            if fitted is None or self._tiles is not None:  # it may have been made before tiles were wanted
+            if fitted is None or self._tiles is not None or not self._takes(fitted):  # it may have been made before
                 fit = self._prepare(view, self._model.lend_input())[1]
             else:
                 fit, prepare_s = fitted.fit, fitted.took_ms / 1e3
@@ -171,7 +172,7 @@ class Inference:
         begun_s, spec = time.perf_counter(), self._spec
         picture = self._pictures.take((spec.height, spec.width, 1 if spec.color == "GRAY" else 3))
         fit = fit_picture(image_bgr, spec, picture)
-        return Fitted(picture, fit, (time.perf_counter() - begun_s) * 1e3)
+        return Fitted(picture, fit, (time.perf_counter() - begun_s) * 1e3, spec)
 
     def read(self, looked: Looked) -> Seen:
         """Make detections of the model's answers. Belongs to one thread, which may be another one."""
@@ -184,6 +185,10 @@ class Inference:
             _, fit, outputs = looked.answers[0]
             found = self._decode(outputs).in_frame(fit)
         return Seen(found, looked.preprocess_ms, looked.inference_ms, (time.perf_counter() - begun_s) * 1e3)
+
+    def _takes(self, fitted: Fitted) -> bool:
+        """Whether it was made for a model that sees pictures as this one does."""
+        return fitted.spec is self._spec or fitted.spec == self._spec
 
     def _views(
         self, image_bgr: NDArray[np.uint8], moving: NDArray[np.bool_] | None, at_s: float

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from tinysight_contract.errors import TinySightError
+from tinysight_contract.errors import ConfigError, TinySightError
 from tinysight_contract.messages import CameraInfo, CameraState, Counts, Event
 from tinysight_edge.cameras.camera import Camera, stop_all
 from tinysight_edge.cameras.hub import Hub
@@ -61,6 +61,7 @@ class Lineup:
         self.disabled: set[str] = set()
         self._crossed: dict[str, Crossed] = {}  # of those that are disabled
         self._seer, self._hub, self._environ, self._tell, self._say = seer, hub, environ, tell, say
+        self._beside: set[Seer] = set()  # that every view is ready for, with the one that sees
         self._again_s = 0.0
 
     def open(self, *, all_of_them: bool) -> None:
@@ -133,6 +134,33 @@ class Lineup:
         """End what is followed, so that no reader waits for it."""
         self._tell(id_, *self.views[id_].end(reason))
 
+    def ready(self, seer: Seer) -> None:
+        """Let every view be able to look through this model, those to come as well.
+
+        Raises:
+            ConfigError: a camera asks for what it cannot give.
+        """
+        try:
+            for view in self.views.values():
+                view.ready(seer)
+        except ConfigError:
+            self.keep({self._seer, *self._beside})
+            raise
+        self._beside.add(seer)
+
+    def become(self, seer: Seer) -> None:
+        """All looks that come from now on are by this model, for which the views are ready."""
+        self._seer = seer
+        for id_, view in self.views.items():
+            self._tell(id_, *view.become(seer))
+            self.cameras[id_].fit = view.infer(seer).fit
+
+    def keep(self, seers: Collection[Seer]) -> None:
+        """Let go of all other models but the one that sees."""
+        self._beside = {*seers} - {self._seer}
+        for view in self.views.values():
+            view.keep({self._seer, *seers})
+
     def stop(self) -> None:
         """End everything."""
         for id_ in self.views:
@@ -168,7 +196,7 @@ class Lineup:
         try:
             config = self.config.cameras[id_]
             still = policy_of(config).still
-            view = View(self._seer, self.config, id_, still=still, crossed=crossed)
+            view = self._view(id_, still=still, crossed=crossed)
             secret = partial(secret_of, config.password_file, config.password_env, self._environ)
             camera = Camera(id_, config, self._hub, self._say, secret=secret)
             camera.open()
@@ -184,8 +212,14 @@ class Lineup:
         """The same camera with another meaning: what is followed ends and begins anew, lines go on counting."""
         self.end(id_, "stopped")
         still, crossed = self.cameras[id_].policy.still, self.views[id_].lives.crossed
-        self._show(id_, View(self._seer, self.config, id_, still=still, crossed=crossed))
+        self._show(id_, self._view(id_, still=still, crossed=crossed))
+
+    def _view(self, id_: str, *, still: bool, crossed: Crossed | None) -> View:
+        view = View(self._seer, self.config, id_, still=still, crossed=crossed)
+        for seer in self._beside:
+            view.ready(seer)
+        return view
 
     def _show(self, id_: str, view: View) -> None:
-        self.views[id_], self.cameras[id_].fit = view, view.infer.fit
+        self.views[id_], self.cameras[id_].fit = view, view.infer(self._seer).fit
         self.end(id_, "stopped")  # nothing is there yet: zeros, for who waits for counts

@@ -1,5 +1,6 @@
 """What the agent is put together from, made to fit a configuration. Nothing here is started."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -24,12 +25,29 @@ from tinysight_edge.orders.ledger import Ledger
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
+from tinysight_edge.store import Store
+from tinysight_edge.update.report import Report
+from tinysight_edge.update.shadow import Shadow
+from tinysight_edge.update.swap import Swapper
+from tinysight_edge.update.trial import Pulse
+from tinysight_edge.update.updater import Body, Updater
 from tinysight_edge.view import Seer
 
-__all__ = ["cameras_gone", "foreign_labels", "make_caretaker", "make_desk", "make_pictures", "make_publisher"]
+__all__ = [
+    "about_pictures",
+    "cameras_gone",
+    "foreign_labels",
+    "make_caretaker",
+    "make_desk",
+    "make_pictures",
+    "make_publisher",
+    "make_updater",
+]
 
 MOST_SAID: Final = 3
 MAX_GONE: Final = 64
+NOT_TO_SEE: Final = {"rate", "damaged", "governed", "reloaded"}
+"""Why a picture that came is not to be seen, whatever the model does."""
 
 
 def cameras_gone(state: Path, ids: Iterable[str]) -> list[str]:
@@ -102,7 +120,7 @@ def make_publisher(
 
 
 def make_desk(config: AgentConfig, boot_id: str, bundle: str, *, hands: Hands, caretaker: Caretaker) -> Desk:
-    """Who takes orders; ``bundle`` is the digest of what runs."""
+    """Who takes orders; ``bundle`` is the digest of what is active."""
     return Desk(
         config.site,
         config.device,
@@ -114,14 +132,55 @@ def make_desk(config: AgentConfig, boot_id: str, bundle: str, *, hands: Hands, c
     )
 
 
+def make_updater(
+    store: Path,
+    report: Report,
+    *,
+    config: Callable[[], AgentConfig],
+    swapper: Swapper,
+    pulse: Callable[[], Pulse],
+    shadow: Callable[[Shadow | None], None],
+    meter: Meter,
+    caretaker: Caretaker,
+) -> Updater:
+    """Who takes in new bundles, tries them and follows the store."""
+
+    def came() -> dict[str, int]:
+        totals = meter.totals()
+        came = Counter(totals.frames)
+        for (camera, cause), count in totals.dropped.items():
+            if cause in NOT_TO_SEE:
+                came[camera] -= count
+        return dict(came)
+
+    body = Body(
+        config=config,
+        swapper=swapper,
+        pulse=pulse,
+        came=came,
+        shadow=shadow,
+        wish=report.wish,
+        told=report.told,
+        alert=report.alert,
+        synced=lambda: caretaker.clock_synced,
+    )
+    return Updater(Store(store), body)
+
+
 def make_pictures(
     config: AgentConfig, seer: Seer, send: Callable[[str, str, bytes], None] | None = None
 ) -> Pictures | None:
     """Who keeps pictures; None when none are wanted. ``send`` takes those that are published."""
     if config.snapshots is None and config.examples is None:
         return None
+    about = about_pictures(config, seer)
+    return Pictures(config.state, about, snapshots=config.snapshots, examples=config.examples, send=send)
+
+
+def about_pictures(config: AgentConfig, seer: Seer) -> About:
+    """What goes into every picture."""
     manifest = seer.bundle.manifest
-    about = About(
+    return About(
         site=config.site,
         device=config.device,
         model=seer.ref,
@@ -129,4 +188,3 @@ def make_pictures(
         labels=tuple(manifest.labels),
         threshold=seer.threshold,
     )
-    return Pictures(config.state, about, snapshots=config.snapshots, examples=config.examples, send=send)

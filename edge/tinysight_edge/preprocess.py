@@ -82,11 +82,13 @@ class Fitted:
         picture: uint8 (height, width, channels); nobody writes into it.
         fit: the way back.
         took_ms: to make it.
+        spec: of the model that it was made for.
     """
 
     picture: NDArray[np.uint8]
     fit: Fit
     took_ms: float
+    spec: Input
 
 
 def fit_picture(frame_bgr: NDArray[np.uint8], spec: Input, out: NDArray[np.uint8]) -> Fit:

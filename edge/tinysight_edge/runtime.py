@@ -14,6 +14,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from tinysight_contract.bundle import Bundle
@@ -27,7 +28,7 @@ from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
 from tinysight_edge.lineup import Lineup
-from tinysight_edge.looking import Look, Looking
+from tinysight_edge.looking import Look, Looking, Switched
 from tinysight_edge.meaning.closing import closings
 from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.neighbours.neighbours import Neighbours
@@ -35,9 +36,14 @@ from tinysight_edge.notify import notify
 from tinysight_edge.orders.actions import Hands
 from tinysight_edge.orders.portraits import Portraits
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import make_caretaker, make_desk, make_publisher
+from tinysight_edge.parts import make_caretaker, make_desk, make_publisher, make_updater
 from tinysight_edge.steering import Steering
 from tinysight_edge.telling import Teller
+from tinysight_edge.update.report import Report
+from tinysight_edge.update.shadow import Shadow
+from tinysight_edge.update.swap import Swapper
+from tinysight_edge.update.trial import Pulse
+from tinysight_edge.update.updater import Updater
 from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
 
@@ -75,7 +81,8 @@ class Agent:
         watch: Watch | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:
-        self.bundle, self.config, self.hub = bundle, config, Hub()
+        self.config, self.hub = config, Hub()
+        self._first = bundle
         self.boot_id, self._started_at = secrets.token_hex(8), utc_now()
         self.meter = Meter(self.hub)
         self._environ, self._watch, self._watchdog = environ, watch, watchdog
@@ -84,6 +91,9 @@ class Agent:
         self.again = False
         self._portraits = Portraits()
         self._looked_s = 0.0
+        self._pulse = Pulse(time.monotonic())
+        self._shadow: Shadow | None = None
+        self._updater: Updater | None = None
 
     def run(self, *, ready: Callable[[], None] = lambda: None) -> dict[str, int | str]:
         """Go on until every source has ended or `stop` is called; then close what is open and leave cleanly.
@@ -159,13 +169,14 @@ class Agent:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
         config, watch, wanted = self.config, self._watch, self.config.model
         if watch is not None:
-            watch.reloader.runs(self.bundle.digest)
+            watch.reloader.runs(self._first.digest)
         self._outbox = outbox = Outbox(config.state / "outbox.db", config.outbox)
         with self._guard(START_WITHIN_S):
             model = choose(
-                self.bundle, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
+                self._first, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
             )
-        self._seer = seer = Seer(self.bundle, model, self.boot_id, Sequence())
+        seer = Seer(self._first, model, self.boot_id, Sequence())
+        del self._first, model  # other models may follow, and this one's memory is theirs then
         self._caretaker = care = make_caretaker(config, self.boot_id, self.meter, self._governor)
         hands = Hands(
             config=lambda: self._steering.config,
@@ -175,7 +186,7 @@ class Agent:
             enable=lambda camera, enabled: self._steering.enable(camera, enabled),  # noqa: PLW0108 -- not made yet
             portraits=self._portraits,
         )
-        self._desk = desk = make_desk(config, self.boot_id, self.bundle.digest, hands=hands, caretaker=care)
+        self._desk = desk = make_desk(config, self.boot_id, seer.bundle.digest, hands=hands, caretaker=care)
         self._neighbours = others = Neighbours(config)
         self._publisher = publisher = make_publisher(
             config,
@@ -194,7 +205,8 @@ class Agent:
             *me, self.boot_id, publisher=publisher, caretaker=care, neighbours=others, note_camera=note
         )
         self._lineup = Lineup(seer, config, self.hub, environ=self._environ, tell=teller.seen, say=teller.camera)
-        self._looking = Looking(self.hub, view_of=self._view_of, guard=self._guard_runs)
+        self._looking = Looking(self.hub, seer, view_of=self._view_of, guard=self._guard)
+        self.swapper = Swapper(seer, lineup=self._lineup, looking=self._looking, became=self._became)
         for topic, event in closings(
             outbox.left_open(), site=me[0], device=me[1], boot_id=self.boot_id, sequence=seer.sequence
         ):
@@ -202,7 +214,6 @@ class Agent:
         self._lineup.open(all_of_them=watch is None)
         self._steering = Steering(
             config,
-            self.bundle,
             watch,
             hub=self.hub,
             governor=self._governor,
@@ -213,6 +224,18 @@ class Agent:
             seer=seer,
             tell_info=self._tell_info,
         )
+        self._report = Report(desk=desk, watch=watch, caretaker=care, teller=teller) if config.model.store else None
+        if self._report is not None and config.model.store is not None:
+            self._updater = make_updater(
+                config.model.store,
+                self._report,
+                config=lambda: self._steering.config,
+                swapper=self.swapper,
+                pulse=lambda: self._pulse,
+                shadow=partial(setattr, self, "_shadow"),
+                meter=self.meter,
+                caretaker=care,
+            )
         self._tell_info()
         care.start(publisher)
         publisher.start()
@@ -223,6 +246,9 @@ class Agent:
         begun_s = self._stopped_s or time.monotonic()
         self._steering.close()
         self.hub.stop()
+        self.swapper.close()
+        if self._updater is not None:
+            self._updater.stop()
         self._desk.stop()
         notify("STOPPING=1")
         self._lineup.stop()
@@ -249,18 +275,18 @@ class Agent:
                     self._see(item)
                 else:  # it was replaced a moment ago
                     self.meter.drop(item.frame.camera, "reloaded")
+            elif isinstance(item, Switched):
+                self.swapper.switched(item)
             elif item is not None and item.camera in views:
                 self._lineup.end(item.camera, "camera lost")
             del item  # its picture's memory takes the next one while that is waited for, and is warm in the cache
             if (now_s := time.monotonic()) >= self._looked_s + LOOK_EVERY_S:
                 self._looked_s = now_s
                 self._steering.look_around()
+                self.swapper.look_around()
 
     def _guard(self, limit_s: float) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._watchdog is None else self._watchdog.busy(limit_s)
-
-    def _guard_runs(self, runs: int) -> contextlib.AbstractContextManager[object]:
-        return self._guard(runs * self._seer.model.limit_s)
 
     def _view_of(self, frame: Frame) -> View | None:
         """Who is to see a frame, None when it is passed over; asked by the inference thread."""
@@ -279,6 +305,9 @@ class Agent:
         told = view.tell(frame, look.looked, clock_synced=self._caretaker.clock_synced)
         self._teller.seen(frame.camera, told.events, told.counts)
         self._portraits.offer(frame)
+        self._pulse.note(frame.camera, look.run_ms, now_s := time.monotonic())
+        if (shadow := self._shadow) is not None and told.found is not None:
+            shadow.offer(frame, told.found)
         if (frames := self._steering.frames) is not None:
             message = frames.of(frame, told, view.lives.ids)
             if message is not None:
@@ -286,19 +315,23 @@ class Agent:
         if told.found is None:
             self.meter.drop(frame.camera, "still")
             return
-        kept_s = time.monotonic()
         if (pictures := self._steering.pictures) is not None:
             pictures.offer(frame, told.found, told.alive, view.lives.ids)
-        pictures_ms = (time.monotonic() - kept_s) * 1e3
+        pictures_ms = (time.monotonic() - now_s) * 1e3
         self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=pictures_ms)
         if self._lineup.cameras[frame.camera].policy.live:
             age_ms = told.latency.total + told.meaning_ms
             self._governor.note(frame.camera, age_ms, age_ms - told.latency.wait)
 
+    def _became(self, seer: Seer) -> None:
+        """Another model sees."""
+        self._pulse = Pulse(time.monotonic())
+        self._steering.became(seer)
+
     def _tell_info(self) -> None:
-        cameras, model = self._lineup.describe(), self._seer.model
-        info = describe(self.bundle, model, cameras, boot_id=self.boot_id, started_at=self._started_at)
-        self._teller.info(self._steering.config, info)
+        cameras, seer = self._lineup.describe(), self.swapper.seer
+        info = describe(seer.bundle, seer.model, cameras, boot_id=self.boot_id, started_at=self._started_at)
+        self._teller.info(self._steering.config, info, wanted=self._report.coming if self._report else None)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""
@@ -311,6 +344,8 @@ class Agent:
             except ConfigError as error:  # a page that nobody can read must not end seeing
                 log.error("%s", error)
         if self._watch is not None:
-            reloader, manifest = self._watch.reloader, self.bundle.manifest
-            reloader.labels, reloader.check = manifest.labels, self._lineup.check
+            reloader, seer = self._watch.reloader, self.swapper.seer
+            reloader.labels, reloader.check = seer.bundle.manifest.labels, self._lineup.check
             beside.enter_context(self._watch)
+        if self._updater is not None:
+            self._updater.start()

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
 
-from tinysight_contract.bundle import Bundle
 from tinysight_edge.cameras.hub import Hub
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.types import AgentConfig
@@ -21,7 +20,7 @@ from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.verdict import Code
 from tinysight_edge.lineup import Lineup
-from tinysight_edge.parts import cameras_gone, foreign_labels, make_pictures
+from tinysight_edge.parts import about_pictures, cameras_gone, foreign_labels, make_pictures
 from tinysight_edge.pictures.pictures import Pictures
 from tinysight_edge.publisher import Publisher
 from tinysight_edge.telling import Teller
@@ -39,7 +38,6 @@ class Steering:
 
     Args:
         config: what holds at the start.
-        bundle: what sees.
         watch: reads the configuration again; None for one that does not change.
         hub: where frames come from.
         governor: how often is inferred.
@@ -59,7 +57,6 @@ class Steering:
     def __init__(
         self,
         config: AgentConfig,
-        bundle: Bundle,
         watch: Watch | None,
         *,
         hub: Hub,
@@ -72,7 +69,7 @@ class Steering:
         tell_info: Callable[[], None],
     ) -> None:
         self.config = config
-        self._bundle, self._watch, self._hub, self._governor = bundle, watch, hub, governor
+        self._watch, self._hub, self._governor = watch, hub, governor
         self._caretaker, self._publisher, self._teller = caretaker, publisher, teller
         self._lineup, self._seer, self._tell_info = lineup, seer, tell_info
         self._holds, self._held = contextlib.ExitStack(), False
@@ -115,6 +112,17 @@ class Steering:
         self._switches.put((camera, enabled, done))
         return done.wait(SWITCH_WITHIN_S)
 
+    def became(self, seer: Seer) -> None:
+        """Another model sees: all that says what it is, or what it knows, follows."""
+        self._seer = seer
+        if self._watch is not None:
+            self._watch.reloader.labels = seer.bundle.manifest.labels
+        self._say_labels()
+        if self.pictures is not None:
+            self.pictures.sees(about_pictures(self.config, seer))
+        self.frames = self._make_frames()
+        self._teller.info_due = True
+
     def close(self) -> None:
         """Nothing is to be held any more."""
         self._holds.close()
@@ -155,7 +163,7 @@ class Steering:
         self._teller.info_due = True
 
     def _say_labels(self) -> None:
-        if (what := foreign_labels(self.config, self._bundle.manifest.labels)) is not None:
+        if (what := foreign_labels(self.config, self._seer.bundle.manifest.labels)) is not None:
             log.warning("%s", what)
         self._caretaker.say(Code.CONFIG_LABELS, what)
 

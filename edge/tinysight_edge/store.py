@@ -169,9 +169,21 @@ class Store:
         for folder in (self.root, self.root / "bundles", self.trust):
             self.disk.make_folder(folder)
 
+    def tidy(self) -> None:
+        """Put right what a kill or a power cut has left; nothing that a download could go on from is removed."""
+        try:
+            state = self.state()
+            if _raw(self._state) != _raw(self._copy):
+                self.save(state)
+            self.sweep(state, keep_parts=True)
+        except (OSError, StoreError) as error:  # who came to change something meets it again, and says so
+            log.error("%s cannot be tidied: %s", self.root, error)
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Be the only one who changes the store; ends with the process, however it ends.
+
+        What was left by one who was cut short is put right first.
 
         Raises:
             StoreError: somebody else changes it.
@@ -185,6 +197,7 @@ class Store:
             except BlockingIOError as error:
                 what = f"{self.root} is being written to."
                 raise StoreError(what, mend="Wait for the other flash or the trial to end.") from error
+            self.tidy()
             yield
         finally:
             os.close(handle)
@@ -260,6 +273,13 @@ def _release_of(bundle: Bundle) -> Release:
         version=manifest.version,
         release=manifest.release,
     )
+
+
+def _raw(path: Path) -> bytes | None:
+    try:
+        return read_capped(path, MAX_STATE_BYTES)
+    except FileNotFoundError:
+        return None
 
 
 def _is_of(part: Path, coming: Release | None) -> bool:

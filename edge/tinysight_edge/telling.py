@@ -95,8 +95,8 @@ class Teller:
         for topic in (t.CameraStatusTopic(*self.me, camera), t.CountsTopic(*self.me, camera)):
             self._publisher.state(topic, None)
 
-    def info(self, config: AgentConfig, info: Info) -> None:
-        """What the device is, and what is configured."""
+    def info(self, config: AgentConfig, info: Info, *, wanted: str | None = None) -> None:
+        """What the device is, what is configured, and which bundle is to come (its digest)."""
         self.info_due = False
         self._publisher.state(t.InfoTopic(*self.me), info)
-        self._neighbours.tell(config, info)
+        self._neighbours.tell(config, info, wanted=wanted)

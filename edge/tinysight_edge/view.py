@@ -5,8 +5,10 @@ Knows nothing of threads, brokers or disks.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.messages import Counts, Event, FrameSize, LatencyMs, ModelRef, utc_now
@@ -23,7 +25,7 @@ from tinysight_edge.tracking.tracks import Tracks
 __all__ = ["Seer", "Told", "View"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Seer:
     """What sees, and for whom: the same for all cameras.
 
@@ -73,7 +75,9 @@ class Told:
 
 
 class View:
-    """What the loop keeps of one camera. `infer` belongs to the inference thread, all else to the telling one.
+    """What the loop keeps of one camera. It belongs to the telling thread, but for what `infer` gives.
+
+    Several models may be ready beside the one that sees; the inference thread looks through any of them.
 
     Args:
         seer: what sees.
@@ -95,28 +99,53 @@ class View:
         still: bool,
         crossed: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        manifest, mine = seer.bundle.manifest, config.cameras[camera]
-        self.infer = Inference(seer.bundle, seer.model, mine)
-        classifies = manifest.task == "classify"
+        self._config, self._camera, self._still = config, camera, still
+        self._infers: dict[Seer, Inference] = {}
+        self._seer: Seer
         self._follow: Tracker | States
-        if classifies:
-            self._follow = States(threshold=seer.threshold, still=still)
-        else:
-            high = seer.threshold
-            self._follow = Tracker(high_score=high, min_hits=1, max_lost_s=0.0) if still else Tracker(high_score=high)
-        self.lives = Lives(
-            Identity(config.site, config.device, camera, seer.boot_id, seer.ref, tuple(manifest.labels)),
-            seer.sequence,
-            camera=mine,
-            rules=config.rules,
-            gone="changed" if classifies else "left",
-            crossed=crossed,
-        )
+        self.lives: Lives
+        self.ready(seer)
         self._moment: Moment | None = None
+        self._meet(seer, crossed)
+
+    def ready(self, seer: Seer) -> None:
+        """Be able to look through this model.
+
+        Raises:
+            ConfigError: the camera asks for what it cannot give.
+        """
+        if seer not in self._infers:
+            self._infers[seer] = Inference(seer.bundle, seer.model, self._config.cameras[self._camera])
+
+    def infer(self, seer: Seer) -> Inference:
+        """The way through a model that is `ready`. From any thread; what it gives belongs to the inference thread."""
+        return self._infers[seer]
+
+    def keep(self, seers: Collection[Seer]) -> None:
+        """Be no longer ready for any other."""
+        self._infers = {seer: infer for seer, infer in self._infers.items() if seer in seers}
+
+    def become(self, seer: Seer) -> tuple[list[Event], Counts | None]:
+        """From the next frame on another model, for which it is ready, has looked.
+
+        With the same task and labels all that is followed goes on; else it ends here, and lines go on counting.
+        """
+        before, after = self._seer.bundle.manifest, seer.bundle.manifest
+        if (before.task, before.labels) == (after.task, after.labels):
+            self._seer = seer
+            self.lives.seen_by(seer.ref)
+            if isinstance(self._follow, Tracker):
+                self._follow.high_score = np.float32(seer.threshold)
+            else:
+                self._follow.threshold = seer.threshold
+            return [], None
+        events, _ = self.end("model changed")
+        self._meet(seer, self.lives.crossed)
+        return events, self.lives.counts(at=utc_now() if self._moment is None else self._moment.at)
 
     def tell(self, frame: Frame, looked: Looked, *, clock_synced: bool | None) -> Told:
         """What a frame means to which the model has answered."""
-        seen = self.infer.read(looked)
+        seen = self._infers[self._seer].read(looked)
         read_s = time.monotonic()
         if seen.found is None:
             alive, ended = self._follow.hold(frame.at_s), Tracks.none()
@@ -146,6 +175,26 @@ class View:
             return [], self.lives.counts(at=utc_now())
         events = self.lives.tell(Tracks.none(), self._follow.end_all(), self._moment, reason=reason)
         return events, self.lives.counts(at=self._moment.at)
+
+    def _meet(self, seer: Seer, crossed: Mapping[str, Mapping[str, int]] | None) -> None:
+        """Begin to follow what this model sees."""
+        config, manifest, high = self._config, seer.bundle.manifest, seer.threshold
+        classifies = manifest.task == "classify"
+        self._seer = seer
+        if classifies:
+            self._follow = States(threshold=high, still=self._still)
+        elif self._still:
+            self._follow = Tracker(high_score=high, min_hits=1, max_lost_s=0.0)
+        else:
+            self._follow = Tracker(high_score=high)
+        self.lives = Lives(
+            Identity(config.site, config.device, self._camera, seer.boot_id, seer.ref, tuple(manifest.labels)),
+            seer.sequence,
+            camera=config.cameras[self._camera],
+            rules=config.rules,
+            gone="changed" if classifies else "left",
+            crossed=crossed,
+        )
 
 
 def _ms(seconds: float) -> float:

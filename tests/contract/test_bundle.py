@@ -45,6 +45,14 @@ def test_what_is_packed_opens_again_with_the_same_content(sample: Sample, tmp_pa
     assert list(tmp_path.iterdir()) == [tmp_path / "x.bundle"]
 
 
+def test_a_bundle_may_end_anywhere_in_a_record_of_the_tar(sample: Sample) -> None:
+    manifest, files = sample()
+    for blocks in range(24):
+        files["int8.tflite"] = bytes(blocks * tarfile.BLOCKSIZE)
+        raw = pack_bundle(replace(manifest, files={name: file_ref(data) for name, data in files.items()}), files)
+        assert Bundle.parse(raw, source="x").read("int8.tflite") == files["int8.tflite"]
+
+
 def test_equal_content_is_equal_bytes_in_any_order(sample: Sample) -> None:
     manifest, files = sample()
     assert pack_bundle(manifest, files) == pack_bundle(manifest, dict(reversed(files.items())))

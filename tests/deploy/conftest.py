@@ -1,27 +1,34 @@
-"""What tests of releases share: bundles, repositories, and a device's view of one, by python-tuf's own client."""
+"""What tests share: bundles, repositories, a device's view of one by python-tuf's client; devices behind an sshd."""
 
+import importlib.util
+import os
 import random
-import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from msgspec.structs import replace
 from tuf.api.exceptions import DownloadHTTPError
-from tuf.api.metadata import TargetFile
-from tuf.ngclient import Updater
+from tuf.api.metadata import TargetFile  # type: ignore[attr-defined]  # public, though not listed
 from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.updater import Updater
 
-from tinysight_contract.bundle import file_ref, pack_bundle
+from tinysight_contract.bundle import MANIFEST, Bundle, file_ref, pack_bundle
 from tinysight_contract.manifest import Manifest
+from tinysight_contract.updates import Release
 from tinysight_deploy import rotation
 from tinysight_deploy.keys import KeyFolder
 from tinysight_deploy.repository import Repository
+from tinysight_edge.store import Store
+from tinysight_edge.update.update import State
 
 MakeBundle = Callable[..., Path]
 KilledAt = Callable[..., list[Path]]
@@ -83,8 +90,8 @@ class World:
     def keys(self) -> KeyFolder:
         return KeyFolder(self.folder / "keys")
 
-    def repository(self, **options: Callable[[], datetime]) -> Repository:
-        return Repository(self.repo, self.folder / "keys", **options)
+    def repository(self, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Repository:
+        return Repository(self.repo, self.folder / "keys", now=now)
 
     def device(self, name: str) -> Device:
         return Device(self.folder / "devices" / name, self.repository().root_bytes())
@@ -110,7 +117,7 @@ def begun(folder: Path, kind: str) -> World:
 
 
 @pytest.fixture(params=["hobby", "fleet"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     return begun(tmp_path / "world", request.param)
 
 
@@ -147,12 +154,113 @@ def killed_at(tmp_path: Path) -> KilledAt:
     """Copies of a world in which a command was killed before each of its steps; the last is whole."""
 
     def run(world: Path, *words: str) -> list[Path]:
-        out = tmp_path / f"killed-{'-'.join(Path(word).stem for word in words)}"
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
+        out = Path(tempfile.mkdtemp(prefix="killed-", dir=tmp_path))
         script = Path(__file__).parent / "killing.py"
         done = subprocess.run([sys.executable, str(script), str(world), str(out), *words], check=False)
         assert done.returncode == 0
         return [out / str(step + 1) for step in range(len(list(out.iterdir())))]
 
     return run
+
+
+def _load(name: str) -> ModuleType:
+    """A file beside this one."""
+    spec = importlib.util.spec_from_file_location(f"deploy_{name}", Path(__file__).parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def sshd_module() -> ModuleType:
+    """``sshd.py``."""
+    return _load("sshd")
+
+
+@pytest.fixture(scope="session")
+def sshd(sshd_module: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real sshd for all tests of a process; whoever breaks it starts it again."""
+    with sshd_module.running_sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_sshd(sshd_module: ModuleType, tmp_path: Path) -> Iterator[Any]:
+    """A real sshd for one test."""
+    with sshd_module.running_sshd(tmp_path / "own-sshd") as running:
+        yield running
+
+
+def version_of(bundle: Path, to: Path, *, version: str, release: int, **others: str) -> Path:
+    """The same model under another version, or name."""
+    whole = Bundle.open(bundle)
+    files = {name: whole.read(name) for name in whole.manifest.files if name != MANIFEST}
+    if "name" in others:
+        files["padding.bin"] = random.Random(7).randbytes(4 << 20)
+    named = {name: file_ref(data) for name, data in files.items()}
+    manifest = replace(whole.manifest, version=version, release=release, files=named, **others)
+    to.write_bytes(pack_bundle(manifest, files))
+    return to
+
+
+@pytest.fixture(scope="session")
+def repository(belt_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A repository with releases 1.0.0, 1.1.0, 1.2.0 of the belt, with differences between them, and a big one."""
+    root = tmp_path_factory.mktemp("repository")
+    repository = begun(root, "hobby").repository()
+    for number in range(3):
+        path = version_of(belt_bundle, root / f"belt-{number}.bundle", version=f"1.{number}.0", release=number + 1)
+        repository.add(path)
+    repository.add(version_of(belt_bundle, root / "big.bundle", version="1.0.0", release=1, name="big"))
+    return repository
+
+
+@pytest.fixture
+def device(sshd: Any, sshd_module: ModuleType, repository: Repository, tmp_path: Path) -> Callable[..., str]:
+    """Make a device, a folder with `tinysight` in it that trusts the repository; its address."""
+
+    def make(name: str, script: str | None = None, *, on: Any = None) -> str:
+        prefix = tmp_path / name
+        sshd_module.install_program(prefix, script)
+        trust = prefix / "var/lib/tinysight/store/trust"
+        trust.mkdir(parents=True)
+        (trust / "root.json").write_bytes(repository.root_bytes())
+        return str((on or sshd).address(prefix))
+
+    return make
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folders of their own: no keys, no agent, no inventory."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("SSH_AUTH_SOCK", "TINYSIGHT_INVENTORY", "TINYSIGHT_REPO", "TINYSIGHT_KEYS", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "home").mkdir(exist_ok=True)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def flags(sshd: Any, repository: Repository, home: Path) -> list[str]:
+    """Options of `tinysight flash` for the tests' repository and key."""
+    assert os.environ["HOME"] == str(home)
+    repo = ["--repo", str(repository.folder), "--keys", str(repository.folder.parent / "keys")]
+    return [*repo, "--identity", str(sshd.identity), "--inventory", str(home / "devices.toml")]
+
+
+@pytest.fixture
+def settle(repository: Repository) -> Callable[[Path, str], Release]:
+    """Have a device run a release already, without its test."""
+
+    def make(prefix: Path, name: str) -> Release:
+        listed = repository.look_up(name)
+        store = Store(prefix / "var/lib/tinysight/store")
+        with store.alone():
+            store.path(listed.release.digest).write_bytes((repository.folder / listed.file).read_bytes())
+            store.save(State(active=listed.release, floor={"belt": listed.release.release}))
+        return listed.release
+
+    return make

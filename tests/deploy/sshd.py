@@ -144,7 +144,7 @@ def install_program(prefix: Path, script: str | None = None, *, arguments: Seque
     text = script
     if text is None:
         text = (
-            f"#!/bin/sh\nexport PYTHONPATH='{os.pathsep.join(sys.path[1:])}'\n"
+            f"#!/bin/sh\nexport PYTHONPATH='{os.environ.get('PYTHONPATH', '')}'\n"
             f"exec '{sys.executable}' -m tinysight_deploy {' '.join(arguments)} \"$@\"\n"
         )
     program.write_text(text)

@@ -17,7 +17,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import replace_file
 from tinysight_deploy import rotation
 from tinysight_deploy.keys import KeyFolder, Passphrase
-from tinysight_deploy.metadata import sign
+from tinysight_deploy.metadata import Policy, sign
 from tinysight_deploy.repository import Repository
 
 World = Any  # see conftest
@@ -28,11 +28,11 @@ FIRST = "pets/pets-1.0.1.bundle"
 NOW = datetime.now(UTC)
 
 
-def pem_files(world: World) -> list[Path]:
-    return sorted((world.folder / "keys").glob("*.pem"))
+def pem_files(site: World) -> list[Path]:
+    return sorted((site.folder / "keys").glob("*.pem"))
 
 
-def begin(folder: Path, policy: rotation.Policy, *, roots: int = 1, threshold: int = 1) -> None:
+def begin(folder: Path, policy: Policy, *, roots: int = 1, threshold: int = 1) -> None:
     rotation.begin(
         folder / "repo", KeyFolder(folder / "keys"), policy, roots=roots, threshold=threshold, now=datetime.now(UTC)
     )
@@ -55,7 +55,7 @@ def test_a_hobby_has_one_key_and_a_fleet_one_for_each_role(hobby: World, tmp_pat
         (rotation.FLEET, {"root": 730, "targets": 365, "snapshot": 30, "timestamp": 7}),
     ],
 )
-def test_how_long_signatures_hold(tmp_path: Path, policy: rotation.Policy, days: dict[str, int]) -> None:
+def test_how_long_signatures_hold(tmp_path: Path, policy: Policy, days: dict[str, int]) -> None:
     begin(tmp_path, policy)
     chain = Repository(tmp_path / "repo", tmp_path / "keys").chain()
     for role, count in days.items():
@@ -63,9 +63,9 @@ def test_how_long_signatures_hold(tmp_path: Path, policy: rotation.Policy, days:
         assert timedelta(days=count - 1) < left <= timedelta(days=count)
 
 
-def test_keys_are_for_their_owner_alone(world: World) -> None:
-    assert stat.S_IMODE((world.folder / "keys").stat().st_mode) == 0o700
-    for path in pem_files(world):
+def test_keys_are_for_their_owner_alone(site: World) -> None:
+    assert stat.S_IMODE((site.folder / "keys").stat().st_mode) == 0o700
+    for path in pem_files(site):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         private = serialization.load_pem_private_key(path.read_bytes(), password=None)
         assert isinstance(private, Ed25519PrivateKey)
@@ -94,6 +94,13 @@ def test_a_second_beginning_is_refused_and_changes_nothing(hobby: World, tmp_pat
     (tmp_path / "away").rename(hobby.repo)
     with pytest.raises(ConfigError, match="of other keys"):
         rotation.begin(hobby.repo, KeyFolder(tmp_path / "other"), rotation.HOBBY, roots=1, threshold=1, now=NOW)
+
+
+def test_keys_are_not_kept_in_what_is_served(tmp_path: Path) -> None:
+    keys = KeyFolder(tmp_path / "repo" / "keys")
+    with pytest.raises(ConfigError, match=r"lies in the repository.*--keys outside"):
+        rotation.begin(tmp_path / "repo", keys, rotation.HOBBY, roots=1, threshold=1, now=NOW)
+    assert not (tmp_path / "repo").exists()
 
 
 @pytest.mark.parametrize(("roots", "threshold"), [(2, 3), (0, 0), (17, 2)])
@@ -151,6 +158,33 @@ def test_on_a_terminal_the_passphrase_is_asked_for_once(
     assert all(b"ENCRYPTED" in path.read_bytes() for path in (tmp_path / "keys").glob("*.pem"))
 
 
+def test_each_key_may_have_a_passphrase_of_its_own_and_a_person_may_mistype(
+    fleet: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words: dict[str, str] = {}
+    for path in pem_files(fleet):
+        private = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        words[path.name] = f"of {path.stem}"
+        encryption = serialization.BestAvailableEncryption(words[path.name].encode())
+        path.write_bytes(
+            private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        )
+    asked: list[str] = []
+
+    def typed(prompt: str) -> str:
+        asked.append(prompt)
+        name = re.search(r"of (.*\.pem)", prompt)
+        return "wrong" if len(asked) == 1 or name is None else words[name[1]]
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", typed)
+    fleet.rotate("targets")
+    assert len(asked) == 5, "three root keys, of which one was mistyped, and the online key"
+    monkeypatch.setattr("getpass.getpass", lambda _: "never right")
+    with pytest.raises(ConfigError, match="does not open"):
+        fleet.rotate("targets")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(b"", "no private key"), (b"-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", "no private key")],
@@ -203,13 +237,13 @@ ROLES = ["root", "targets", "online", "snapshot", "pets"]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_devices_follow_when_the_keys_of_a_role_are_replaced(world: World, bundle: MakeBundle, role: str) -> None:
-    world.repository().add(bundle(1))
-    seen, fresh = world.device("seen"), world.device("fresh")
-    seen.updater(world.repo)
-    before = {each: world.key_ids(each) for each in world.repository().chain().roles()}
-    names = world.rotate(role)
-    after = {each: world.key_ids(each) for each in world.repository().chain().roles()}
+def test_devices_follow_when_the_keys_of_a_role_are_replaced(site: World, bundle: MakeBundle, role: str) -> None:
+    site.repository().add(bundle(1))
+    seen, fresh = site.device("seen"), site.device("fresh")
+    seen.updater(site.repo)
+    before = {each: site.key_ids(each) for each in site.repository().chain().roles()}
+    names = site.rotate(role)
+    after = {each: site.key_ids(each) for each in site.repository().chain().roles()}
     top = "timestamp" if role == "online" else role
     assert set(before[top]).isdisjoint(after[top])
     assert len(before[top]) == len(after[top]) == len(names)
@@ -219,14 +253,14 @@ def test_devices_follow_when_the_keys_of_a_role_are_replaced(world: World, bundl
     else:
         assert changed == ({"snapshot", "timestamp"} if role in {"online", "snapshot"} else {role})
     for device in (seen, fresh):
-        assert device.gets(world.repo, FIRST) == bundle(1).read_bytes()
-    world.repository().add(bundle(2))
-    assert seen.sees(world.repo, "pets/pets-1.0.2.bundle") is not None
-    old = [name for name in names if (world.folder / "keys" / f"{name}.pem").exists()]
+        assert device.gets(site.repo, FIRST) == bundle(1).read_bytes()
+    site.repository().add(bundle(2))
+    assert seen.sees(site.repo, "pets/pets-1.0.2.bundle") is not None
+    old = [name for name in names if (site.folder / "keys" / f"{name}.pem").exists()]
     for name in old:
-        (world.folder / "keys" / f"{name}.pem").unlink()
-    world.repository().add(bundle(3))
-    assert world.device("third").sees(world.repo, "pets/pets-1.0.3.bundle") is not None
+        (site.folder / "keys" / f"{name}.pem").unlink()
+    site.repository().add(bundle(3))
+    assert site.device("third").sees(site.repo, "pets/pets-1.0.3.bundle") is not None
 
 
 def test_a_role_that_is_not_there_is_answered_with_those_that_are(hobby: World) -> None:
@@ -264,6 +298,16 @@ def test_a_revoked_key_signs_nothing_any_more(fleet: World, bundle: MakeBundle, 
             replace_file(fleet.repo / "metadata" / f"{version}{each}.json", chain.of(each).to_bytes())
         with pytest.raises(RepositoryError, match="was signed by 0/1 keys"):
             device.sees(fleet.repo, FIRST)
+
+
+def test_a_projects_key_is_revoked_without_the_root_keys(fleet: World, bundle: MakeBundle) -> None:
+    fleet.repository().add(bundle())
+    for path in pem_files(fleet):
+        if path.name.startswith(("root-", "pets-")):
+            path.unlink()
+    assert len(fleet.revoke(fleet.key_ids("pets")[0])) == 1
+    assert fleet.device("one").sees(fleet.repo, FIRST) is not None
+    assert len(fleet.repository().chain().roots) == 1
 
 
 def test_revoking_again_changes_nothing_and_a_stranger_is_answered(hobby: World) -> None:
@@ -317,16 +361,16 @@ def test_a_kill_at_any_step_of_a_beginning_is_completed_by_the_same_command(
 def test_devices_accept_what_a_kill_at_any_step_of_a_replacement_leaves_and_it_is_completed(
     request: pytest.FixtureRequest, bundle: MakeBundle, killed_at: KilledAt, kind: str, words: tuple[str, str]
 ) -> None:
-    world = request.getfixturevalue(kind)
-    world.repository().add(bundle(1))
-    seen = world.device("seen")
-    seen.updater(world.repo)
+    site = request.getfixturevalue(kind)
+    site.repository().add(bundle(1))
+    seen = site.device("seen")
+    seen.updater(site.repo)
     role = "timestamp" if words[1] == "online" else words[1]
-    old = world.key_ids(role)
-    folders = killed_at(world.folder, *words)
+    old = site.key_ids(role)
+    folders = killed_at(site.folder, *words)
     assert len(folders) > 4
     for place, folder in enumerate(folders):
-        killed = type(world)(folder)
+        killed = type(site)(folder)
         device = type(seen)(folder / "devices" / "seen", seen.root)
         for each in (device, killed.device("fresh")):
             assert each.gets(killed.repo, FIRST) == bundle(1).read_bytes(), f"after a kill before step {place + 1}"

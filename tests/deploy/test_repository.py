@@ -15,6 +15,7 @@ from tinysight_contract.errors import BundleError, ConfigError
 from tinysight_contract.files import locked
 from tinysight_edge.update.delta import apply_delta
 from tinysight_edge.update.signed import Requires, parse_signed
+from tinysight_edge.update.tuf_client import LIMITS
 
 World = Any  # see conftest
 MakeBundle = Callable[..., Path]
@@ -28,20 +29,20 @@ def digest(path: Path) -> str:
 
 
 def test_a_device_that_knows_the_first_root_gets_the_bundle_and_what_is_signed_about_it(
-    world: World, bundle: MakeBundle
+    site: World, bundle: MakeBundle
 ) -> None:
     path = bundle()
     wanted = Requires(arch=["aarch64", "armv7l"], min_memory_mib=512, min_tinysight="0.1.0")
-    listed, new = world.repository().add(path, requires=wanted)
+    listed, new = site.repository().add(path, requires=wanted)
     assert new
-    device = world.device("one")
-    assert device.gets(world.repo, FIRST) == path.read_bytes()
-    info = device.sees(world.repo, FIRST)
+    device = site.device("one")
+    assert device.gets(site.repo, FIRST) == path.read_bytes()
+    info = device.sees(site.repo, FIRST)
     assert info.hashes == {"sha256": digest(path)}
     signed = parse_signed(info.custom)
     assert signed == listed.signed
     assert (signed.name, signed.version, signed.release, signed.requires) == ("pets", "1.0.1", 1, wanted)
-    assert device.sees(world.repo, "pets/other-1.0.0.bundle") is None
+    assert device.sees(site.repo, "pets/other-1.0.0.bundle") is None
 
 
 def test_in_a_fleet_each_project_signs_for_itself_alone(fleet: World, bundle: MakeBundle) -> None:
@@ -60,14 +61,14 @@ def test_in_a_fleet_each_project_signs_for_itself_alone(fleet: World, bundle: Ma
     }
 
 
-def test_the_very_same_file_is_a_release_already_and_nothing_changes(world: World, bundle: MakeBundle) -> None:
+def test_the_very_same_file_is_a_release_already_and_nothing_changes(site: World, bundle: MakeBundle) -> None:
     path = bundle()
-    world.repository().add(path)
-    before = {each: each.stat().st_mtime_ns for each in world.repo.rglob("*")}
-    listed, new = world.repository().add(path)
+    site.repository().add(path)
+    before = {each: each.stat().st_mtime_ns for each in site.repo.rglob("*")}
+    listed, new = site.repository().add(path)
     assert not new
     assert listed.release.target == FIRST
-    assert {each: each.stat().st_mtime_ns for each in world.repo.rglob("*")} == before
+    assert {each: each.stat().st_mtime_ns for each in site.repo.rglob("*")} == before
 
 
 def test_a_release_must_be_above_all_of_its_name_also_above_retired_ones(hobby: World, bundle: MakeBundle) -> None:
@@ -91,15 +92,15 @@ def test_a_version_has_one_content(hobby: World, bundle: MakeBundle) -> None:
 
 
 def test_an_old_bundle_becomes_the_newest_with_a_higher_number_and_keeps_what_it_needs(
-    world: World, bundle: MakeBundle
+    site: World, bundle: MakeBundle
 ) -> None:
-    repository = world.repository()
+    repository = site.repository()
     repository.add(bundle(1), requires=Requires(arch=["aarch64"]))
     repository.add(bundle(2))
     listed, new = repository.add(bundle(1), number=3)
     assert new
     assert listed.signed.requires.arch == ["aarch64"]
-    signed = parse_signed(world.device("one").sees(world.repo, FIRST).custom)
+    signed = parse_signed(site.device("one").sees(site.repo, FIRST).custom)
     assert signed.release == 3
     assert digest(bundle(2)) in signed.deltas, "devices go back from what they run"
 
@@ -145,23 +146,23 @@ def test_differences_are_made_to_the_newest_three_where_they_are_clearly_smaller
 
 
 def test_a_retired_release_is_not_there_for_devices_and_its_file_stays_while_devices_may_start_from_it(
-    world: World, bundle: MakeBundle
+    site: World, bundle: MakeBundle
 ) -> None:
-    repository = world.repository()
+    repository = site.repository()
     one, two = (repository.add(bundle(release))[0] for release in (1, 2))
-    device = world.device("one")
-    assert device.sees(world.repo, FIRST) is not None
+    device = site.device("one")
+    assert device.sees(site.repo, FIRST) is not None
     assert repository.retire(one.release), "2 has a difference from it"
-    assert device.sees(world.repo, FIRST) is None
-    assert (world.repo / one.file).exists()
+    assert device.sees(site.repo, FIRST) is None
+    assert (site.repo / one.file).exists()
     with pytest.raises(ConfigError, match="no release of"):
         repository.find(FIRST)
     with pytest.raises(ConfigError, match="no release any more"):
-        repository.slice(one.release, base=None, to=world.folder / "slice")
+        repository.slice(one.release, base=None, to=site.folder / "slice")
     assert not repository.retire(two.release)
-    assert not (world.repo / one.file).exists()
-    assert not (world.repo / two.file).exists()
-    assert list((world.repo / "deltas").iterdir()) == []
+    assert not (site.repo / one.file).exists()
+    assert not (site.repo / two.file).exists()
+    assert list((site.repo / "deltas").iterdir()) == []
 
 
 def test_a_release_is_found_by_file_by_version_and_by_target(hobby: World, bundle: MakeBundle, tmp_path: Path) -> None:
@@ -179,13 +180,13 @@ def test_a_release_is_found_by_file_by_version_and_by_target(hobby: World, bundl
 
 @pytest.mark.parametrize("base", [None, "one", "stranger", "itself"])
 def test_a_slice_is_a_repository_by_itself_with_the_least_that_a_device_needs(
-    world: World, bundle: MakeBundle, tmp_path: Path, base: str | None
+    site: World, bundle: MakeBundle, tmp_path: Path, base: str | None
 ) -> None:
-    repository = world.repository()
+    repository = site.repository()
     repository.add(bundle(1, name="cars"))
     one, two = (repository.add(bundle(release))[0] for release in (1, 2))
-    world.rotate("root")
-    device = world.device("one")
+    site.rotate("root")
+    device = site.device("one")
     folder = tmp_path / "slice"
     bases = {None: None, "one": one.release.digest, "stranger": "0" * 64, "itself": two.release.digest}
     payload = repository.slice(two.release, base=bases[base], to=folder)
@@ -280,6 +281,16 @@ def test_old_metadata_goes_after_a_while_and_roots_never(hobby: World, bundle: M
     assert hobby.device("one").sees(hobby.repo, FIRST) is not None
 
 
+def test_more_than_devices_read_is_not_published(
+    hobby: World, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hobby.repository().add(bundle(1))
+    monkeypatch.setattr(LIMITS, "targets_max_length", 1000)
+    with pytest.raises(ConfigError, match=r"devices read 1000 at most.*release retire"):
+        hobby.repository().add(bundle(2))
+    assert hobby.device("one").sees(hobby.repo, FIRST) is not None
+
+
 @pytest.mark.parametrize("what", ["add", "retire", "refresh"])
 def test_one_command_writes_at_a_time(hobby: World, bundle: MakeBundle, what: str) -> None:
     release = hobby.repository().add(bundle(1))[0].release
@@ -315,19 +326,19 @@ def test_where_there_is_no_repository_it_says_how_to_make_one(tmp_path: Path, bu
             act()
 
 
-def accepted(world: World, device: Any) -> None:
+def accepted(site: World, device: Any) -> None:
     """By a device that is new, and by one that has seen the state before; each bundle that is signed can be had."""
-    fresh = world.device(f"fresh-{os.urandom(4).hex()}")
+    fresh = site.device(f"fresh-{os.urandom(4).hex()}")
     for each in (fresh, device):
-        each.updater(world.repo)
-    for listed in world.repository().releases():
-        assert hashlib.sha256(fresh.gets(world.repo, listed.release.target)).hexdigest() == listed.release.digest
+        each.updater(site.repo)
+    for listed in site.repository().releases():
+        assert hashlib.sha256(fresh.gets(site.repo, listed.release.target)).hexdigest() == listed.release.digest
         for delta in listed.signed.deltas.values():
-            assert digest(world.repo / delta.path) == delta.sha256
+            assert digest(site.repo / delta.path) == delta.sha256
 
 
-def left_over(world: World) -> list[str]:
-    return [str(path) for path in world.repo.rglob(".*.part")]
+def left_over(site: World) -> list[str]:
+    return [str(path) for path in site.repo.rglob(".*.part")]
 
 
 @pytest.mark.parametrize("kind", ["hobby", "fleet"])
@@ -335,16 +346,16 @@ def left_over(world: World) -> list[str]:
 def test_a_kill_at_any_step_of_a_release_leaves_a_repository_that_the_next_command_completes(
     request: pytest.FixtureRequest, bundle: MakeBundle, killed_at: KilledAt, kind: str, what: str
 ) -> None:
-    world = request.getfixturevalue(kind)
+    site = request.getfixturevalue(kind)
     if what == "second":
-        world.repository().add(bundle(1))
-    seen = world.device("seen")
-    seen.updater(world.repo)
+        site.repository().add(bundle(1))
+    seen = site.device("seen")
+    seen.updater(site.repo)
     new = bundle(2)
-    folders = killed_at(world.folder, "add", str(new))
+    folders = killed_at(site.folder, "add", str(new))
     assert len(folders) > 5
     for place, folder in enumerate(folders):
-        killed = type(world)(folder)
+        killed = type(site)(folder)
         device = type(seen)(folder / "devices" / "seen", seen.root)
         accepted(killed, device)
         there = device.sees(killed.repo, "pets/pets-1.0.2.bundle") is not None

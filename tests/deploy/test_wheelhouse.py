@@ -239,7 +239,16 @@ def test_an_installed_package_gives_the_wheel_that_it_came_from(tmp_path: Path) 
     built = tmp_path / "built"
     built.mkdir()
     original = own_wheel(built)
-    install = ["install", "--quiet", "--no-deps", "--no-compile", "--prefix", str(tmp_path / "env"), str(original)]
+    install = [
+        "install",
+        "--quiet",
+        "--ignore-installed",
+        "--no-deps",
+        "--no-compile",
+        "--prefix",
+        str(tmp_path / "env"),
+        str(original),
+    ]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True, capture_output=True, timeout=120)
     (site,) = (tmp_path / "env" / "lib").glob("python3*/site-packages")
     (info,) = site.glob("tinysight-*.dist-info")
@@ -316,7 +325,8 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
     wheels = once("wheelhouse", lambda folder: make(folder, Target.parse(tiny.TARGET), wishes, silent))
     house = read(wheels / tiny.TARGET)
     assert not {"tensorflow", "keras", "torch"} & {each.name for each in house.wheels}
-    shutil.copy(HERE / "fakes" / "systemctl", own_sshd.fakes)
+    for name in ("systemctl", "systemctl_start.py"):
+        shutil.copy(HERE / "fakes" / name, own_sshd.fakes)
     no_openssl = own_sshd.fakes / "openssl"
     no_openssl.write_text("#!/bin/sh\nexit 127\n")
     no_openssl.chmod(0o755)

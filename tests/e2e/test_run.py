@@ -97,9 +97,9 @@ def test_what_the_belt_carries_is_read_by_mosquitto_sub_and_fits_the_schemas(
 
 
 def test_a_flashed_store_runs_what_was_flashed(
-    mosquitto: Any, sub: Sub, belt_bundle: Path, video: Path, tinysight: Any, tmp_path: Path
+    mosquitto: Any, sub: Sub, belt_bundle: Path, belt_repo: Path, video: Path, tinysight: Any, tmp_path: Path
 ) -> None:
-    flashed = tinysight("flash", belt_bundle, "--to", "dir:device", "--json")
+    flashed = tinysight("flash", belt_bundle, "--to", "dir:device", "--repo", belt_repo, "--json")
     assert flashed.returncode == 0, flashed.stderr
     digest = json.loads(flashed.stdout)["digest"]
     source = ("--source", f"left={video}", "--source", f"right={video}")

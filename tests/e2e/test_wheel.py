@@ -51,7 +51,7 @@ def test_the_devices_install_runs_the_device_and_holds_no_tensorflow(
     tmp_path: Path,
     mosquitto: Any,
     make_reader: Any,
-    belt_bundle: Path,
+    belt_repo: Path,
     eventually: Any,
 ) -> None:
     programs = install(wheel, tmp_path / "env", extra)
@@ -71,7 +71,10 @@ def test_the_devices_install_runs_the_device_and_holds_no_tensorflow(
             check=False,
         )
 
-    assert tinysight("flash", str(belt_bundle), "--to", "dir:device").returncode == 0
+    assert tinysight("store", "trust", str(belt_repo.parent / "keys/root.json"), "--store", "device").returncode == 0
+    installed = tinysight("store", "install", "belt/belt-1.0.0.bundle", "--from", str(belt_repo), "--store", "device")
+    assert installed.returncode == 0, installed.stdout
+    assert "confirmed" in installed.stdout
     who = ("--site", "s", "--device", "d", "--broker", mosquitto.url)
     done = tinysight("run", "--store", "device", "--source", "synthetic:belt?seed=5&fps=60&frames=240", *who, "--json")
     assert done.returncode == 0, done.stderr

@@ -26,8 +26,9 @@ def test_changes_that_come_faster_than_they_are_made_do_not_hold_up_the_loop(tmp
     watch, lineup = Mock(), Mock(disabled=set(), unopened={})
     watch.take.return_value = change
     lineup.broken.return_value = {}
-    others = {name: Mock() for name in ("governor", "caretaker", "publisher", "teller", "seer", "tell_info")}
-    steering = Steering(config, Mock(**{"manifest.labels": ["person"]}), watch, hub=Hub(), lineup=lineup, **others)
+    others = {name: Mock() for name in ("governor", "caretaker", "publisher", "teller", "tell_info")}
+    others["seer"] = Mock(**{"bundle.manifest.labels": ["person"]})
+    steering = Steering(config, watch, hub=Hub(), lineup=lineup, **others)
     looked = threading.Event()
 
     def look() -> None:

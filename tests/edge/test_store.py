@@ -42,9 +42,11 @@ def put(sample: Sample, store: Store) -> Callable[..., Release]:
             version=f"{number}.0.0",
             release=number,
         )
-        path.rename(store.path(release.digest))
-        if active:
+        if not active:
+            path.rename(store.path(release.digest))
+        else:
             with store.alone():
+                path.rename(store.path(release.digest))
                 state = u.progress(u.queue(store.state(), release, utc_now()), utc_now(), UpdateState.VERIFIED)
                 state = u.tested(u.attempt(state, utc_now()), {}, utc_now())
                 store.save(state if state.candidate is None else u.confirm(state, {}, utc_now()))

@@ -1,19 +1,23 @@
 """A real agent under a supervisor, a real reader, and the table of what faults did to them."""
 
 import datetime as dt
+import importlib.util
 import os
 import platform
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -78,6 +82,19 @@ FAULTS: Final = {
     "the broker's certificate has expired": "at once, in the log",
     "the device's certificate has expired": "at once, in the log",
     "clock jumps an hour back while the broker is away": "nothing depends on it",
+    "an update's process ends at any step": "nothing depends on it",
+    "the power goes at any step of an update": "nothing depends on it",
+    "the disk is full from any step of an update on": "at once, code `no-space`",
+    "the disk breaks at any step of an update": "at once, code `disk`",
+    "a release that must not be installed": "at once",
+    "a new bundle crashes": "at once",
+    "a new bundle hangs": "2 min",
+    "a new bundle eats memory": "at once, with more than `memory` (1 GiB)",
+    "a new bundle answers wrong": "at once",
+    "a new bundle is slow": "at once, with more than `max_slowdown` (2) times that of the active one",
+    "an update with the clock in 2040": "at once",
+    "an update with the clock at 1970": "nothing depends on it",
+    "two updates at once": "at once",
 }
 """By name, within what time a fault is found with the settings that hold by default."""
 
@@ -427,7 +444,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Print the table; write it with ``--regen`` when it is whole."""
     reports = terminalreporter.stats.get("passed", [])
     told = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "fault"]
+    points = [value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "points"]
     rows = {fault: (found_s, well_s, published) for fault, found_s, well_s, published in told}
+    rows |= _counted(points)
     if not rows:
         return
     terminalreporter.section("faults")
@@ -446,5 +465,132 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         TABLE.write_text(f"{HEAD}{made}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _counted(points: list[tuple[str, str, int]]) -> dict[str, tuple[None, None, str]]:
+    """Lines for what was done at every point of several acts."""
+    rows: dict[str, tuple[None, None, str]] = {}
+    for fault in dict.fromkeys(fault for fault, _, _ in points):
+        acts = {act: count for told, act, count in points if told == fault}
+        each = ", ".join(f"{act} {count}" for act, count in acts.items())
+        said = f"{sum(acts.values())} points, all ending on a verified bundle, the old or the new ({each})"
+        rows[fault] = (None, None, f"{said}; tried again, each comes to its end and leaves nothing behind")
+    return rows
+
+
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
+
+
+@pytest.fixture(scope="session")
+def faketime() -> Path:
+    """Debian's library that moves the clock."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.skip("apt-get install faketime")
+    return found[0]
+
+
+CountPoints = Callable[[str, str, int], None]
+
+
+@pytest.fixture
+def count_points(request: pytest.FixtureRequest) -> CountPoints:
+    """Say at how many points of an act a fault was tried; the table tells their sum."""
+
+    def put(fault: str, act: str, count: int) -> None:
+        assert fault in FAULTS
+        request.node.user_properties.append(("points", [fault, act, count]))
+
+    return put
+
+
+@pytest.fixture
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory where there is one: what is synced there a thousand times wears no disk."""
+    yield from _quick(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def quick_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Likewise, for all tests of a file."""
+    yield from _quick(tmp_path_factory)
+
+
+def _quick(factory: pytest.TempPathFactory) -> Iterator[Path]:
+    memory = Path("/dev/shm")  # noqa: S108 -- the folder in it has a name of its own, for us alone
+    if not os.access(memory, os.W_OK):
+        yield factory.mktemp("quick")
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="tinysight-") as folder:
+        yield Path(folder)
+
+
+def _helper(name: str) -> ModuleType:
+    """A file beside this one, or below it."""
+    spec = importlib.util.spec_from_file_location(Path(name).name, Path(__file__).parent / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def shops() -> ModuleType:
+    """``update_shop.py``: repositories of signed bundles."""
+    return _helper("update_shop")
+
+
+@pytest.fixture(scope="session")
+def faulty() -> ModuleType:
+    """``faulty.py`` of the tests of sources: a web server that misbehaves."""
+    return _helper("../edge/update/faulty")
+
+
+@pytest.fixture
+def serve(faulty: ModuleType) -> Iterator[Callable[..., Any]]:
+    """Start web servers that misbehave; they end with the test."""
+    with ExitStack() as ending:
+
+        def start(folder: Path) -> Any:
+            server = faulty.Server(folder)
+            ending.callback(server.close)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def disks() -> ModuleType:
+    """``update_disks.py``: disks that end the process, are full, or lose what was not synced."""
+    return _helper("update_disks")
+
+
+@pytest.fixture(scope="session")
+def fields() -> ModuleType:
+    """``update_field.py``: devices, and the command."""
+    return _helper("update_field")
+
+
+@pytest.fixture(scope="session")
+def first_field(fields: Any, shops: Any, belt_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A device on which release 1 runs, and its repository, as they are before each test."""
+    return fields.new_field(tmp_path_factory.mktemp("field"), shops, belt_bundle)
+
+
+@pytest.fixture
+def device(first_field: Any, tmp_path: Path) -> Any:
+    """A device on which release 1 runs, and its repository, for this test."""
+    return first_field.copied(tmp_path / "device")
+
+
+@pytest.fixture
+def forked(fields: Any, disks: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Run the command in a process of its own, with names in it replaced: time-outs, above all."""
+    return partial(fields.run_forked, disks, tmp_path)
+
+
+@pytest.fixture
+def real(fields: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Run the command as a user does."""
+    return partial(fields.run_real, tmp_path)

@@ -19,14 +19,6 @@ NO_SPACE = 28
 WRITES = ("posix/io/rw/write", "posix/io/rw/pwrite", "posix/io/rw/writev", "posix/io/rw/ftruncate")
 
 
-def faketime() -> Path:
-    """Debian's library."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not found:
-        pytest.skip("apt-get install faketime")
-    return found[0]
-
-
 def test_a_full_disk_costs_pictures_and_no_event(ear: Any, make_device: Any, tell: Any, tmp_path: Path) -> None:
     if shutil.which("fiu-ctrl") is None:
         pytest.skip("apt-get install fiu-utils")
@@ -92,6 +84,7 @@ def test_a_clock_that_jumps_changes_the_time_that_is_told_and_nothing_else(
     ear: Any,
     make_device: Any,
     tell: Any,
+    faketime: Path,
     tmp_path: Path,
     fault: str,
     jumped: timedelta,
@@ -102,7 +95,7 @@ def test_a_clock_that_jumps_changes_the_time_that_is_told_and_nothing_else(
     shift = tmp_path / "shift"
     shift.write_text("+0\n")
     env = {
-        "LD_PRELOAD": str(faketime()),
+        "LD_PRELOAD": str(faketime),
         "FAKETIME_TIMESTAMP_FILE": str(shift),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

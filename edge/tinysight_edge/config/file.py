@@ -214,7 +214,10 @@ def _absolute(config: AgentConfig, folder: Path) -> AgentConfig:
     def under(path: Path | None) -> Path | None:
         return None if path is None else folder / path
 
-    model, broker = config.model, config.broker
+    model, broker, update = config.model, config.broker, config.update
+    repository = update.repository
+    if repository is not None and "://" not in repository:
+        repository = str(folder / repository)
     return msgspec.structs.replace(
         config,
         state=folder / config.state,
@@ -227,6 +230,7 @@ def _absolute(config: AgentConfig, folder: Path) -> AgentConfig:
             key_file=under(broker.key_file),
         ),
         cameras={id_: camera(each) for id_, each in config.cameras.items()},
+        update=msgspec.structs.replace(update, repository=repository, ca_file=under(update.ca_file)),
     )
 
 

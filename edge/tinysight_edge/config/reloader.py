@@ -28,6 +28,7 @@ from tinysight_edge.config.reload import Bad, Change, Content, Mark, Now, begin,
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.config.wanted import MAX_BYTES as MAX_WANTED
 from tinysight_edge.config.wanted import Became, Wanted
+from tinysight_edge.update.wish import Answer, Wish
 
 __all__ = ["EVERY_S", "Reloader"]
 
@@ -107,9 +108,19 @@ class Reloader:
         return self._now.running.config
 
     def runs(self, bundle: str) -> None:
-        """The digest of the model's bundle. Call it after `start`, before somebody tells what `became`, or polls."""
+        """The digest of the active bundle. Call it after `start`, before somebody tells what `became`; then at will."""
         self._wanted.bundle = bundle
         self.became = self._wanted.became(self._now)
+
+    def answers(self, answer: Callable[[], Answer | None]) -> None:
+        """Somebody sees to the bundles that are asked for, and says what becomes of the one that is `wish`."""
+        self._wanted.answer = answer
+        self.became = self._wanted.became(self._now)
+
+    @property
+    def wish(self) -> Wish | None:
+        """The bundle that is asked for; from any thread."""
+        return self._wanted.wish
 
     def ask(self, payload: bytes) -> None:
         """A payload of ``desired``, for a poll within ``TAKE_S``. From any thread; never waits."""

@@ -32,6 +32,7 @@ __all__ = [
     "ScheduleConfig",
     "SnapshotsConfig",
     "TilesConfig",
+    "UpdateConfig",
     "ZoneConfig",
 ]
 
@@ -332,6 +333,29 @@ class FrigateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}(?![\s\S])")] = "frigate"
 
 
+class UpdateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a new bundle is tested and tried, and where it is fetched from. Without this table all of it holds as well.
+
+    Attributes:
+        repository: what `desired` asks for is fetched from here: a folder, or an ``http(s)://`` address; without it
+            nothing is.
+        ca_file: certificates to trust instead of the machine's, with https.
+        trial: so long a new model sees the real cameras before it is confirmed.
+        shadow: before that, for as long, it is compared on every so-many-th frame with the one that sees; 0 is never.
+        min_agreement: which share of what both see has to be the same then.
+        max_slowdown: how many times the time of the one before a run may take (p95); up to 20 ms are always allowed.
+        memory: what its self-test may take.
+    """
+
+    repository: Annotated[str, Meta(min_length=1)] | None = None
+    ca_file: Path | None = None
+    trial: Span = Seconds(60.0)
+    shadow: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    min_agreement: Share = 0.9
+    max_slowdown: Annotated[float, Meta(ge=1.0, le=100.0)] = 2.0
+    memory: Annotated[Size, _within("32MiB", "64GiB")] = Size(2**30)
+
+
 class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent.
 
@@ -351,6 +375,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         health: how the device tells how it does.
         home_assistant: let Home Assistant find the device.
         frigate: tell what is seen as Frigate does, too.
+        update: how a new bundle is tested and tried.
         trial: a change that leaves a camera without pictures for so long is taken back.
     """
 
@@ -369,4 +394,5 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     health: HealthConfig = HealthConfig()
     home_assistant: HomeAssistantConfig | None = None
     frigate: FrigateConfig | None = None
+    update: UpdateConfig = UpdateConfig()
     trial: Span = Seconds(30.0)

@@ -6,7 +6,7 @@ the thread that polls; knows nothing of MQTT.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from tinysight_contract.messages import Desired, DesiredState, decode
 from tinysight_contract.scalars import Count, Digest
 from tinysight_edge.config.overlay import Overlay
 from tinysight_edge.config.reload import Now
+from tinysight_edge.update.wish import Answer, Wish
 
 __all__ = ["MAX_BYTES", "Became", "Wanted"]
 
@@ -30,8 +31,17 @@ MAX_BYTES: Final = 64 * 1024
 MAX_TEXT: Final = 500
 """Characters of each reason: what was asked may stand in it."""
 _NO_BUNDLE: Final = (
-    "This version does not change models by the desired state. Install the bundle with `tinysight flash`."
+    "This agent runs a bundle file, which it does not change. Give it a `store` under [model] of its file."
 )
+_GRAVITY: Final = (
+    DesiredState.NONE,
+    DesiredState.APPLIED,
+    DesiredState.TRIAL,
+    DesiredState.WAITING,
+    DesiredState.ROLLED_BACK,
+    DesiredState.REFUSED,
+)
+"""Of two parts of one wish the graver is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +62,7 @@ class _Asked(Struct, frozen=True, kw_only=True):
 
     revision: Count
     bundle: Digest | None = None
+    target: str | None = None
     config: dict[str, Any] | None = None
     state: DesiredState | None = None
     reason: str = ""
@@ -70,13 +81,15 @@ class Wanted:
         path: the file that remembers it.
 
     Attributes:
-        bundle: the digest of what runs; None until it is known, and nothing is said of it so long.
+        bundle: the digest of what is active; None until it is known, and nothing is said of it so long.
+        answer: what becomes of the bundle that is asked for; None where nobody fetches any.
         overlay: what lies over the file; None for nothing.
         unfit: by key, why the overlay is passed over for now: the file has changed and it fits no more.
     """
 
     def __init__(self, path: Path) -> None:
         self.bundle: str | None = None
+        self.answer: Callable[[], Answer | None] | None = None
         self.unfit: dict[str, str] = {}
         self._path = path
         self._kept = _Kept()
@@ -92,6 +105,12 @@ class Wanted:
     def due(self) -> dict[str, Any] | None:
         """The newest ``config`` as long as nobody has judged it."""
         return self._kept.asked.config if self._due and self._kept.asked is not None else None
+
+    @property
+    def wish(self) -> Wish | None:
+        """The bundle that is asked for; from any thread."""
+        asked = self._kept.asked
+        return None if asked is None or asked.bundle is None else Wish(asked.revision, asked.bundle, asked.target)
 
     def load(self) -> None:
         """Remember what was asked before; what cannot be read is said, and as if it were not there."""
@@ -133,11 +152,13 @@ class Wanted:
             return kept
         before = kept.asked
         if before is not None and asked.revision <= before.revision:
-            same = (asked.revision, asked.bundle, asked.config) == (before.revision, before.bundle, before.config)
+            same = _Asked(
+                revision=asked.revision, bundle=asked.bundle, target=asked.target, config=asked.config
+            ) == replace(before, state=None, reason="", refused={})
             if not same:
                 log.warning("desired: revision %d is passed over, %d is known", asked.revision, before.revision)
             return kept
-        fresh = _Asked(revision=asked.revision, bundle=asked.bundle, config=asked.config)
+        fresh = _Asked(revision=asked.revision, bundle=asked.bundle, target=asked.target, config=asked.config)
         self._due = asked.config is not None
         log.info("desired: revision %d", asked.revision)
         return _Kept(asked=fresh, overlay=kept.overlay if self._due else None)
@@ -174,8 +195,7 @@ class Wanted:
         )
         state, reason, refused = self._state(now)
         if asked is not None and asked.bundle is not None and self.bundle not in {None, asked.bundle}:
-            refused = {**refused, "bundle": _NO_BUNDLE}
-            state, reason = DesiredState.REFUSED, f"{reason}; bundle: {_NO_BUNDLE}".removeprefix("; ")
+            state, reason, refused = self._with_bundle(asked.bundle, state, reason, refused)
         return Became(
             revision=asked.revision if asked else 0,
             state=state,
@@ -202,6 +222,21 @@ class Wanted:
             why = "" if now.refused is None else str(now.refused.error)
             return DesiredState.WAITING, why or "What runs has not stood its own trial yet.", {}
         return (DesiredState.APPLIED if now.trial is None else DesiredState.TRIAL), "", {}
+
+    def _with_bundle(
+        self, digest: str, state: DesiredState, reason: str, refused: dict[str, str]
+    ) -> tuple[DesiredState, str, dict[str, str]]:
+        """The same with what becomes of the bundle that is asked for."""
+        if self.answer is None:
+            became, why = DesiredState.REFUSED, _NO_BUNDLE
+        else:
+            answered = self.answer()
+            known = answered is not None and answered.digest == digest
+            became, why = (answered.state, answered.reason) if answered and known else (DesiredState.WAITING, "")
+        if became in {DesiredState.REFUSED, DesiredState.ROLLED_BACK}:
+            refused = {**refused, "bundle": why}
+        reason = f"{reason}; bundle: {why}".removeprefix("; ") if why else reason
+        return max(state, became, key=_GRAVITY.index), reason, refused
 
     def _settle(self, state: DesiredState, reason: str, refused: dict[str, str]) -> None:
         asked = self._kept.asked

@@ -15,7 +15,7 @@ __all__ = ["Alerts"]
 
 CLEAR_AFTER_S: Final = 10.0  # a problem that comes and goes is one problem
 _UNTELLABLE: Final = frozenset({Code.BROKER_ABSENT})  # when it can be told, it is over
-_CAUSES: Final = frozenset({Code.CAMERA_FAILED, Code.CONFIG_REFUSED, Code.CONFIG_LABELS})
+_CAUSES: Final = frozenset({Code.CAMERA_FAILED, Code.CONFIG_REFUSED, Code.CONFIG_LABELS, Code.UPDATE_FAILED})
 """Their words are a cause, not figures that vary."""
 
 

@@ -36,6 +36,7 @@ class Code(StrEnum):
     OUTBOX_DAMAGED = "outbox.damaged"
     DISK_LOW = "disk.low"
     PICTURES_FAILING = "pictures.failing"
+    UPDATE_FAILED = "update.failed"
     MEMORY_HIGH = "memory.high"
     POWER_LOW = "power.low"
     THERMAL_THROTTLED = "thermal.throttled"
@@ -135,6 +136,11 @@ RULES: Final[Mapping[Code, Rule]] = {
         Well.DEGRADED,
         "snapshots or hard examples cannot be written; seeing and telling go on",
         "Free some space on the disk of the state folder and check its rights.",
+    ),
+    Code.UPDATE_FAILED: Rule(
+        Well.DEGRADED,
+        "a new bundle was not taken, or was taken back; the one before runs. It stands until another one is confirmed",
+        "Do what it says; `tinysight store show` and `reported` say more, docs/updates.md explains each code.",
     ),
     Code.MEMORY_HIGH: Rule(
         Well.DEGRADED,

@@ -8,7 +8,7 @@ No clock and no I/O: times come with the frame. The life of an event is describe
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
@@ -138,7 +138,8 @@ class Lives:
             alive: believed tracks that are alive.
             ended: believed tracks that ended with this frame.
             moment: the frame.
-            reason: why they ended, when it is not that they left: ``stopped``, ``camera lost``.
+            reason: why they ended, when it is not that they left: ``stopped``, ``camera lost``,
+                ``model changed``.
         """
         events: list[Event] = []
         if len(ended):
@@ -189,6 +190,10 @@ class Lives:
             },
             lines=lines,
         )
+
+    def seen_by(self, model: ModelRef) -> None:
+        """Another model with the same labels sees from now on; all lives go on."""
+        self._who = replace(self._who, model=model)
 
     @property
     def crossed(self) -> dict[str, dict[str, int]]:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from tinysight_contract.errors import ConfigError, ContractError, TinySightError
 from tinysight_contract.messages import Ack, AckCode, Command, Desired, DesiredState, Reported, decode, utc_now
 from tinysight_contract.topics import ID, AckTopic, CommandTopic, DesiredTopic, ReportedTopic, SnapshotTopic, Topic
+from tinysight_contract.updates import Update
 from tinysight_edge.config.checks import near
 from tinysight_edge.config.wanted import Became
 from tinysight_edge.orders.actions import ACTIONS, Action, Hands, Picture
@@ -65,13 +66,15 @@ class Desk:
         site: the site's id.
         device: the device's id.
         boot_id: of this process.
-        bundle: the digest of what runs.
+        bundle: the digest of what is active.
         hands: what the actions reach.
         ledger: which commands are known.
         clock_synced: whether this device's clock is right.
 
     Attributes:
         filters: what the publisher is to listen to.
+        bundle: the digest of what is active; may be changed, from any thread.
+        update: what became of the newest bundle that was to be installed; likewise.
     """
 
     def __init__(
@@ -85,13 +88,14 @@ class Desk:
         ledger: Ledger,
         clock_synced: Callable[[], bool | None],
     ) -> None:
-        self._me, self._boot_id, self._bundle = (site, device), boot_id, bundle
+        self._me, self._boot_id, self.bundle = (site, device), boot_id, bundle
         self.filters = (CommandTopic.filter(site=site, device=device), str(DesiredTopic(site, device)))
         self._hands, self._ledger, self._clock_synced = hands, ledger, clock_synced
         self._heard: SimpleQueue[tuple[str, bytes, bool]] = SimpleQueue()
         self._crowd: deque[tuple[str, bytes, bool]] = deque(maxlen=MOST_HELD - WAITING)
         self._retained: set[str] = set()
-        self._became: Became | None = None
+        self.update: Update | None = None
+        self._told: tuple[Became, str, Update | None] | None = None
         self._asked_in_vain = Became()
         self._away_s = self._filled_s = time.monotonic()
         self._room = float(WAITING)
@@ -150,15 +154,16 @@ class Desk:
         self._hands.level.tick()
         watch = self._hands.watch
         became = self._asked_in_vain if watch is None else watch.reloader.became
-        if became is not self._became:
-            self._became = became
-            self._report(became)
+        now = became, self.bundle, self.update
+        if now != self._told:
+            self._told = now
+            self._report(*now)
 
-    def _report(self, became: Became) -> None:
+    def _report(self, became: Became, bundle: str, update: Update | None) -> None:
         reported = Reported(
             revision=became.revision,
             at=utc_now(),
-            bundle=self._bundle,
+            bundle=bundle,
             state=became.state,
             reason=became.reason,
             refused=dict(became.refused),
@@ -166,6 +171,7 @@ class Desk:
             config_digest=became.config_digest,
             restart=list(became.restart),
             boot_id=self._boot_id,
+            update=update,
         )
         self._teller.state(ReportedTopic(*self._me), reported)
 

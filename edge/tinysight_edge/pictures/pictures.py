@@ -155,6 +155,12 @@ class Pictures:
         """Begin; returns at once."""
         self._thread.start()
 
+    def sees(self, about: About) -> None:
+        """Another model sees from the next frame on. From the thread that offers."""
+        self._about, self._suspect = about, None
+        for view in self._views.values():
+            view.doubts = Doubts(about.threshold)
+
     def offer(self, frame: Frame, found: Detections, alive: Tracks, ids: Mapping[int, str]) -> None:
         """Look whether this frame is worth keeping; never waits, and copies it only then.
 

@@ -51,10 +51,13 @@ class States:
     Args:
         threshold: a class is sure at or above it, 0..1.
         still: every picture stands for itself: its state ends with the next picture, and nothing needs to be held.
+
+    Attributes:
+        threshold: may be changed at any time.
     """
 
     def __init__(self, *, threshold: float, still: bool = False) -> None:
-        self._threshold, self._still = threshold, still
+        self.threshold, self._still = threshold, still
         self._state: _State | None = None  # with a class, or none
         self._next: _State | None = None
         self._made = 0
@@ -99,9 +102,9 @@ class States:
     def _said(self, found: Detections) -> int | None:
         """What this frame says the state is: a class that is sure, the present one if nothing is, or none."""
         score = float(found.scores[0]) if len(found) else 0.0
-        if len(found) and score >= self._threshold:
+        if len(found) and score >= self.threshold:
             return int(found.class_ids[0])
-        if self._state is not None and len(found) and score >= STAYS_ABOVE * self._threshold:
+        if self._state is not None and len(found) and score >= STAYS_ABOVE * self.threshold:
             return self._state.class_id
         return None
 

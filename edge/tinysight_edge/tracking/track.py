@@ -67,10 +67,14 @@ class Tracker:
             only keep tracks alive. A track is believed once the median of its last ten scores reaches it.
         min_hits: detections before an object is believed. Until then it must be seen in every frame.
         max_lost_s: how long it may be unseen before it has ended; 0 ends it with the next frame.
+
+    Attributes:
+        high_score: may be changed at any time; who is believed stays so.
     """
 
     def __init__(self, *, high_score: float, min_hits: int = 3, max_lost_s: float = LOST_S) -> None:
-        self.high_score, self.min_hits, self.max_lost_s = np.float32(high_score), min_hits, max_lost_s
+        self.high_score: float | np.float32 = np.float32(high_score)
+        self.min_hits, self.max_lost_s = min_hits, max_lost_s
         self._table = np.zeros((ALL, 0))
         self._others: dict[int, dict[int, float]] = {}  # number → evidence for the labels that are not its own
         self._made = 0

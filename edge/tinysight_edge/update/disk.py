@@ -17,9 +17,10 @@ class Disk:
 
     def make_folder(self, path: Path) -> None:
         """Make a folder and those above it; it is there after a power cut."""
-        if not path.is_dir():
-            path.mkdir(parents=True, exist_ok=True)
-            self.sync_folder(path.parent)
+        missing = [each for each in (path, *path.parents) if not each.is_dir()]
+        path.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            self.sync_folder(each.parent)
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file that nobody reads yet; not synced."""

@@ -8,8 +8,7 @@ ended.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -19,6 +18,7 @@ from tinysight_contract.errors import StoreError, UpdateError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_edge.store import Store
+from tinysight_edge.update.sources import disk_error
 from tinysight_edge.update.update import (
     State,
     attempt,
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 TELL_S: Final = 0.5
 UNTESTED: Final = {UpdateState.VERIFIED, UpdateState.SELFTEST}
+HERE: Final = {*UNTESTED, UpdateState.TRIAL}
+"""States of a candidate whose file is in the store."""
 
 
 def boot(installer: "Installer", store: Store, *, scheme: str | None = None, threads: int = 1) -> Bundle:
@@ -103,6 +105,8 @@ class Installer:
     ) -> Update:
         """Verify, fetch and store a release: it is `verified` then, `confirmed` if it is active already, or has ended.
 
+        One that waits for its self-test or its trial already goes on waiting for it, with its attempts.
+
         Args:
             source: the repository.
             target: the release's path in it.
@@ -111,72 +115,84 @@ class Installer:
             budget: what fetching may cost.
 
         Raises:
-            StoreError: the store cannot be written, or is being written to.
+            StoreError: the store is being written to, or cannot be read.
         """
-        with self._writing():
-            state = self._store.state()
-            try:
-                release, signed, state = self._resolve(source, target, digest, state)
-                if state.active is not None and state.active.digest == release.digest:
-                    if self._store.is_whole(release.digest):
-                        return self._stays(state, release)
-                elif (no := refusal(state, release, again=again)) is not None:
-                    raise no
-                self._fits(release, signed)
-                state = self._save(queue(state, release, utc_now()))
-                state = self._bring(source, release, signed, state, budget)
-            except UpdateError as error:
-                return self._end(self._store.state(), target, error)
-            return self._told(state)
+        try:
+            with self._store.alone():
+                try:
+                    return self._install(source, target, digest=digest, again=again, budget=budget)
+                except UpdateError as error:
+                    return self._end(target, error)
+                except OSError as error:
+                    return self._end(target, disk_error(self._store.root, error))
+        except OSError as error:
+            return self._unwritten(Update(target=target, state=UpdateState.FAILED, at=utc_now()), error)
+
+    def _install(
+        self, source: "Source", target: str, *, digest: str | None, again: bool, budget: "Budget | None"
+    ) -> Update:
+        """See install.
+
+        Raises:
+            UpdateError: it comes no further.
+            OSError: the disk is full or broken.
+        """
+        release, signed, state = self._resolve(source, target, digest, self._store.state())
+        if state.active is not None and state.active.digest == release.digest:
+            if self._store.is_whole(release.digest):
+                return self._stays(state, release)
+        elif (no := refusal(state, release, again=again)) is not None:
+            raise no
+        self._fits(release, signed)
+        state = self._save(queue(state, release, utc_now()))
+        return self._told(self._bring(source, release, signed, state, budget))
 
     def test(self, *, scheme: str | None = None, threads: int = 1) -> Update | None:
         """Let a candidate pass its self-test: it is on `trial` then, or active where nothing was.
 
-        None when there is none that waits for it.
+        None when there is none that waits for it. When the disk does not take what was found, that is told, and the
+        candidate still waits.
 
         Raises:
-            StoreError: the store cannot be written, or is being written to.
+            StoreError: the store is being written to, or cannot be read.
         """
-        from tinysight_edge.update.selftest import Limits, run_selftest  # noqa: PLC0415 -- the agent starts without
-
-        with self._writing():
-            state = self._store.state()
-            if state.candidate is None or state.candidate.state not in UNTESTED:
-                return None
-            state = self._save(attempt(state, utc_now()))
-            if state.candidate is not None and state.candidate.bundle is not None:
-                self._tell(state.candidate)
-                found = run_selftest(
-                    self._store.path(state.candidate.bundle.digest),
-                    active=None if state.active is None else self._store.path(state.active.digest),
-                    limits=self._limits or Limits(),
-                    scheme=scheme,
-                    threads=threads,
-                    heed=self._heed,
-                )
-                if found.code is None:
-                    state = self._save(tested(state, found.gates, utc_now()))
-                else:
-                    failed = end(
-                        state, utc_now(), UpdateState.FAILED, code=found.code, reason=found.reason, gates=found.gates
-                    )
-                    state = self._save(failed)
-            self._store.sweep(state)
-            return self._told(state)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Hold the store; a disk that says no is an error with a mend.
-
-        Raises:
-            StoreError: the store cannot be written, or is being written to.
-        """
+        coming: Update | None = None
         try:
             with self._store.alone():
-                yield
+                state = self._store.state()
+                coming = state.candidate
+                if coming is None or coming.state not in UNTESTED:
+                    return None
+                state = self._save(attempt(state, utc_now()))
+                if state.candidate is not None:
+                    self._tell(state.candidate)
+                    state = self._save(self._found(state, scheme=scheme, threads=threads))
+                self._store.sweep(state)
+                return self._told(state)
         except OSError as error:
-            what = f"{self._store.root} cannot be written: {error.strerror or error}."
-            raise StoreError(what, mend="Check its rights and free space.") from error
+            if coming is None:
+                what = f"{self._store.root} cannot be written: {error.strerror or error}."
+                raise StoreError(what, mend="Check its rights and free space.") from error
+            return self._unwritten(coming, error)
+
+    def _found(self, state: State, *, scheme: str | None, threads: int) -> State:
+        """Run the self-test: what it makes of the candidate."""
+        from tinysight_edge.update.selftest import Limits, run_selftest  # noqa: PLC0415 -- the agent starts without
+
+        coming = None if state.candidate is None else state.candidate.bundle
+        if coming is None:
+            raise ValueError("there is no candidate")
+        found = run_selftest(
+            self._store.path(coming.digest),
+            active=None if state.active is None else self._store.path(state.active.digest),
+            limits=self._limits or Limits(),
+            scheme=scheme,
+            threads=threads,
+            heed=self._heed,
+        )
+        if found.code is None:
+            return tested(state, found.gates, utc_now())
+        return end(state, utc_now(), UpdateState.FAILED, code=found.code, reason=found.reason, gates=found.gates)
 
     def _save(self, state: State) -> State:
         self._store.save(state)
@@ -190,8 +206,8 @@ class Installer:
         Raises:
             UpdateError: nothing, or something else.
         """
-        from tinysight_edge.update.clock import raise_floor, right_time  # noqa: PLC0415 -- see test
-        from tinysight_edge.update.trust import Trust  # noqa: PLC0415 -- see test
+        from tinysight_edge.update.clock import raise_floor, right_time  # noqa: PLC0415 -- the agent starts without
+        from tinysight_edge.update.trust import Trust  # noqa: PLC0415 -- the agent starts without
 
         now, suspect = right_time(utc_now(), state.clock_floor, synced=self._synced)
         if suspect:
@@ -202,7 +218,9 @@ class Installer:
         if digest is not None and digest != offer.release.digest:
             what = f"{target} is signed as {offer.release.digest[:12]}, asked for is {digest[:12]}."
             raise UpdateError(what, mend="Ask for what the repository has.", code=Code.UNSIGNED)
-        floor = raise_floor(state.clock_floor, offer.signed.released_at, system=utc_now(), synced=self._synced)
+        floor = raise_floor(
+            state.clock_floor, system=utc_now(), synced=self._synced, released_at=offer.signed.released_at
+        )
         return offer.release, offer.signed, replace(state, clock_floor=floor)
 
     def _fits(self, release: Release, signed: "Signed") -> None:
@@ -211,7 +229,7 @@ class Installer:
         Raises:
             UpdateError: it is not.
         """
-        from tinysight_edge.update.signed import Machine, lack  # noqa: PLC0415 -- see test
+        from tinysight_edge.update.signed import Machine, lack  # noqa: PLC0415 -- the agent starts without
 
         if (lacking := lack(signed.requires, self._machine or Machine.here())) is not None:
             code, needs = lacking
@@ -225,31 +243,31 @@ class Installer:
 
         Raises:
             UpdateError: it cannot be had, or is something else.
+            OSError: the disk is full or broken.
         """
-        from tinysight_edge.update.sources import Budget, disk_error  # noqa: PLC0415 -- see test
-        from tinysight_edge.update.transfer import Moved, bring, room  # noqa: PLC0415 -- see test
+        from tinysight_edge.update.sources import Budget  # noqa: PLC0415 -- the agent starts without
+        from tinysight_edge.update.transfer import Moved, bring, room  # noqa: PLC0415 -- the agent starts without
 
-        try:
-            moved = Moved(0, "")
-            if not self._store.is_whole(release.digest):
-                state = self._make_room(state, release, room)
-                state = self._save(progress(state, utc_now(), UpdateState.DOWNLOADING))
-                moved = bring(
-                    self._store,
-                    source,
-                    release,
-                    signed,
-                    active=state.active,
-                    budget=budget or Budget(),
-                    tell=self._teller(state.candidate, release),
-                )
-            verified = progress(
-                state, utc_now(), UpdateState.VERIFIED, moved_bytes=moved.size_bytes, why_full=moved.why_full
+        moved = Moved(0, "")
+        if self._store.is_whole(release.digest):
+            if state.candidate is not None and state.candidate.state in HERE:
+                return state  # else a bundle that brings the device down would never use up its attempts
+        else:
+            state = self._make_room(state, release, room)
+            state = self._save(progress(state, utc_now(), UpdateState.DOWNLOADING))
+            moved = bring(
+                self._store,
+                source,
+                release,
+                signed,
+                active=state.active,
+                budget=budget or Budget(),
+                tell=self._teller(state.candidate, release),
             )
-            state = self._save(verified)
-            self._store.sweep(state)
-        except OSError as error:
-            raise disk_error(self._store.root, error) from error
+        state = self._save(
+            progress(state, utc_now(), UpdateState.VERIFIED, moved_bytes=moved.size_bytes, why_full=moved.why_full)
+        )
+        self._store.sweep(state)
         return state
 
     def _make_room(self, state: State, release: Release, room: Callable[[Store, Release], int]) -> State:
@@ -286,32 +304,37 @@ class Installer:
         """The release runs already; what was on its way instead is given up."""
         if state.candidate is not None:
             reason = f"{release.name} {release.version}, which is active, was asked for."
-            state = end(state, utc_now(), UpdateState.FAILED, code=Code.SUPERSEDED, reason=reason)
-            self._store.sweep(self._save(state))
+            state = self._save(end(state, utc_now(), UpdateState.FAILED, code=Code.SUPERSEDED, reason=reason))
+        self._store.sweep(state)
         told = Update(target=release.target, bundle=release, state=UpdateState.CONFIRMED, at=utc_now())
         self._tell(told)
         return told
 
-    def _end(self, state: State, target: str, error: UpdateError) -> Update:
-        """It comes no further; what is active goes on."""
+    def _end(self, target: str, error: UpdateError) -> Update:
+        """It comes no further; what is active goes on, and so does a candidate whose file is here already."""
         log.error("%s", error)
-        outcome, reason = outcome_of(error.code), str(error)
-        if state.candidate is not None and state.candidate.target == target:
-            state = end(state, utc_now(), outcome, code=error.code, reason=reason)
+        state = self._store.state()
+        told = Update(target=target, state=outcome_of(error.code), at=utc_now(), code=error.code, reason=str(error))
+        coming = state.candidate
+        if coming is not None and coming.target == target and coming.state not in HERE:
+            state = end(state, told.at, told.state, code=error.code, reason=told.reason)
+            told = state.last or told
         else:
-            state = ended(state, Update(target=target, state=outcome, at=utc_now(), code=error.code, reason=reason))
-        if error.code not in {Code.NO_SPACE, Code.DISK}:
-            self._save(state)
-        else:
-            self._try_to_save(state)
-        return self._told(state)
-
-    def _try_to_save(self, state: State) -> None:
-        """A disk that is full may still take so little; if not, the state before holds, and that is no worse."""
+            state = ended(state, told)
         try:
             self._save(state)
-        except OSError as error:
-            log.error("%s cannot be written: %s", self._store.root, error.strerror)
+        except OSError as trouble:  # a disk that is full may not take even this: the state before holds, no worse
+            log.error("%s cannot be written: %s", self._store.root, trouble.strerror)
+        self._tell(told)
+        return told
+
+    def _unwritten(self, update: Update, error: OSError) -> Update:
+        """Tell that the disk does not take what was decided. The state before holds."""
+        no = disk_error(self._store.root, error)
+        log.error("%s", no)
+        told = replace(update, state=UpdateState.FAILED, at=utc_now(), code=no.code, reason=str(no))
+        self._tell(told)
+        return told
 
     def _told(self, state: State) -> Update:
         told = state.newest

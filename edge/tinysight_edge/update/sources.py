@@ -17,7 +17,7 @@ from tinysight_contract.errors import UpdateError
 from tinysight_contract.updates import Code
 from tinysight_edge.update.disk import Disk
 
-__all__ = ["Budget", "FolderSource", "Source", "check_path", "disk_error", "held_bytes", "open_source"]
+__all__ = ["Budget", "FolderSource", "Source", "check_path", "disk_error", "open_source"]
 
 CHUNK_BYTES: Final = 1 << 18
 MAX_PATH: Final = 500
@@ -30,7 +30,7 @@ class Budget:
 
     Attributes:
         tries: connections in a row that bring next to nothing; one that brings more starts the count again.
-        most_bytes: received in total, with what was thrown away; None is twice what is missing, and a MiB.
+        most_bytes: received in total, with what was thrown away; None is twice the file, and a MiB.
         seconds: in total, pauses included.
         least_bytes_s: the least speed, over any ``window_s``.
         window_s: over which speed is measured; also how long a server may say nothing.
@@ -118,7 +118,7 @@ class FolderSource:
         except OSError as error:
             raise self._unreadable(path, error) from error
         if len(data) > most:
-            raise _too_large(f"{self.name}/{path}", most)
+            raise too_large(f"{self.name}/{path}", most)
         return data
 
     def fetch(self, path: str, to: Path, *, size: int, disk: Disk, budget: Budget, tell: Callable[[int], None]) -> None:
@@ -128,7 +128,7 @@ class FolderSource:
         try:
             with self._open(path) as file:
                 if (found := os.fstat(file.fileno()).st_size) != size:
-                    raise _other_length(f"{self.name}/{path}", found, size)
+                    raise other_length(f"{self.name}/{path}", found, size)
                 file.seek(have)
                 while have < size:
                     if time.monotonic() - began_s > budget.seconds:
@@ -138,7 +138,7 @@ class FolderSource:
                             code=Code.TOO_SLOW,
                         )
                     if not (data := file.read(min(CHUNK_BYTES, size - have))):
-                        raise _other_length(f"{self.name}/{path}", have, size)
+                        raise other_length(f"{self.name}/{path}", have, size)
                     append(disk, to, data)
                     have += len(data)
                     tell(len(data))
@@ -226,6 +226,18 @@ def append(disk: Disk, to: Path, data: bytes) -> None:
         raise disk_error(to, error) from error
 
 
+def discard(disk: Disk, to: Path) -> None:
+    """Remove a file.
+
+    Raises:
+        UpdateError: DISK.
+    """
+    try:
+        disk.remove(to)
+    except OSError as error:
+        raise disk_error(to, error) from error
+
+
 def sync(disk: Disk, to: Path) -> None:
     """Have a file, also one of no bytes, survive a power cut.
 
@@ -261,7 +273,8 @@ def _no_such(where: str, why: str) -> UpdateError:
     )
 
 
-def _too_large(where: str, most: int) -> UpdateError:
+def too_large(where: str, most: int) -> UpdateError:
+    """There is more than was asked for."""
     return UpdateError(
         f"{where} has more than {most} bytes.",
         mend="Do not use this repository before its owner has looked at it.",
@@ -269,7 +282,8 @@ def _too_large(where: str, most: int) -> UpdateError:
     )
 
 
-def _other_length(where: str, found: int, size: int) -> UpdateError:
+def other_length(where: str, found: int, size: int) -> UpdateError:
+    """A file is not as long as was signed."""
     code = Code.TOO_LARGE if found > size else Code.TAMPERED
     return UpdateError(
         f"{where} has {found} bytes, {size} were signed.",

@@ -87,17 +87,23 @@ def bring(
         moved, why = _by_difference(store, source, release, signed=signed, active=active, budget=budget, tell=tell)
     except UpdateError as error:
         why = error.what
-    if why:
-        if active is not None:
-            log.info("%s %s comes whole: %s", release.name, release.version, why)
+    if why and active is not None:
+        log.info("%s %s comes whole: %s", release.name, release.version, why)
+    while True:
         here = _size(part)
-        source.fetch(payload_path(release), part, size=release.size_bytes, disk=store.disk, budget=budget, tell=tell)
-        moved += max(release.size_bytes - here, 0)
-    try:
-        _check(part, release)
-    except UpdateError:
-        store.disk.remove(part)
-        raise
+        if why:
+            source.fetch(
+                payload_path(release), part, size=release.size_bytes, disk=store.disk, budget=budget, tell=tell
+            )
+            moved += release.size_bytes - (here if here <= release.size_bytes else 0)
+        try:
+            _check(part, release)
+            break
+        except UpdateError as error:
+            store.disk.remove(part)
+            if error.code is not Code.TAMPERED or not why or not here:
+                raise
+            log.warning("What was here of %s %s is damaged, as by a power cut.", release.name, release.version)
     store.disk.rename(part, store.path(release.digest))
     store.disk.sync_folder(part.parent)
     return Moved(moved, why)
@@ -157,7 +163,7 @@ def _check(part: Path, release: Release) -> None:
     try:
         manifest = Bundle.open(part).manifest
     except BundleError as error:
-        code = Code.SCHEMA if "schema" in error.what else Code.MALFORMED
+        code = Code.SCHEMA if "has schema" in error.what else Code.MALFORMED
         raise UpdateError(error.what, mend=error.mend, code=code) from error
     said = (manifest.name, manifest.version, manifest.release)
     if said != (release.name, release.version, release.release):

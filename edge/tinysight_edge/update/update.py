@@ -41,15 +41,6 @@ SCHEMA: Final = 2
 MAX_ATTEMPTS: Final = 3
 """Of a self-test, and of a trial. More than one: the first may have met a power cut that was not its fault."""
 MAX_BAD: Final = 64
-FAULTS: Final = frozenset(
-    {
-        Code.CRASHED, Code.HUNG, Code.MEMORY, Code.WRONG, Code.SLOW,
-        Code.NO_FRAMES, Code.DISAGREES, Code.BROKE, Code.OPERATOR,
-    }
-)  # fmt: skip
-"""What speaks against a bundle for good: it is not tried again unless a person asks for it."""
-
-
 REJECTS: Final = frozenset(
     {
         Code.UNSIGNED, Code.TAMPERED, Code.TOO_OLD, Code.HARDWARE, Code.RUNTIME, Code.SCHEMA, Code.MALFORMED,
@@ -266,8 +257,9 @@ def recover(state: State, now: datetime, *, whole: set[str]) -> State:
 
 
 def _against(state: State, told: Update) -> State:
-    """Remember what failed here."""
-    if told.code not in FAULTS or told.bundle is None:
+    """Remember what failed here: it is not tried again unless a person asks for it."""
+    failed = told.attempts > 0 and told.code is not Code.SUPERSEDED
+    if told.bundle is None or told.code is None or not (failed or told.code is Code.OPERATOR):
         return state
     others = [each for each in state.bad if each.digest != told.bundle.digest]
     return replace(state, bad=[*others, Bad(digest=told.bundle.digest, code=told.code)][-MAX_BAD:])

@@ -49,6 +49,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.BROKER_REFUSED: {"said": {Code.BROKER_REFUSED: "mqtt://h:1883 refuses the connection: Not authorized."}},
     Code.DISK_LOW: machine(disk_free_mib=100.0),
     Code.PICTURES_FAILING: {"said": {Code.PICTURES_FAILING: "Pictures cannot be written: No space left on device."}},
+    Code.UPDATE_FAILED: {"said": {Code.UPDATE_FAILED: "pets 1.2.0: rolled-back (slow): a run takes 80 ms."}},
     Code.MEMORY_HIGH: machine(memory_free=0.05),
     Code.POWER_LOW: machine(slowed=frozenset({"undervoltage"})),
     Code.THERMAL_THROTTLED: machine(slowed=frozenset({"heat"})),

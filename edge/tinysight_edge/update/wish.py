@@ -1,0 +1,105 @@
+"""What becomes of the bundle that the operator asks for. Pure.
+
+In: the `Wish`, and what the store has decided.  Out: an `Answer` for ``reported``, and whether it is to be fetched.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tinysight_contract.messages import DesiredState
+from tinysight_contract.updates import Code, Update, UpdateState
+from tinysight_edge.update.update import State
+
+__all__ = ["NO_REPOSITORY", "Answer", "Wish", "answer", "pause_s", "refused"]
+
+NO_REPOSITORY: Final = (
+    "This agent fetches no bundles. Write `repository` under [update] of its file, or use `tinysight flash`."
+)
+NO_TARGET: Final = "It is not said where the bundle is. Ask for it with its `target` in the repository."
+FINAL: Final = frozenset(
+    {
+        Code.TOO_OLD, Code.HARDWARE, Code.RUNTIME, Code.SCHEMA, Code.MALFORMED, Code.TOO_LARGE, Code.FAILED_BEFORE,
+        Code.CRASHED, Code.HUNG, Code.MEMORY, Code.WRONG, Code.SLOW,
+    }
+)  # fmt: skip
+"""Another attempt would end in the same way."""
+SOON: Final = frozenset({Code.UNREACHABLE, Code.TOO_SLOW, Code.NOT_FOUND, Code.NO_SPACE, Code.DISK, Code.SUPERSEDED})
+"""Nobody needs to do anything to the release: it waits."""
+FIRST_S: Final = 10.0
+MOST_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """The operator's.
+
+    Attributes:
+        revision: of the desired state.
+        digest: of the bundle that shall run.
+        target: where the repository has it.
+    """
+
+    revision: int
+    digest: str
+    target: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What has become of it.
+
+    Attributes:
+        digest: of the bundle.
+        state: so far.
+        reason: why it is not more.
+        fetch: it is to be fetched.
+    """
+
+    digest: str
+    state: DesiredState
+    reason: str = ""
+    fetch: bool = False
+
+
+def answer(wish: Wish, state: State, *, repository: str | None, tried: Update | None = None) -> Answer:
+    """What has become of a wish.
+
+    Args:
+        wish: it.
+        state: of the store.
+        repository: where bundles are fetched from; None for nowhere.
+        tried: how fetching it ended the last time, since this wish came.
+    """
+    digest, coming, last = wish.digest, state.candidate, state.last
+    if state.active is not None and state.active.digest == digest:
+        return Answer(digest, DesiredState.APPLIED)
+    if coming is not None and coming.bundle is not None and coming.bundle.digest == digest:
+        if coming.state is UpdateState.TRIAL:
+            return Answer(digest, DesiredState.TRIAL)
+        if coming.state not in {UpdateState.QUEUED, UpdateState.DOWNLOADING}:
+            return Answer(digest, DesiredState.WAITING, f"It is {coming.state.value}.")
+    elif (bad := next((each for each in state.bad if each.digest == digest), None)) is not None:
+        if last is not None and last.bundle is not None and last.bundle.digest == digest:
+            return refused(digest, last)
+        why = f"It failed here before: {bad.code.value}. Release a mended one, or flash it with --again."
+        return Answer(digest, DesiredState.REFUSED, why)
+    if repository is None:
+        return Answer(digest, DesiredState.REFUSED, NO_REPOSITORY)
+    if wish.target is None:
+        return Answer(digest, DesiredState.REFUSED, NO_TARGET)
+    if tried is None or tried.code is None:
+        return Answer(digest, DesiredState.WAITING, "It is fetched.", fetch=True)
+    if tried.code in SOON:
+        return Answer(digest, DesiredState.WAITING, tried.reason, fetch=True)
+    return Answer(digest, DesiredState.REFUSED, tried.reason, fetch=tried.code not in FINAL)
+
+
+def refused(digest: str, told: Update) -> Answer:
+    """What it means for the wish that the bundle failed here."""
+    back = told.state is UpdateState.ROLLED_BACK
+    return Answer(digest, DesiredState.ROLLED_BACK if back else DesiredState.REFUSED, told.reason)
+
+
+def pause_s(failures: int, chance: float) -> float:
+    """How long to wait after so many failures in a row, 1 and more; ``chance`` in 0..1 keeps devices apart."""
+    return min(FIRST_S * 2.0 ** min(failures - 1, 20), MOST_S) * (0.75 + 0.5 * chance)

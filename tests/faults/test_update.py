@@ -1,0 +1,291 @@
+"""An update is cut short at every step of a disk that it changes: the device runs the old bundle or the new one.
+
+Each act is something that happens to a store, good or bad. It is begun again and again, each time in a process of its
+own that ends one step later than the one before. What is left then must boot, and the same act once more must come to
+the same end as if nothing had happened.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tinysight_contract.messages import utc_now
+from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
+from tinysight_edge.cli_store import collect, rollback
+from tinysight_edge.store import Store
+from tinysight_edge.update import sources, update
+from tinysight_edge.update.disk import Disk
+from tinysight_edge.update.installer import UNTESTED, Installer
+from tinysight_edge.update.selftest import Verdict
+from tinysight_edge.update.signed import Machine
+from tinysight_edge.update.sources import FolderSource
+from tinysight_edge.update.trust import new_trust
+
+HERE: Final = Machine(arch="x86_64", memory_mib=4096)
+WRONG: Final = Verdict({"golden": Gate(value=1, limit=0, ok=False)}, Code.WRONG, "It answers otherwise.")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What acts happen with.
+
+    Attributes:
+        shop: the repository.
+        bases: by name, folders of stores to begin with.
+        releases: by number; 1 and 2 run in turn before, 3 is released with its difference to 2, 4 without, 5 has a
+            flipped byte.
+    """
+
+    shop: Any
+    bases: Path
+    releases: dict[int, Release]
+
+    def install(self, store: Store, number: int, *, verdict: Verdict | None = None, stands: bool = True) -> Update:
+        """What a device does about a release, from the wish to its end."""
+
+        def selftest(*_: object, **__: object) -> Verdict:
+            promise(store)
+            return verdict or Verdict()
+
+        installer = Installer(store, machine=HERE)
+        told = installer.install(FolderSource(self.shop.folder), self.releases[number].target)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tinysight_edge.update.selftest.run_selftest", selftest)
+            if told.state in UNTESTED:
+                told = installer.test() or told
+        return trial(store, stands=stands) or told
+
+
+def promise(store: Store) -> None:
+    """Something is about to happen that may take the power with it: what was decided must hold by now."""
+    if (promised := getattr(store.disk, "promise", None)) is not None:
+        promised(store.state())
+
+
+def trial(store: Store, *, stands: bool = True) -> Update | None:
+    """What the agent decides about a candidate, and when."""
+    with store.alone():
+        state = store.state()
+        if state.candidate is None or state.candidate.state is not UpdateState.TRIAL:
+            return None
+        state = update.attempt(state, utc_now())
+        store.save(state)
+        if state.candidate is not None:
+            promise(store)
+            if stands:
+                state = update.confirm(state, {}, utc_now())
+            else:
+                state = update.end(
+                    state, utc_now(), UpdateState.ROLLED_BACK, code=Code.DISAGREES, reason="It sees otherwise."
+                )
+            store.save(state)
+        store.sweep(state)
+        return state.newest
+
+
+@pytest.fixture(scope="module")
+def stage(shops: Any, sample: Any, quick_module: Path) -> Stage:
+    folder = quick_module
+    shop = shops.Shop(folder / "repository")
+    content = {number: shops.bundle_bytes(sample, number) for number in range(1, 6)}
+    releases = {
+        1: shop.add(content[1], 1),
+        2: shop.add(content[2], 2),
+        3: shop.add(content[3], 3, base=content[2]),
+        4: shop.add(content[4], 4),
+        5: shop.add(content[5], 5, content=content[5][:-5000] + b"!" + content[5][-4999:]),
+    }
+    bases = folder / "bases"
+    made = Stage(shop, bases, releases)
+    new_trust(bases / "empty" / "trust", shop.root, Disk())
+    for name, before, number in (("one", "empty", 1), ("two", "one", 2), ("three", "two", 3)):
+        shutil.copytree(bases / before, bases / name)
+        assert made.install(Store(bases / name), number).state is UpdateState.CONFIRMED
+    shutil.copytree(bases / "two", bases / "littered")
+    for name in (f"{'0' * 64}.bundle", f"{'1' * 64}.part", f"{'2' * 64}.delta.part"):
+        (bases / "littered" / "bundles" / name).write_bytes(b"left over")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file comes in several steps although it is small."""
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 20_000)
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something that happens to a store.
+
+    Attributes:
+        base: what the store is before.
+        do: it happens.
+        runs: release that runs in the end; the one before, or this one, runs at any time.
+        before: release that runs before; None for none.
+        codes: what may be said of it in the end; when it was cut after its end, it is refused the next time.
+    """
+
+    base: str
+    do: Callable[[Stage, Store], Any]
+    runs: int
+    before: int | None
+    codes: tuple[Code | None, ...] = (None,)
+
+
+def roll_back(_: Stage, store: Store) -> None:
+    """A person goes back; who sees that it is done does not do it twice."""
+    last = store.state().last
+    if last is None or last.code is not Code.OPERATOR:
+        rollback(store=store.root)
+    else:
+        collect(store=store.root)
+
+
+ACTS: Final = {
+    "first install": Act("empty", lambda on, store: on.install(store, 1), 1, None),
+    "whole update": Act("two", lambda on, store: on.install(store, 4), 4, 2),
+    "update by difference": Act("two", lambda on, store: on.install(store, 3), 3, 2),
+    "tampered update": Act("two", lambda on, store: on.install(store, 5), 2, 2, (Code.TAMPERED,)),
+    "update that fails its self-test": Act(
+        "two", lambda on, store: on.install(store, 4, verdict=WRONG), 2, 2, (Code.WRONG, Code.FAILED_BEFORE)
+    ),
+    "update that fails its trial": Act(
+        "two", lambda on, store: on.install(store, 3, stands=False), 2, 2, (Code.DISAGREES, Code.FAILED_BEFORE)
+    ),
+    "way back by a person": Act("three", roll_back, 2, 3, (Code.OPERATOR,)),
+    "garbage collection": Act("littered", lambda _, store: collect(store=store.root), 2, 2),
+}
+acts = pytest.mark.parametrize("name", ACTS)
+
+
+def check_boots(act: Act, on: Stage, root: Path) -> None:
+    """Whatever was cut short: a verified bundle runs, the one from before or the one that is to be."""
+    numbers = {act.runs, act.before} - {None}
+    if act.before is None and Store(root).state().active is None:
+        return  # it never ran anything
+    assert Store(root).boot().digest in {on.releases[number].digest for number in numbers if number}
+
+
+def check_end(act: Act, on: Stage, root: Path) -> None:
+    """The end is the right one, and nothing is left over."""
+    store = Store(root)
+    state = store.state()
+    assert store.boot().digest == on.releases[act.runs].digest
+    assert state.candidate is None
+    assert state.last is not None
+    assert state.last.code in act.codes, state.last
+    assert {path.name for path in (root / "bundles").iterdir()} == {f"{digest}.bundle" for digest in state.wanted}
+    assert [path for path in root.rglob("*") if path.suffix == ".part"] == []
+    assert (root / "state.json").read_bytes() == (root / "state.last.json").read_bytes()
+    floor = 1 if act.before is None else 3 if act.before == 3 else act.runs
+    assert state.floor == {"pets": floor}
+    if Code.FAILED_BEFORE in act.codes:
+        assert [each.code for each in state.bad] == [act.codes[0]]
+
+
+@acts
+def test_cut_at_every_step_the_old_or_the_new_runs_and_the_next_try_comes_to_the_end(
+    name: str, stage: Stage, disks: Any, quick: Path, count_points: Any
+) -> None:
+    act, points = ACTS[name], 0
+    while True:
+        root = quick / f"store-{points}"
+        shutil.copytree(stage.bases / act.base, root)
+
+        def cut(root: Path = root, at: int = points) -> None:
+            with disks.through(disks.CrashingDisk(at)):
+                act.do(stage, Store(root))
+
+        status = disks.in_child(cut)
+        assert status in {0, disks.CRASHED}, "it failed otherwise, see above"
+        points += 1
+        check_boots(act, stage, root)
+        act.do(stage, Store(root))
+        check_end(act, stage, root)
+        shutil.rmtree(root)
+        if status == 0:
+            break
+    count_points("an update's process ends at any step", name, points)
+
+
+@acts
+def test_power_lost_at_every_step_with_all_that_was_not_synced_the_old_or_the_new_runs(
+    name: str, stage: Stage, disks: Any, quick: Path, count_points: Any
+) -> None:
+    """What is found then is worked out from what was written: each file system may lose it in its own way."""
+    act, root = ACTS[name], quick / "store"
+    shutil.copytree(stage.bases / act.base, root)
+    card, noting = disks.Card.of(root), disks.NotingDisk()
+    with disks.through(noting):
+        act.do(stage, Store(root))
+        promise(Store(root))
+    seen, kept_promises = set(), 0
+    for number, change in enumerate([None, *noting.changes]):
+        if change is not None:
+            card.change(change)
+        for undone, lost in disks.CUTS.values():
+            tree = card.cut(undone=undone, lost=lost)
+            key = (number in noting.promises, *tree.items())
+            if key in seen:
+                continue
+            seen.add(key)
+            shutil.rmtree(root)
+            root.mkdir()
+            disks.lay(tree)
+            check_boots(act, stage, root)
+            if (promised := noting.promises.get(number)) is not None:
+                assert Store(root).state() == promised
+                kept = {each.digest for each in (promised.active, promised.previous) if each is not None}
+                assert all(Store(root).is_whole(digest) for digest in kept)
+                kept_promises += 1
+            act.do(stage, Store(root))
+            check_end(act, stage, root)
+    assert kept_promises >= len(noting.promises)
+    count_points("the power goes at any step of an update", name, len(seen))
+
+
+@acts
+@pytest.mark.parametrize(
+    ("fault", "full", "code"),
+    [
+        pytest.param("the disk is full from any step of an update on", True, Code.NO_SPACE, id="full"),
+        pytest.param("the disk breaks at any step of an update", False, Code.DISK, id="broken"),
+    ],
+)
+def test_a_disk_that_says_no_from_any_step_on_costs_the_update_and_nothing_else(
+    name: str, fault: str, full: bool, code: Code, stage: Stage, disks: Any, quick: Path, count_points: Any
+) -> None:
+    act, points, said = ACTS[name], 0, 0
+    while True:
+        root = quick / f"store-{points}"
+        shutil.copytree(stage.bases / act.base, root)
+        disk = disks.RefusingDisk(points, full=full)
+        points += 1
+        with disks.through(disk):
+            told = None
+            with contextlib.suppress(OSError):  # the command tells it; the agent tries again, see its own tests
+                told = act.do(stage, Store(root))
+        assert told is None or told.code in {*act.codes, code}
+        said += told is not None and told.code is code
+        check_boots(act, stage, root)
+        act.do(stage, Store(root))
+        check_end(act, stage, root)
+        shutil.rmtree(root)
+        if not disk.refused:
+            break
+    assert said > points / 2 or act.do in {roll_back, ACTS["garbage collection"].do}
+    count_points(fault, name, points - 1)
+
+
+def test_folders_that_were_made_are_there_after_a_power_cut(disks: Any, tmp_path: Path) -> None:
+    card, noting, made = disks.Card.of(tmp_path), disks.NotingDisk(), tmp_path / "var" / "lib" / "store"
+    noting.make_folder(made)
+    for change in noting.changes:
+        card.change(change)
+    for undone, lost in disks.CUTS.values():
+        assert made in card.cut(undone=undone, lost=lost)
