@@ -5,7 +5,7 @@
     setup.json     what has been asked for so far; everything in broker/ follows from it
     ca.crt ca.key  the authority; the key belongs offline when nothing is to be signed
     broker/        what the broker's machine needs, and no more
-    devices/ID/    what a device needs
+    devices/ID/    what a device needs; device.csr instead of device.key where the device has made its key itself
     bridges/SITE/  what another site's broker needs to pass its messages on to this one
     people/NAME.txt  a password in clear, written once
 
@@ -15,7 +15,7 @@ What is signed comes first and ``setup.json`` after it, so a run that was killed
 import secrets
 import shutil
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ from tinysight_contract.files import replace_file
 from tinysight_deploy import broker_config as c
 from tinysight_deploy import pki
 
-__all__ = ["Wishes", "configure"]
+__all__ = ["Wishes", "configure", "load"]
 
 MAX_SETUP_BYTES: Final = 64 << 20
 
@@ -41,6 +41,8 @@ class Wishes:
     Attributes:
         revoke: devices, bridges and people that are to be let in no longer.
         changes: fields of `Setup` and their new values.
+        requests: by device, a certificate request in PEM for the key that it made itself. Certificates for another key
+            of that device are believed no longer.
     """
 
     site: str | None = None
@@ -51,6 +53,7 @@ class Wishes:
     operators: Sequence[str] = ()
     revoke: Sequence[str] = ()
     changes: dict[str, object] = field(default_factory=dict)
+    requests: dict[str, bytes] = field(default_factory=dict)
 
 
 def configure(out: Path, wishes: Wishes) -> dict[str, list[str]]:
@@ -61,7 +64,7 @@ def configure(out: Path, wishes: Wishes) -> dict[str, list[str]]:
         ContractError: a name is no id.
         OSError: the folder cannot be read or written.
     """
-    old = _load(out / "setup.json")
+    old = load(out / "setup.json")
     setup, clear = _merge(old, wishes, out)
     for folder in (out, *(out / name for name in ("broker", "broker/conf.d", "devices", "bridges", "people"))):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ def configure(out: Path, wishes: Wishes) -> dict[str, list[str]]:
         pki.Authority.found(out, setup.site)
     authority = pki.Authority.load(out)
 
-    setup, made, renewed = _sign(out, setup, old, authority)
+    setup, made, renewed = _sign(out, setup, old, authority, wishes.requests)
     for name, password in clear.items():
         pki.write_private(out / "people" / f"{name}.txt", c.people_text(setup, name, password).encode())
     pki.write_private(out / "setup.json", msgspec.json.format(msgspec.json.encode(setup, order="sorted"), indent=2))
@@ -83,7 +86,13 @@ def configure(out: Path, wishes: Wishes) -> dict[str, list[str]]:
     return {"made": [*made, *clear], "renewed": renewed, "revoked": gone}
 
 
-def _load(path: Path) -> c.Setup | None:
+def load(path: Path) -> c.Setup | None:
+    """What has been asked for so far, from ``setup.json``; None before the first time.
+
+    Raises:
+        ConfigError: the file holds something else.
+        OSError: it cannot be read.
+    """
     if not path.exists():
         return None
     if path.stat().st_size > MAX_SETUP_BYTES:
@@ -104,6 +113,8 @@ def _merge(old: c.Setup | None, wishes: Wishes, out: Path) -> tuple[c.Setup, dic
         raise ConfigError(f"{out} is of the site {old.site!r}.", mend="Choose another --out, or leave --site out.")
     if len(wishes.readers) + len(wishes.operators) != len({*wishes.readers, *wishes.operators}):
         raise ConfigError("A name is given twice.", mend="Make it a reader or an operator.")
+    for request in wishes.requests.values():
+        pki.requested_key(request)
     wanted = {*wishes.devices, *wishes.bridges, *wishes.readers, *wishes.operators}
     if both := wanted.intersection(wishes.revoke):
         raise ConfigError(
@@ -157,7 +168,11 @@ def _serial(certificate: x509.Certificate) -> str:
 
 
 def _sign(
-    out: Path, setup: c.Setup, old: c.Setup | None, authority: pki.Authority
+    out: Path,
+    setup: c.Setup,
+    old: c.Setup | None,
+    authority: pki.Authority,
+    requests: Mapping[str, bytes],
 ) -> tuple[c.Setup, list[str], list[str]]:
     """Make what is missing and renew what ends soon or says something else than it should; the names of both.
 
@@ -183,12 +198,20 @@ def _sign(
             if path.exists():
                 serials.add(_serial(pki.read_certificate(path)))
             if identity not in known:  # what lies there is of a run that was killed: somebody revoked may have the key
+                for ending in (".crt", ".key", ".csr"):
+                    path.with_suffix(ending).unlink(missing_ok=True)
+            if kind == "device" and name in requests and _is_another(path, requests[name]):
+                setup = replace(setup, revoked=setup.revoked | serials)
+                _keep(path.with_suffix(".csr"), requests[name])
                 path.unlink(missing_ok=True)
                 path.with_suffix(".key").unlink(missing_ok=True)
             if not _stands(path, identity):
                 (renewed if path.exists() else made).append(name)
                 site = setup.site if kind == "device" else name
-                authority.sign_client(path.with_suffix(""), site=site, name=name, identity=identity)
+                if (request := path.with_suffix(".csr")).exists():
+                    authority.sign_request(request.read_bytes(), path, site=site, name=name, identity=identity)
+                else:
+                    authority.sign_client(path.with_suffix(""), site=site, name=name, identity=identity)
                 serials.add(_serial(pki.read_certificate(path)))
             issued[identity] = frozenset(serials) - setup.revoked
             _keep(folder / "ca.crt", (out / "ca.crt").read_bytes())
@@ -202,6 +225,11 @@ def _stands(path: Path, identity: str) -> bool:
         return False
     certificate = pki.read_certificate(path)
     return pki.identity_of(certificate) == identity and not pki.ends_soon(certificate)
+
+
+def _is_another(path: Path, request: bytes) -> bool:
+    """Whether a request is for another key than the certificate, or there is none."""
+    return not path.exists() or pki.read_certificate(path).public_key() != pki.requested_key(request)
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -44,6 +44,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "repo": ("tinysight_deploy.cli_repo", "repo_app", "deploy", "Serve the signed releases, for development."),
     "flash": ("tinysight_deploy.flash", "flash", "deploy", "Bring a signed release to devices, many at once."),
     "device": ("tinysight_deploy.cli_device", "device_app", "deploy", "Devices: list, look at, run commands on them."),
+    "wheelhouse": ("tinysight_deploy.cli_wheelhouse", "wheelhouse", "deploy", "Download all that devices run, locked."),
     "store": ("tinysight_edge.cli_store", "store_app", "edge", "A device's bundles: show, verify, install, roll back."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "config": (
@@ -119,15 +120,22 @@ def _app(wanted: str | None) -> typer.Typer:
     return app
 
 
-def _root(
-    *,
-    version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
-) -> None:
-    if version:
+def _say_version(wanted: bool) -> None:
+    """Print the version and end; called before a command is asked for."""
+    if wanted:
         from tinysight_contract import __version__
 
         print(f"tinysight {__version__}")
         raise typer.Exit
+
+
+def _root(
+    *,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and end.", is_eager=True, callback=_say_version
+    ),
+) -> None:
+    pass
 
 
 def _not_loaded() -> None:

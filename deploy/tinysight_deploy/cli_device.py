@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final, cast
 import typer
 from typer.core import TyperCommand
 
+from tinysight_deploy.cli_provision import add
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -48,6 +50,9 @@ class _AfterDashes(TyperCommand):
 @device_app.callback()
 def _device() -> None:
     """The devices that are known, and a look at one of them over SSH."""
+
+
+device_app.command("add")(add)
 
 
 @device_app.command("list")

@@ -4,6 +4,7 @@ In: bytes that a device has printed.  Out: what they mean, or a `DeviceError`. P
 are left alone: a device may be newer than this workstation.
 """
 
+import re
 from typing import Final
 
 import msgspec
@@ -16,9 +17,8 @@ from tinysight_deploy.targets import SshTarget, plain
 __all__ = ["Held", "failed", "read_held", "read_update"]
 
 _NO_PROGRAM: Final = (126, 127)
+_NO_USER: Final = re.compile(r"unknown user|user \S+ does not exist|invalid group")
 _MEND: Final = "Look at the device: its `tinysight` is broken or not ours; `tinysight device add` installs it anew."
-
-
 _HERE: Final = {UpdateState.VERIFIED, UpdateState.SELFTEST, UpdateState.TRIAL}
 """States of a candidate whose file is whole."""
 
@@ -88,9 +88,9 @@ def failed(target: SshTarget, status: int, err: bytes) -> DeviceError:
     """A command of the device that ended badly, as an error with what it said."""
     last = next((line for line in reversed(err.splitlines()) if line.strip()), b"")
     said = plain(last).removeprefix("error: ")
-    if status in _NO_PROGRAM:
+    if _NO_USER.search(plain(err[-1000:], 1000)) or (status in _NO_PROGRAM and "sudo" not in said):
         return DeviceError(f"{target} has no TinySight: {said}.", mend=f"Run `tinysight device add {target}`.")
-    if said.startswith("sudo:"):
+    if "sudo:" in said:
         return DeviceError(
             f"{target} does not let {target.user} do that: {said}.",
             mend="Let this user use sudo without a password there, or log in as root.",

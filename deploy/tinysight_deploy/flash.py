@@ -17,6 +17,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError, TinySightError, UpdateError
 from tinysight_deploy.device_keys import KnownHosts
 from tinysight_deploy.flash_folder import flash_folder
@@ -93,9 +94,12 @@ def flash(
     """
     book = Inventory(inventory_path(inventory))
     goals = goals_of(to, book)
+    if Path(bundle).is_file() or (bundle.endswith(".bundle") and "/" not in bundle):  # else a release's name
+        Bundle.open(Path(bundle))
     folder = repo_folder(repo)
     repository = Repository(folder, keys_folder(keys, folder), passphrase=Passphrase(passphrase_file))
-    _keep_fresh(repository)
+    if not dry_run:
+        _keep_fresh(repository)
     order = Order(repository.find(bundle), wait_s=wait, again=again, dry_run=dry_run)
     plan = Plan(order, repository, KnownHosts(book.known_hosts), identity, parallel)
     with nullcontext(Silence()) if quiet or as_json else Bars.shown() as view:

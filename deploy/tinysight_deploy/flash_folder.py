@@ -16,6 +16,7 @@ from tinysight_deploy.repository import Repository
 from tinysight_edge.store import Store
 from tinysight_edge.update.installer import Installer
 from tinysight_edge.update.sources import open_source
+from tinysight_edge.update.trust import ROOT, new_trust
 
 __all__ = ["flash_folder"]
 
@@ -47,10 +48,9 @@ def flash_folder(name: str, path: Path, order: Order, repository: Repository, vi
         done = int(update.share * release.size_bytes)
         view.tell(Step(name, update.state.value, done, release.size_bytes))
 
-    root = store.trust / "root.json"
-    if not root.exists():
+    if not (store.trust / ROOT).exists():
         with store.alone():
-            store.disk.replace(root, repository.root_bytes())
+            new_trust(store.trust, repository.root_bytes(), store.disk)
     installer = Installer(store, tell=tell)
     told = installer.install(
         open_source(str(repository.folder)), release.target, digest=release.digest, again=order.again

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -21,7 +22,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import replace_file
 
-__all__ = ["Authority", "ends_soon", "identity_of", "new_identity", "read_certificate", "write_private"]
+__all__ = [
+    "Authority",
+    "ends_soon",
+    "identity_of",
+    "new_identity",
+    "read_certificate",
+    "requested_key",
+    "write_private",
+]
 
 CA_DAYS: Final = 20 * 365
 CLIENT_DAYS: Final = 5 * 365
@@ -29,6 +38,7 @@ SERVER_DAYS: Final = 820  # Apple's browsers believe no server's certificate for
 RENEW_DAYS: Final = 90
 SLOW_CLOCK: Final = timedelta(days=1)  # a device may believe it is yesterday
 TAIL_BYTES: Final = 8
+MAX_REQUEST_BYTES: Final = 16 << 10
 CN_LETTERS: Final = 64  # X.509 allows no more in a common name
 
 
@@ -70,6 +80,25 @@ def new_identity(device: str) -> str:
     """
     tail = secrets.token_hex(TAIL_BYTES)
     return f"{device[: CN_LETTERS - len(tail) - 1]}_{tail}"
+
+
+def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a certificate request in PEM, whose owner has shown that they hold the private one.
+
+    Raises:
+        ConfigError: it is no such request, or of another kind of key.
+    """
+    mend = "Have the device make its key anew: remove its device.key, and run `tinysight device add` again."
+    if len(request) > MAX_REQUEST_BYTES:
+        raise ConfigError("The certificate request is too large.", mend=mend)
+    try:
+        read = x509.load_pem_x509_csr(request)
+        key, holds = read.public_key(), read.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError("What the device sent is no certificate request.", mend=mend) from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1" or not holds:
+        raise ConfigError("The certificate request is not signed by a P-256 key of its own.", mend=mend)
+    return key
 
 
 def identity_of(certificate: x509.Certificate) -> str:
@@ -152,6 +181,29 @@ class Authority:
         subject = _name(identity, organization=site, unit=name)
         self._sign(stem, subject, days, ExtendedKeyUsageOID.CLIENT_AUTH)
 
+    def sign_request(
+        self, request: bytes, path: Path, *, site: str, name: str, identity: str, days: int = CLIENT_DAYS
+    ) -> None:
+        """Make or renew a device's certificate for a key that never leaves the device.
+
+        Only the public key is taken from the request; what else it says of itself or asks for is not believed.
+
+        Args:
+            request: a certificate request in PEM.
+            path: of the certificate.
+            site: as in `sign_client`, like the rest.
+            name: likewise.
+            identity: likewise.
+            days: likewise.
+
+        Raises:
+            ConfigError: the request is none of an elliptic-curve key P-256, or the authority's key is not here.
+            OSError: the file cannot be written.
+        """
+        subject = _name(identity, organization=site, unit=name)
+        certificate = self._certificate(requested_key(request), subject, days, ExtendedKeyUsageOID.CLIENT_AUTH)
+        replace_file(path, certificate.public_bytes(serialization.Encoding.PEM))
+
     def revoke(self, path: Path, serials: Collection[int]) -> None:
         """Write the list of certificates that are no longer believed.
 
@@ -185,10 +237,25 @@ class Authority:
     def _sign(
         self, stem: Path, subject: x509.Name, days: int, use: x509.ObjectIdentifier, *more: x509.ExtensionType
     ) -> None:
-        ours, path = self._signing_key(), stem.with_name(f"{stem.name}.key")
+        path = stem.with_name(f"{stem.name}.key")
+        self._signing_key()
         key = _read_key(path) if path.exists() else ec.generate_private_key(ec.SECP256R1())
+        certificate = self._certificate(key.public_key(), subject, days, use, *more)
+        if not path.exists():
+            write_private(path, _pem(key))
+        replace_file(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _certificate(
+        self,
+        key: ec.EllipticCurvePublicKey,
+        subject: x509.Name,
+        days: int,
+        use: x509.ObjectIdentifier,
+        *more: x509.ExtensionType,
+    ) -> x509.Certificate:
+        ours = self._signing_key()
         builder = (
-            _builder(subject, self.certificate.subject, key.public_key(), days)
+            _builder(subject, self.certificate.subject, key, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
@@ -196,10 +263,7 @@ class Authority:
         )
         for each in more:
             builder = builder.add_extension(each, critical=False)
-        certificate = builder.sign(ours, hashes.SHA256())
-        if not path.exists():
-            write_private(path, _pem(key))
-        replace_file(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(serialization.Encoding.PEM))
+        return builder.sign(ours, hashes.SHA256())
 
 
 def _builder(

@@ -1,8 +1,8 @@
 """A connection to a device by SSH: run a command there, bring a file there.
 
 In: an `SshTarget`, the known host keys.  Out: a `Remote`. What a device answers is bounded in bytes and in time, and
-every way to fail ends as a `DeviceError`. Only this file knows asyncssh. Keys alone log in, never a password; the
-user's ``~/.ssh/config`` is not read, so that an address means the same for everybody.
+every way to fail ends as a `DeviceError` (`ssh_login`). Keys alone log in, never a password; the user's
+``~/.ssh/config`` is not read, so that an address means the same for everybody. Only these two files know asyncssh.
 """
 
 import asyncio
@@ -12,16 +12,17 @@ import logging
 import os
 import shlex
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
 import asyncssh
 
-from tinysight_contract.errors import ConfigError, DeviceError
+from tinysight_contract.errors import DeviceError
 from tinysight_deploy.device_keys import HostKey, KnownHosts
+from tinysight_deploy.ssh_login import ALGORITHMS, Client, another_key, errors, may_pass, read_identity
 from tinysight_deploy.targets import SshTarget, elevate, plain
 
 __all__ = ["Done", "Remote", "SshTarget", "connect", "elevate", "go", "may_pass"]
@@ -33,14 +34,6 @@ _BLOCKS_ON_THE_WAY: Final = 64
 _STALL_S: Final = 60.0
 _MOST_LINE_BYTES: Final = 64 << 10
 _MOST_ERRORS: Final = 1 << 20
-_ALGORITHMS: Final = {
-    "ssh-ed25519": ["ssh-ed25519"],
-    "ecdsa-sha2-nistp256": ["ecdsa-sha2-nistp256"],
-    "ecdsa-sha2-nistp384": ["ecdsa-sha2-nistp384"],
-    "ecdsa-sha2-nistp521": ["ecdsa-sha2-nistp521"],
-    "ssh-rsa": ["rsa-sha2-512", "rsa-sha2-256"],
-}
-"""Kind of a host's key → how it may sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +49,6 @@ class Done:
     status: int
     out: bytes
     err: bytes
-
-
-class _Client(asyncssh.SSHClient):
-    """Accepts the host's key when it is the one that is known, or the first."""
-
-    def __init__(self, known: HostKey | None, fingerprint: str | None) -> None:
-        self.known = known
-        self.fingerprint = fingerprint
-        self.met: HostKey | None = None
-
-    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:  # noqa: ARG002 -- asyncssh's signature
-        self.met = HostKey(key.algorithm.decode(), key.public_data)
-        wanted = self.fingerprint or (self.known.fingerprint if self.known else self.met.fingerprint)
-        return self.met.fingerprint == wanted and (self.known is None or self.met == self.known)
 
 
 @asynccontextmanager
@@ -101,10 +80,10 @@ async def connect(
         DeviceError: the device cannot be reached, has another host key, or does not let us in.
     """
     known = known_hosts.key(target.host_name)
-    client = _Client(known, fingerprint)
-    kinds = [known.kind] if known and known.kind in _ALGORITHMS else list(_ALGORITHMS)
-    keys = () if identity is None else [_identity(identity)]
-    with _errors(target, client):
+    client = Client(known, fingerprint)
+    kinds = sorted(ALGORITHMS, key=lambda kind: known is None or kind != known.kind)  # the known kind first
+    keys = () if identity is None else [read_identity(identity)]
+    with errors(target, client):
         async with asyncio.timeout(timeout_s):
             connection, _ = await asyncssh.create_connection(
                 lambda: client,
@@ -113,7 +92,7 @@ async def connect(
                 username=target.user,
                 config=None,
                 known_hosts=lambda _host, _addr, _port: ([], [], []),
-                server_host_key_algs=[name for kind in kinds for name in _ALGORITHMS[kind]],
+                server_host_key_algs=[name for kind in kinds for name in ALGORITHMS[kind]],
                 client_keys=keys,
                 agent_path=() if identity is None else None,
                 preferred_auth=("publickey",),
@@ -125,7 +104,7 @@ async def connect(
         if known is None and client.met is not None:
             kept = known_hosts.pin(target.host_name, client.met) if remember else client.met
             if kept != client.met:
-                raise _another_key(target, client)
+                raise another_key(target, client)
             if kept is client.met:  # else somebody else has just told of it
                 said = "and remembered" if remember else "not remembered"
                 tell(f"{target.host_name}: host key {kept.fingerprint}, met for the first time, {said}.")
@@ -170,7 +149,7 @@ class Remote:
             DeviceError: it printed too much or took too long, or the connection was lost. How it ended is no error.
         """
         called = plain(shlex.join(command), 80)
-        with _errors(self.target):
+        with errors(self.target):
             try:
                 async with asyncio.timeout(timeout_s):
                     return await self._run(command, input, most_bytes, line)
@@ -218,7 +197,7 @@ class Remote:
             DeviceError: the device's disk refuses it, or the connection was lost: what is there stays for the next try.
         """
         part = f"{remote}.part"
-        with local.open("rb") as source, _errors(self.target):
+        with local.open("rb") as source, errors(self.target):
             size = os.fstat(source.fileno()).st_size
             async with asyncio.timeout(_STALL_S):
                 sftp = await self._connection.start_sftp_client()
@@ -333,108 +312,7 @@ def _digest(source: BinaryIO, size: int) -> str:
     return digest.hexdigest()
 
 
-def _identity(path: Path) -> asyncssh.SSHKey:
-    """A private key's file, read.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
-    try:
-        return asyncssh.read_private_key(str(path))
-    except asyncssh.KeyEncryptionError as error:
-        raise _bad_identity(path, error) from error
-    except asyncssh.KeyImportError as error:
-        if "encrypted" in str(error) or "passphrase" in str(error).lower():
-            raise ConfigError(
-                f"{path} needs a passphrase.", mend="Add it to ssh-agent with `ssh-add`, and leave --identity out."
-            ) from error
-        raise _bad_identity(path, error) from error
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read: {error.strerror or error}.", mend="Give --identity a private key's file."
-        ) from error
-
-
-def _bad_identity(path: Path, error: Exception) -> ConfigError:
-    return ConfigError(f"{path} is no private key: {plain(str(error))}.", mend="Give --identity a private key's file.")
-
-
 def go(main: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run`, without what asyncio has to say of every write to a connection that was lost."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     return asyncio.run(main)
-
-
-def may_pass(error: DeviceError) -> bool:
-    """Whether the same may go well in a moment: the device was not reached, or the connection was lost."""
-    cause = error.__cause__
-    refused = (asyncssh.PermissionDenied, asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed)
-    if isinstance(cause, refused):
-        return False
-    lost = (asyncssh.DisconnectError, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, OSError)
-    return isinstance(cause, lost)
-
-
-def _another_key(target: SshTarget, client: _Client) -> DeviceError:
-    wanted = client.fingerprint or (client.known.fingerprint if client.known else "another")
-    met = client.met.fingerprint if client.met else "of another kind"
-    return DeviceError(
-        f"{target}: its host key is {met}, and was {wanted}: it was set up anew, or somebody is between.",
-        mend=f"If it was set up anew, run `tinysight device forget-key {target}` and try again.",
-    )
-
-
-def _lost(target: SshTarget, error: Exception) -> DeviceError:
-    return DeviceError(
-        f"{target}: the connection was lost: {plain(str(error))}.",
-        mend="Run the same again; it goes on where it stopped.",
-    )
-
-
-@contextmanager
-def _errors(target: SshTarget, client: _Client | None = None) -> Iterator[None]:
-    """Every way that SSH fails, as a DeviceError that says what to do."""
-    try:
-        yield
-    except TimeoutError as error:
-        raise DeviceError(
-            f"{target} does not answer in time.", mend="Check that it is on and in the network, and try again."
-        ) from error
-    except asyncssh.HostKeyNotVerifiable as error:
-        if client is None or client.met is None:
-            raise DeviceError(f"{target}: its host key cannot be used.", mend="Look at its sshd.") from error
-        raise _another_key(target, client) from error
-    except asyncssh.PermissionDenied as error:
-        raise DeviceError(
-            f"{target} does not let {target.user} in with any key that we have.",
-            mend=f"Give --identity, or bring your key there with `ssh-copy-id -p {target.port} "
-            f"{target.user}@{target.host}`.",
-        ) from error
-    except asyncssh.KeyExchangeFailed as error:
-        if client is not None and client.known is not None and "host key" in str(error).lower():
-            raise _another_key(target, client) from error
-        raise DeviceError(
-            f"{target} speaks no SSH that we do: {plain(str(error))}.", mend="Check that this is sshd's port."
-        ) from error
-    except (asyncssh.DisconnectError, asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection) as error:
-        raise _lost(target, error) from error
-    except asyncssh.ChannelOpenError as error:
-        raise DeviceError(
-            f"{target} opens no session: {plain(str(error))}.", mend="Check that this user may run commands there."
-        ) from error
-    except asyncssh.SFTPError as error:
-        raise DeviceError(
-            f"{target} does not take files: {plain(str(error))}.",
-            mend="Check the free space there, the rights, and that sshd has an sftp subsystem.",
-        ) from error
-    except asyncssh.Error as error:
-        raise DeviceError(
-            f"{target}: SSH failed: {plain(str(error))}.", mend="Try `ssh` by hand to see why."
-        ) from error
-    except OSError as error:
-        if client is None:
-            raise _lost(target, error) from error
-        raise DeviceError(
-            f"{target} cannot be reached: {plain(error.strerror or str(error))}.",
-            mend="Check the address, that it is on, and that sshd runs.",
-        ) from error

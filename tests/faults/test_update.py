@@ -6,6 +6,9 @@ the same end as if nothing had happened.
 """
 
 import contextlib
+import errno
+import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +17,8 @@ from typing import Any, Final
 
 import pytest
 
+from tinysight_contract.errors import StoreError
+from tinysight_contract.files import read_capped
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
 from tinysight_edge.cli_store import collect, rollback
@@ -289,3 +294,38 @@ def test_folders_that_were_made_are_there_after_a_power_cut(disks: Any, tmp_path
         card.change(change)
     for undone, lost in disks.CUTS.values():
         assert made in card.cut(undone=undone, lost=lost)
+
+
+def test_a_state_that_cannot_be_read_is_read_from_its_copy(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, broken = Store(stage.bases / "two"), {"state.json"}
+    expected = store.state()
+
+    def read(path: Path, most: int) -> bytes:
+        if path.name in broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read_capped(path, most)
+
+    monkeypatch.setattr("tinysight_edge.store.read_capped", read)
+    assert store.state() == expected
+    broken.add("state.last.json")
+    with pytest.raises(StoreError, match=r"state[.]json: Input/output error"):
+        store.state()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cut_again_while_it_goes_on_from_a_cut_it_still_comes_to_the_end(
+    seed: int, stage: Stage, disks: Any, quick: Path
+) -> None:
+    dice = random.Random(seed)
+    act, root = ACTS[dice.choice(["whole update", "update by difference"])], quick / "store"
+    shutil.copytree(stage.bases / act.base, root)
+    for at in (dice.randrange(80), dice.randrange(60)):  # a third one in its self-test would end it
+
+        def cut(at: int = at) -> None:
+            with disks.through(disks.CrashingDisk(at)):
+                act.do(stage, Store(root))
+
+        assert disks.in_child(cut) in {0, disks.CRASHED}
+        check_boots(act, stage, root)
+    act.do(stage, Store(root))
+    check_end(act, stage, root)

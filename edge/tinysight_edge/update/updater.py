@@ -244,7 +244,9 @@ class Updater:
     def _test(self) -> None:
         model = self._body.config().model
         try:
-            self._installer(self._heed).test(scheme=model.scheme, threads=model.threads)
+            told = self._installer(self._heed).test(scheme=model.scheme, threads=model.threads)
+            if told is not None and told.code in {Code.NO_SPACE, Code.DISK}:  # it still waits, and so does this
+                self._pause(AGAIN_S)
         except _Off:
             self._spare()
             raise
