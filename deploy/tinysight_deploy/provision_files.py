@@ -64,7 +64,8 @@ pem = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
 open(sys.argv[1], "xb").write(pem)' "$part"
 fi
 chmod 600 "$part"; [ -z "$2" ] || chown "$2" "$part"
-sync; mv -f "$part" "$key"; sync
+sync "$part" 2>/dev/null || sync
+mv -f "$part" "$key"; sync "$(dirname "$key")" 2>/dev/null || sync
 """
 _REQUEST: Final = r"""
 [ -e "$1" ] || exit 0

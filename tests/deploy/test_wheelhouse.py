@@ -369,7 +369,7 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
         assert done.claim.tinysight == house.version
         eventually(lambda: [decode(each, Status).state for each in reader.of(StatusTopic)][-1:] == ["online"])
         info = decode(reader.of(InfoTopic)[-1], Info)
-        assert (info.model.name, info.model.version) == ("belt", "1.1.0")
+        assert (info.bundle.name, info.bundle.version) == ("belt", "1.1.0")
         again = add()
         assert not again.changed
     finally:
