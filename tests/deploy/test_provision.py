@@ -30,7 +30,8 @@ from tinysight_contract.errors import ConfigError, DeviceError
 from tinysight_deploy import broker_folder, pki
 from tinysight_deploy import provision_files as scripts
 from tinysight_deploy.inventory import Inventory
-from tinysight_deploy.probe import Facts, findings, read_facts
+from tinysight_deploy.probe import Facts, read_facts
+from tinysight_deploy.probe_findings import findings
 from tinysight_deploy.provision import provision
 from tinysight_deploy.provision_hands import Hands
 from tinysight_deploy.provision_runtime import Runtime
@@ -155,9 +156,7 @@ class Bench:
             self.steps.append(each)
             told(each)
 
-        run = provision(
-            self.wishes(**changes), self.inventory, tell=line, told=step, may=lambda _remote, _facts, _found: may
-        )
+        run = provision(self.wishes(**changes), self.inventory, tell=line, told=step, may=lambda _remote, _facts: may)
         return asyncio.run(run)
 
     @property

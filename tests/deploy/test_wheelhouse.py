@@ -355,7 +355,7 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
             inventory,
             tell=silent,
             told=lambda _step: None,
-            may=lambda _remote, _facts, _found: True,
+            may=lambda _remote, _facts: True,
             flash=flash,
         )
         return asyncio.run(run)
