@@ -1,7 +1,7 @@
 """What kind of machine a device is: a script that it runs, and its answers, read.
 
-In: what `SCRIPT` printed there.  Out: `Facts`. Pure. Whatever a device answers is bounded by whoever runs the script, and
-read strictly here; nothing is left in it that a terminal would obey. `probe_findings` judges it.
+In: what `SCRIPT` printed there.  Out: `Facts`. Pure. Whatever a device answers is bounded by whoever runs the script,
+and read strictly here; nothing is left in it that a terminal would obey. `probe_findings` judges it.
 """
 
 import re
