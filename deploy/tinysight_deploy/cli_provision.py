@@ -10,7 +10,7 @@ from tinysight_deploy.places import KeysOption, PassphraseOption, RepoOption
 from tinysight_edge.console import console, finish
 
 if TYPE_CHECKING:
-    from tinysight_deploy.probe import Facts, Finding
+    from tinysight_deploy.probe import Facts
     from tinysight_deploy.provision_types import Provisioned, Step, Wishes
     from tinysight_deploy.ssh import Remote
 
@@ -93,9 +93,7 @@ def add(
         fingerprint=fingerprint,
     )
 
-    def may(remote: "Remote", facts: "Facts", found: "list[Finding]") -> bool:
-        for each in found:
-            console.print(f"{each.level}: {each.what} {each.mend}", markup=False)
+    def may(remote: "Remote", facts: "Facts") -> bool:
         return yes or _asked(wishes, remote, facts)
 
     book, tell = Inventory(inventory_path(inventory)), _tell

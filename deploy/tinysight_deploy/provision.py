@@ -14,6 +14,7 @@ from tinysight_contract.errors import ConfigError, DeviceError
 from tinysight_deploy import probe
 from tinysight_deploy.device_keys import KnownHosts
 from tinysight_deploy.inventory import Inventory
+from tinysight_deploy.probe_findings import findings
 from tinysight_deploy.provision_files import Files
 from tinysight_deploy.provision_hands import Hands
 from tinysight_deploy.provision_runtime import Runtime
@@ -36,7 +37,7 @@ async def provision(
     *,
     tell: Callable[[str], None],
     told: Callable[[Step], None],
-    may: Callable[[Remote, probe.Facts, list[probe.Finding]], bool],
+    may: Callable[[Remote, probe.Facts], bool],
     flash: Flash | None = None,
 ) -> Provisioned:
     """Make a device, or look what that would take.
@@ -64,10 +65,12 @@ async def provision(
         folder, house = _wheelhouse(wishes, facts)
         runtime = None if house is None else Runtime(hands, folder, house, facts)
         whole = runtime is not None and (await runtime.found())[0]
-        found = probe.findings(facts, house, own_root=wishes.target.own_root, installed=whole)
+        found = findings(facts, house, own_root=wishes.target.own_root, installed=whole)
+        for each in found:
+            tell(f"{each.level}: {each.what} {each.mend}")
         if wrong := [each for each in found if each.level == "error"]:
             raise DeviceError(f"{wishes.target}: {wrong[0].what}", mend=wrong[0].mend)
-        if not wishes.check and not may(remote, facts, found):
+        if not wishes.check and not may(remote, facts):
             raise ConfigError("It was not done.", mend="Run it again and say yes, or give --yes.")
         work = Work(wishes, hands, facts, told)
         files, service = Files(hands, wishes, facts), Service(hands, facts)

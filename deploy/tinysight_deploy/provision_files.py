@@ -64,7 +64,8 @@ pem = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
 open(sys.argv[1], "xb").write(pem)' "$part"
 fi
 chmod 600 "$part"; [ -z "$2" ] || chown "$2" "$part"
-sync; mv -f "$part" "$key"; sync
+sync "$part" 2>/dev/null || sync
+mv -f "$part" "$key"; sync "$(dirname "$key")" 2>/dev/null || sync
 """
 _REQUEST: Final = r"""
 [ -e "$1" ] || exit 0
@@ -137,11 +138,15 @@ class Files:
         if done.status == 0:
             return True, ""
         try:
-            finding = next(each for each in json.loads(done.out)["findings"] if each["level"] == "error")
+            wrong = [each for each in json.loads(done.out)["findings"] if each["level"] == "error"]
+            finding = next((each for each in wrong if not each["key"].startswith("model")), wrong[0])
             what = plain(f"line {finding['line']}: {finding['key']}: {finding['what']} {finding['mend']}")
-        except (ValueError, LookupError, TypeError, StopIteration):
+            later = finding["key"].startswith("model")
+        except (ValueError, LookupError, TypeError, AttributeError):
             last = (done.err.strip().splitlines() or [b"it gives no reason"])[-1]
             return False, plain(last).removeprefix("error: ")
+        if later:  # a model comes with the first bundle
+            return False, what
         raise DeviceError(
             f"{self._hands.target}: agent.toml is wrong: {what}",
             mend="Mend it there, or give another --config after removing it.",

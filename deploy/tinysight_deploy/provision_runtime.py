@@ -49,7 +49,8 @@ cat > "$new/requirements.txt"
   -r "$new/requirements.txt" >&2
 "$new/bin/tinysight" --version
 "$new/bin/python" -I -c 'import cv2, numpy, tinysight_edge.cli, tinysight_edge.interpreter, tinysight_edge.runtime'
-sync; touch "$new/.complete"; sync
+sync -f "$new" 2>/dev/null || sync
+touch "$new/.complete"; sync "$new/.complete" "$new" 2>/dev/null || sync
 """
 _SWITCH: Final = r"""
 set -eu
@@ -57,7 +58,7 @@ set -eu
 mkdir -p "$1/bin"
 ln -sfn "runtimes/$2" "$1/venv.new"; mv -fT "$1/venv.new" "$1/venv"
 ln -sfn ../venv/bin/tinysight "$1/bin/tinysight.new"; mv -fT "$1/bin/tinysight.new" "$1/bin/tinysight"
-sync
+sync "$1" "$1/bin" 2>/dev/null || sync
 """
 _WHEELS: Final = '[ -e "$1" ] && echo wheels; true'
 _REMOVE: Final = r"""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tinysight_deploy.probe import Finding
+from tinysight_deploy.probe_findings import Finding
 from tinysight_deploy.targets import SshTarget
 
 __all__ = ["Claim", "Provisioned", "State", "Step", "Wishes"]

@@ -6,6 +6,7 @@ real one. Nothing is done as root of a machine of its own: the words for that ar
 
 import asyncio
 import importlib.util
+import json
 import os
 import shutil
 import stat
@@ -29,7 +30,8 @@ from tinysight_contract.errors import ConfigError, DeviceError
 from tinysight_deploy import broker_folder, pki
 from tinysight_deploy import provision_files as scripts
 from tinysight_deploy.inventory import Inventory
-from tinysight_deploy.probe import Facts, findings, read_facts
+from tinysight_deploy.probe import Facts, read_facts
+from tinysight_deploy.probe_findings import findings
 from tinysight_deploy.provision import provision
 from tinysight_deploy.provision_hands import Hands
 from tinysight_deploy.provision_runtime import Runtime
@@ -154,9 +156,7 @@ class Bench:
             self.steps.append(each)
             told(each)
 
-        run = provision(
-            self.wishes(**changes), self.inventory, tell=line, told=step, may=lambda _remote, _facts, _found: may
-        )
+        run = provision(self.wishes(**changes), self.inventory, tell=line, told=step, may=lambda _remote, _facts: may)
         return asyncio.run(run)
 
     @property
@@ -379,7 +379,7 @@ def test_the_users_own_file_is_never_overwritten_and_a_wrong_one_is_told(bench: 
     assert path.read_text() == "later = 1\n"
     assert not done.ready
     assert bench.pid is None, "an agent that cannot run is not started"
-    assert "no bundle" in bench.steps[-3].what
+    assert [each.what for each in bench.steps if each.name == "agent"] == ["not started: the store has no bundle"]
     path.write_text("wrong = 1\n")
     with pytest.raises(DeviceError, match=r"agent\.toml is wrong: line 1: site: It is .*Right it") as caught:
         bench.add(config=own)
@@ -678,16 +678,17 @@ def test_the_unit_of_a_folder_has_its_paths_and_no_user() -> None:
 
 def test_the_file_that_is_made_is_one_that_the_agent_accepts(tmp_path: Path) -> None:
     facts = board()
-    target = SshTarget.parse("ssh://pi@gate")
+    target = SshTarget.parse(f"ssh://pi@gate{tmp_path}")
+    (tmp_path / "var/lib/tinysight/store").mkdir(parents=True)
     text = agent_toml(
         target, site="plant-1", device="belt-7", broker=broker_section("mqtts://[::1]:8883", ca=True), facts=facts
     )
     path = tmp_path / "agent.toml"
     path.write_text(text)
-    (tmp_path / "ca.crt").touch()
+    pki.Authority.found(tmp_path, "plant-1")
     checked = check_config(path, environ={})
     assert checked.config is not None, checked.findings
-    assert str(checked.config.model.store) == "/var/lib/tinysight/store"
+    assert checked.config.model.store == tmp_path / "var/lib/tinysight/store"
     with pytest.raises(ConfigError, match="no address of a broker"):
         broker_section('mqtt://x"\nevil = 1', ca=False)
 
@@ -698,7 +699,7 @@ def test_the_user_is_made_once_and_joins_the_groups_that_there_are(tmp_path: Pat
     fake(
         tmp_path / "getent", f'case "$1 $2" in "passwd tinysight") [ -e {users} ];; "group video") ;; *) exit 2;; esac'
     )
-    fake(tmp_path / "id", f"[ -e {users} ] && cat {users}")
+    fake(tmp_path / "id", f"[ -e {users} ] && cat {users} && echo")
     fake(tmp_path / "useradd", f'echo "useradd $*" >> {tmp_path}/log; printf tinysight > {users}')
     fake(tmp_path / "usermod", f'echo "usermod $*" >> {tmp_path}/log; printf " $2" >> {users}')
 
@@ -722,3 +723,24 @@ def test_the_user_is_made_once_and_joins_the_groups_that_there_are(tmp_path: Pat
     assert [each.split()[0] for each in calls] == ["useradd", "usermod", "usermod"]
     assert "--system" in calls[0]
     assert "nologin" in calls[0]
+
+
+def test_the_command_asks_before_it_changes_anything_and_says_all_to_programs(bench: Bench, tinysight: Any) -> None:
+    bench.has_programs()
+    folder, address = bench.folder, bench.sshd.address(bench.root).removeprefix("ssh://")
+    words = ["device", "add", address, "--site", "plant-1", "--device", "belt-7", "--tag", "lens=wide"]
+    words += ["--broker", "mqtt://localhost", "--repo", str(folder / "repo")]
+    words += ["--inventory", str(folder / "devices.toml"), "--identity", str(bench.sshd.identity)]
+    before = bench.tree()
+    done = tinysight(*words)
+    assert done.returncode == 2
+    assert "Nobody can be asked here" in done.stderr
+    assert bench.tree() == before
+    done = tinysight(*words, "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["changed"]
+    assert told["claim"]["tinysight"] == "9.9.0"
+    assert {"name": "runtime", "state": "ok", "what": ""} in told["steps"]
+    assert bench.inventory.devices()["belt-7"].tags == {"lens": "wide"}
+    assert tinysight("device", "add", "gate", "--site", "s", "--device", "d").returncode == 2

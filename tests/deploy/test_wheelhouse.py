@@ -23,11 +23,12 @@ from typing import Any
 import pytest
 
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.messages import Status, decode
-from tinysight_contract.topics import StatusTopic
+from tinysight_contract.messages import Info, Status, decode
+from tinysight_contract.topics import InfoTopic, StatusTopic
 from tinysight_deploy import broker_folder
 from tinysight_deploy.inventory import Inventory
 from tinysight_deploy.provision import provision
+from tinysight_deploy.provision_bundle import flash_of
 from tinysight_deploy.provision_types import Provisioned, Wishes
 from tinysight_deploy.targets import SshTarget
 from tinysight_deploy.wheelhouse import make, read
@@ -316,11 +317,14 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
     once: Any,
     site: Path,
     tmp_path: Path,
-    belt_bundle: Path,
+    repository: Any,
     make_reader: Any,
     eventually: Callable[..., None],
 ) -> None:
-    """No openssl on the device, so that its key is made with the package that the wheelhouse brings."""
+    """With its first bundle, a file that was made for it, and no camera.
+
+    There is no openssl on the device, so its key is made with the package that the wheelhouse brings.
+    """
     wishes = Wheels(more=["cryptography"])
     wheels = once("wheelhouse", lambda folder: make(folder, Target.parse(tiny.TARGET), wishes, silent))
     house = read(wheels / tiny.TARGET)
@@ -330,31 +334,29 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
     no_openssl = own_sshd.fakes / "openssl"
     no_openssl.write_text("#!/bin/sh\nexit 127\n")
     no_openssl.chmod(0o755)
-    metadata = tmp_path / "repo" / "metadata"
-    metadata.mkdir(parents=True)
-    (metadata / "1.root.json").write_text("{}")
     machine = tmp_path / "machine"
-    toml = (site / "devices/cam-1/broker.toml").read_text() + (
-        f'\n[model]\nbundle = "{belt_bundle}"\n[cameras.belt]\nsource = "synthetic:belt?fps=10"\n'
+    inventory = Inventory(tmp_path / "devices.toml")
+    asked = Wishes(
+        target=SshTarget.parse(own_sshd.address(machine)),
+        site="plant-1",
+        device="cam-1",
+        name="cam-1",
+        repo=repository.folder,
+        wheelhouse=wheels,
+        broker_config=site,
+        identity=own_sshd.identity,
     )
-    config = tmp_path / "cam-1.toml"
-    config.write_text(toml.replace("[broker]", f'state = "{machine}/var/lib/tinysight"\n[broker]', 1))
+    keys = repository.folder.parent / "keys"
+    flash = flash_of(asked, "belt@1.1.0", inventory, keys=keys, passphrase=None, tell=silent)
 
     def add() -> Provisioned:
-        asked = Wishes(
-            target=SshTarget.parse(own_sshd.address(machine)),
-            site="plant-1",
-            device="cam-1",
-            name="cam-1",
-            repo=tmp_path / "repo",
-            wheelhouse=wheels,
-            broker_config=site,
-            config=config,
-            identity=own_sshd.identity,
-        )
-        inventory = Inventory(tmp_path / "devices.toml")
         run = provision(
-            asked, inventory, tell=silent, told=lambda _step: None, may=lambda _remote, _facts, _found: True
+            asked,
+            inventory,
+            tell=silent,
+            told=lambda _step: None,
+            may=lambda _remote, _facts: True,
+            flash=flash,
         )
         return asyncio.run(run)
 
@@ -366,6 +368,8 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
         assert done.ready
         assert done.claim.tinysight == house.version
         eventually(lambda: [decode(each, Status).state for each in reader.of(StatusTopic)][-1:] == ["online"])
+        info = decode(reader.of(InfoTopic)[-1], Info)
+        assert (info.bundle.name, info.bundle.version) == ("belt", "1.1.0")
         again = add()
         assert not again.changed
     finally:

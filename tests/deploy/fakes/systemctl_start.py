@@ -1,7 +1,6 @@
 """Start a unit's process as systemd would: wait for READY=1 when it is of Type=notify. Its sandbox is not applied.
 
-Started by ``systemctl`` beside this file, with the folder of its state. The process is a child of a daemon, so that it
-does not stay as a zombie when it ends.
+Started by ``systemctl`` beside this file, with the folder of its state.
 """
 
 import configparser
