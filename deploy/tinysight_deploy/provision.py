@@ -86,7 +86,8 @@ async def provision(
         await work.step("unit", service.unit_differs, service.write_unit)
         await work.service(service, ready=ready, why_not=why_not)
         await work.clean(runtime)
-        version, name = await files.version(), "" if runtime is None else runtime.name
+        version = await files.version() if house is None or work.waits else house.version
+        name = "" if runtime is None else runtime.name
         claim = _claim(wishes, remote, facts, files, version=version, runtime=name)
         work.enter(inventory, claim)
         return Provisioned(tuple(work.steps), tuple(found), claim, ready)

@@ -65,6 +65,11 @@ class Work:
             self._say(Step("runtime", "ok"))
             return
         used = runtime
+        whole_there, runs_there, _ = await used.found()
+        if whole_there and runs_there:
+            for name in ("wheels", "runtime", "switch"):
+                self._say(Step(name, "ok"))
+            return
 
         async def wheels() -> str:
             if (await used.found())[0]:
