@@ -100,6 +100,7 @@ FAULTS: Final = {
     "killed while it updates": "nothing depends on it",
     "an agent killed in each state of an update": "at once, by the broker",
     "a file system is full under an update": "at once",
+    "a file system can only be read under an update": "at once",
     "a server of updates misbehaves": "6 tries that bring nothing, 30 s each at most",
     "errors of the kernel at random under an update": "at once, code `disk`, or status 2",
 }

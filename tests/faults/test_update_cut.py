@@ -178,3 +178,21 @@ def test_a_file_system_that_is_really_full_costs_the_update_and_nothing_else(
     here.check_runs(1)
     said = "`failed`, code `no-space`; the command says so also where not even that can be written"
     tell("a file system is full under an update", published=said)
+
+
+def test_a_card_that_can_only_be_read_any_more_costs_the_update_and_nothing_else(
+    device: Any, fields: Any, small_disk: Path, forked: Any, tell: Any
+) -> None:
+    device.shop.add(device.make(2), 2)
+    shutil.copytree(device.root, small_disk / "store")
+    here = fields.Field(device.shop, small_disk / "store", device.make)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    told = forked(*here.command(2))
+    assert (told.status, told.code) == (1, Code.DISK.value), told
+    assert "Read-only file system" in told.lines[-1]["reason"]
+    assert here.store.boot().manifest.release == 1
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    ended = forked(*here.command(2), transfer__RESERVE_BYTES=0, selftest__run_selftest=passes)
+    assert (ended.status, ended.lines[-1]["state"]) == (0, "trial"), ended
+    here.check_runs(1)
+    tell("a file system can only be read under an update", published="`failed`, code `disk`; what runs goes on")
