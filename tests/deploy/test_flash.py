@@ -13,16 +13,16 @@ import msgspec
 import pytest
 
 from tinysight_contract.updates import Code, Release
-from tinysight_deploy import flash_ssh
-from tinysight_deploy.device_answers import failed
-from tinysight_deploy.device_keys import KnownHosts
-from tinysight_deploy.flash import Plan, flash_all
-from tinysight_deploy.flash_goals import goals_of
-from tinysight_deploy.flash_report import Result, Silence, Step, View, line_of, size
-from tinysight_deploy.flash_ssh import Order
-from tinysight_deploy.inventory import Inventory
-from tinysight_deploy.repository import Repository
-from tinysight_deploy.targets import SshTarget
+from tinysight_deploy.devices.goals import goals_of
+from tinysight_deploy.devices.inventory import Inventory
+from tinysight_deploy.flashing import over_ssh as flash_ssh
+from tinysight_deploy.flashing.cli import Plan, flash_all
+from tinysight_deploy.flashing.over_ssh import Order
+from tinysight_deploy.flashing.report import Result, Silence, Step, View, line_of, size
+from tinysight_deploy.remote.answers import failed
+from tinysight_deploy.remote.known_hosts import KnownHosts
+from tinysight_deploy.remote.targets import SshTarget
+from tinysight_deploy.repo.repository import Repository
 from tinysight_edge.store import Store
 
 Run = Callable[..., Any]

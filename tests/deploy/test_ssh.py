@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError, DeviceError
-from tinysight_deploy import ssh
-from tinysight_deploy.device_keys import HostKey, KnownHosts
-from tinysight_deploy.ssh import Remote, connect, may_pass
-from tinysight_deploy.targets import SshTarget, elevate, plain
+from tinysight_deploy.remote import ssh
+from tinysight_deploy.remote.known_hosts import HostKey, KnownHosts
+from tinysight_deploy.remote.ssh import Remote, connect, may_pass
+from tinysight_deploy.remote.targets import SshTarget, elevate, plain
 
 T = TypeVar("T")
 Do = Callable[[Remote], Awaitable[T]]
