@@ -197,7 +197,8 @@ def check_end(act: Act, on: Stage, root: Path) -> None:
     assert state.candidate is None
     assert state.last is not None
     assert state.last.code in act.codes, state.last
-    assert {path.name for path in (root / "bundles").iterdir()} == {f"{digest}.bundle" for digest in state.wanted}
+    names = {path.name for path in (root / "bundles").iterdir()}
+    assert names == {f"{digest}.{kind}" for digest in state.wanted for kind in ("bundle", "json")}
     assert [path for path in root.rglob("*") if path.suffix == ".part"] == []
     assert (root / "state.json").read_bytes() == (root / "state.last.json").read_bytes()
     floor = 1 if act.before is None else 3 if act.before == 3 else act.runs
