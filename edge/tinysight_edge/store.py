@@ -48,11 +48,15 @@ class Store:
     Args:
         root: the folder; made by whoever first writes.
         disk: what writes.
+
+    Attributes:
+        owed: what is decided and was not followed by what was found then, as the disk did not take it; or None.
     """
 
     def __init__(self, root: Path, *, disk: Disk | None = None) -> None:
         self.root, self.disk = root, disk or Disk()
         self.trust = root / "trust"
+        self.owed: tuple[State, State] | None = None
         self._state, self._copy = root / "state.json", root / "state.last.json"
 
     def path(self, digest: str) -> Path:

@@ -1,6 +1,8 @@
 """What root does to a store is done as the store's owner."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,11 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be som
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A store of the agent's user that is not made yet, in its folder."""
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
-    os.chown(tmp_path, OWNER, OWNER)
-    return tmp_path / "store"
+def root() -> Iterator[Path]:
+    """A store of the agent's user that is not made yet, in its folder, which all may reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, OWNER, OWNER)
+        yield Path(folder) / "store"
 
 
 def test_what_is_written_is_the_owners_and_root_is_itself_again(root: Path) -> None:
