@@ -34,16 +34,22 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
         "onnx",
         "Write a trained model for other runtimes, checked: ONNX.",
     ),
-    "keys": ("tinysight_deploy.cli_keys", "keys_app", "deploy", "Make, show and replace the keys that sign releases."),
+    "keys": (
+        "tinysight_deploy.signing.cli",
+        "keys_app",
+        "deploy",
+        "Make, show and replace the keys that sign releases.",
+    ),
     "release": (
-        "tinysight_deploy.cli_release",
+        "tinysight_deploy.repo.cli_release",
         "release_app",
         "deploy",
         "Sign bundles for devices; list and retire what is signed.",
     ),
-    "repo": ("tinysight_deploy.cli_repo", "repo_app", "deploy", "Serve the signed releases, for development."),
-    "flash": ("tinysight_deploy.flash", "flash", "deploy", "Bring a signed release to devices, many at once."),
-    "device": ("tinysight_deploy.cli_device", "device_app", "deploy", "Devices: list, look at, run commands on them."),
+    "repo": ("tinysight_deploy.repo.cli_repo", "repo_app", "deploy", "Serve the signed releases, for development."),
+    "flash": ("tinysight_deploy.flashing.cli", "flash", "deploy", "Bring a signed release to devices, many at once."),
+    "device": ("tinysight_deploy.devices.cli", "device_app", "deploy", "Devices: list, look at, run commands on them."),
+    "wheelhouse": ("tinysight_deploy.wheels.cli", "wheelhouse", "deploy", "Download all that devices run, locked."),
     "store": ("tinysight_edge.cli_store", "store_app", "edge", "A device's bundles: show, verify, install, roll back."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
     "config": (
@@ -54,10 +60,10 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     ),
     "doctor": ("tinysight_edge.cli_doctor", "doctor", "edge", "Check this machine, its cameras and its broker."),
     "simulate": ("tinysight_edge.cli_simulate", "simulate", "edge", "Simulate devices, for dashboards and load."),
-    "watch": ("tinysight_deploy.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
+    "watch": ("tinysight_deploy.watching.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
     "command": ("tinysight_deploy.command", "command", "edge", "Have a device do something once, and hear its answer."),
     "broker": (
-        "tinysight_deploy.cli_broker",
+        "tinysight_deploy.brokers.cli",
         "broker_app",
         "deploy",
         "Start a development broker, or set up Mosquitto.",
@@ -119,15 +125,22 @@ def _app(wanted: str | None) -> typer.Typer:
     return app
 
 
-def _root(
-    *,
-    version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
-) -> None:
-    if version:
+def _say_version(wanted: bool) -> None:
+    """Print the version and end; called before a command is asked for."""
+    if wanted:
         from tinysight_contract import __version__
 
         print(f"tinysight {__version__}")
         raise typer.Exit
+
+
+def _root(
+    *,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and end.", is_eager=True, callback=_say_version
+    ),
+) -> None:
+    pass
 
 
 def _not_loaded() -> None:
