@@ -5,6 +5,7 @@
     python benchmarks/tables.py quantize.log qat.log leak.log
     python benchmarks/tables.py pipeline.log memory.log startup.log tracker.log soak.log
     python benchmarks/tables.py outbox.log wire.log
+    python benchmarks/tables.py flash.log verify.log swap.log
 
 Each file's last line is one benchmark's JSON; what it is follows from its keys. Each call writes one of README's
 tables. Prints one JSON line last.
@@ -189,7 +190,41 @@ TELLING: tuple[Row, ...] = (
         "",
     ),
 )
+UPDATES: tuple[Row, ...] = (
+    (
+        "a machine becomes a device over SSH, and gets its first bundle; the same again; {many} at once",
+        "again_s",
+        "{first_s:.1f} s; {again_s:.1f} s, nothing moved; {many_first_s:.0f} s and {many_again_s:.0f} s",
+        "",
+    ),
+    (
+        "moved of a bundle whose head was trained again; all of whose weights were",
+        "again_s",
+        "{head_only_ratio:.1%}; {all_weights_ratio:.1%}",
+        "at most 10%",
+    ),
+    (
+        "from `state.json` to a verified bundle; of that beyond hashing; to a loaded model",
+        "verify_ms",
+        "{verify_ms:.1f} ms; {beyond_hash_ms:.1f} ms; {ready_s:.3f} s",
+        "at most 50 ms beyond hashing",
+    ),
+    ("speed of verifying 256 MiB, and of hashing alone", "verify_ms", "{hash_mb_s:.0f} MB/s, {bare_mb_s:.0f} MB/s", ""),
+    (
+        "{swaps} changes of the model under a camera of 30 fps: frames lost, events lost",
+        "gap_over_invoke",
+        "{frames_lost}, {events_lost}",
+        "0",
+    ),
+    (
+        "longest time in which a picture waited and no model looked, in looks",
+        "gap_over_invoke",
+        "{gap_over_invoke:.2f}; as long without changes {still_gap_over_invoke:.2f}",
+        "at most 2",
+    ),
+)
 TABLES = (
+    ("updates", ("updates, on one machine", "measured", "target"), UPDATES),
     ("training", ("training and data", ""), TRAINING),
     ("conversion", ("conversion", ""), CONVERSION),
     ("telling", ("over MQTT, to a Mosquitto on the same machine", "measured", "target"), TELLING),

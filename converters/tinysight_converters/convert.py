@@ -144,7 +144,7 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
         old_runtime=old_runtime()[1],
     )
     work.say("Writing the report and the bundle")
-    files["report.json"], files["report.html"] = report_json(facts), report_html(facts)
+    files["report.json"], files["report.html"] = report_json(facts), report_html(facts, pictures=False)
     manifest = replace(manifest, files={file: file_ref(data) for file, data in sorted(files.items())})
     raw = pack_bundle(manifest, files)
     bundle = Bundle.parse(raw, source=str(out))
@@ -157,7 +157,7 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
     measured = dataclasses.replace(facts, latency_ms=latencies, memory_kib=memory_kib)
     page = out.with_suffix(".report.html")
     replace_file(out.with_suffix(".report.json"), report_json(measured))
-    replace_file(page, report_html(measured))
+    replace_file(page, report_html(measured, pictures=True))
     return Conversion(
         digest=bundle.digest,
         size_bytes=bundle.size_bytes,

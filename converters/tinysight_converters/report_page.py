@@ -22,13 +22,11 @@ EXAMPLES_SHOWN: Final = 6
 FAINTEST: Final = 1e-6
 
 
-def report_html(facts: Facts) -> bytes:
-    """The page for people."""
+def report_html(facts: Facts, *, pictures: bool) -> bytes:
+    """The page for people; the one in a bundle does without ``pictures``, which would be most of every update."""
     manifest = facts.manifest
     title, first = f"{manifest.name} {manifest.version}", facts.variants[0]
-    pair = (facts.reference.proof, first.proof)
-    count, columns = (EXAMPLES_SHOWN, 1) if manifest.task == "detect" else (2 * EXAMPLES_SHOWN, 3)
-    sheet = example_sheet(manifest, Path(facts.run.dataset), facts.examples.test, pair, count=count, columns=columns)
+    shown = _pictures(facts, first) if pictures else [note("Charts and pictures are in the page beside the bundle.")]
     body = [
         f"<h1>{safe(title)}</h1>",
         note(
@@ -39,13 +37,7 @@ def report_html(facts: Facts) -> bytes:
         "<h2>Variants</h2>",
         _variants(facts),
         *_ladder(facts),
-        *_charts(facts, first),
-        "<h2>Pictures</h2>",
-        note(
-            f"Left the float model, right {first.scheme}; those first that it gets wrong or on which they differ most. "
-            "Drawn is what passes the threshold of each; white is the truth."
-        ),
-        image(sheet, "held-out pictures with what both models find"),
+        *shown,
         *_findings(facts),
         *_layers(facts),
         "<h2>Where it runs</h2>",
@@ -56,6 +48,24 @@ def report_html(facts: Facts) -> bytes:
         _provenance(facts),
     ]
     return page(f"{title}: proof", body)
+
+
+def _pictures(facts: Facts, first: Candidate) -> list[str]:
+    pair = (facts.reference.proof, first.proof)
+    count, columns = (EXAMPLES_SHOWN, 1) if facts.manifest.task == "detect" else (2 * EXAMPLES_SHOWN, 3)
+    root, true = Path(facts.run.dataset), facts.examples.test
+    return [
+        *_charts(facts, first),
+        "<h2>Pictures</h2>",
+        note(
+            f"Left the float model, right {first.scheme}; those first that it gets wrong or on which they differ most. "
+            "Drawn is what passes the threshold of each; white is the truth."
+        ),
+        image(
+            example_sheet(facts.manifest, root, true, pair, count=count, columns=columns),
+            "held-out pictures with what both models find",
+        ),
+    ]
 
 
 def _cards(facts: Facts, first: Candidate) -> str:

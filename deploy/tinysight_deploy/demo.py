@@ -20,7 +20,7 @@ from tinysight_contract.fleet import Fleet
 from tinysight_contract.messages import Event, EventType, encode
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT
-from tinysight_deploy.broker import free_ports, running_broker
+from tinysight_deploy.brokers.broker import free_ports, running_broker
 from tinysight_edge.console import console, finish
 
 __all__ = ["demo"]

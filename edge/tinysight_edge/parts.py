@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tinysight_contract import topics as t
 from tinysight_contract.files import read_capped, replace_file
@@ -25,13 +25,14 @@ from tinysight_edge.orders.ledger import Ledger
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.pictures.pictures import About, Pictures
 from tinysight_edge.publisher import Publisher
-from tinysight_edge.store import Store
 from tinysight_edge.update.report import Report
 from tinysight_edge.update.shadow import Shadow
 from tinysight_edge.update.swap import Swapper
 from tinysight_edge.update.trial import Pulse
-from tinysight_edge.update.updater import Body, Updater
 from tinysight_edge.view import Seer
+
+if TYPE_CHECKING:
+    from tinysight_edge.update.updater import Updater
 
 __all__ = [
     "about_pictures",
@@ -142,7 +143,7 @@ def make_updater(
     shadow: Callable[[Shadow | None], None],
     meter: Meter,
     caretaker: Caretaker,
-) -> Updater:
+) -> "Updater":
     """Who takes in new bundles, tries them and follows the store."""
 
     def came() -> dict[str, int]:
@@ -152,6 +153,9 @@ def make_updater(
             if cause in NOT_TO_SEE:
                 came[camera] -= count
         return dict(came)
+
+    from tinysight_edge.store import Store  # noqa: PLC0415 -- not before frames flow
+    from tinysight_edge.update.updater import Body, Updater  # noqa: PLC0415 -- see above
 
     body = Body(
         config=config,

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BrokerError, ConfigError, TinySightError
@@ -43,9 +43,11 @@ from tinysight_edge.update.report import Report
 from tinysight_edge.update.shadow import Shadow
 from tinysight_edge.update.swap import Swapper
 from tinysight_edge.update.trial import Pulse
-from tinysight_edge.update.updater import Updater
 from tinysight_edge.view import Seer, View
 from tinysight_edge.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from tinysight_edge.update.updater import Updater
 
 __all__ = ["Agent"]
 
@@ -225,17 +227,6 @@ class Agent:
             tell_info=self._tell_info,
         )
         self._report = Report(desk=desk, watch=watch, caretaker=care, teller=teller) if config.model.store else None
-        if self._report is not None and config.model.store is not None:
-            self._updater = make_updater(
-                config.model.store,
-                self._report,
-                config=lambda: self._steering.config,
-                swapper=self.swapper,
-                pulse=lambda: self._pulse,
-                shadow=partial(setattr, self, "_shadow"),
-                meter=self.meter,
-                caretaker=care,
-            )
         self._tell_info()
         care.start(publisher)
         publisher.start()
@@ -347,5 +338,15 @@ class Agent:
             reloader, seer = self._watch.reloader, self.swapper.seer
             reloader.labels, reloader.check = seer.bundle.manifest.labels, self._lineup.check
             beside.enter_context(self._watch)
-        if self._updater is not None:
+        if self._report is not None and self.config.model.store is not None:
+            self._updater = make_updater(
+                self.config.model.store,
+                self._report,
+                config=lambda: self._steering.config,
+                swapper=self.swapper,
+                pulse=lambda: self._pulse,
+                shadow=partial(setattr, self, "_shadow"),
+                meter=self.meter,
+                caretaker=self._caretaker,
+            )
             self._updater.start()

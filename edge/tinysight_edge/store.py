@@ -68,18 +68,22 @@ class Store:
         Raises:
             StoreError: it cannot be read, or a newer version has written it.
         """
-        damaged = False
+        damaged, unread = False, None
         for path in (self._state, self._copy):
             try:
                 raw = read_capped(path, MAX_STATE_BYTES)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise StoreError(f"{path}: {error.strerror}.", mend="Check the path and its rights.") from error
+                unread = unread or error
+                continue
             if (state := _parse(path, raw)) is not None:
                 return state
             damaged = True
             log.error("%s is damaged.", path)
+        if unread is not None:  # it may be right, and readable the next time
+            what = f"{unread.filename or self._state}: {unread.strerror}."
+            raise StoreError(what, mend="Check the path and its rights.") from unread
         if damaged or self._state.exists():
             return self._from_bundles()
         return State()

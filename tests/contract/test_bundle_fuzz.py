@@ -1,6 +1,6 @@
 """Whatever a bundle holds, it opens or is refused: in bounded memory and steps, and never with another error.
 
-``TINYSIGHT_FUZZ_S=3600 pytest tests/contract/test_bundle_fuzz.py`` looks for longer, about so many seconds a test.
+``TINYSIGHT_FUZZ_S=600 pytest --timeout 0 tests/contract/test_bundle_fuzz.py`` looks for about so many seconds a test.
 """
 
 import json

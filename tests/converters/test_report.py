@@ -31,8 +31,11 @@ class Tags(HTMLParser):
 
 
 @pytest.mark.parametrize(("task", "pictures"), [("detector", 3), ("classifier", 2)])
-def test_the_page_shows_its_pictures_and_loads_nothing(task: str, pictures: int, world: Path) -> None:
-    page = Bundle.open(world / f"{task}.bundle").read("report.html").decode()
+@pytest.mark.parametrize("inside", [False, True], ids=["beside the bundle", "in the bundle, without pictures"])
+def test_the_page_shows_its_pictures_and_loads_nothing(task: str, pictures: int, inside: bool, world: Path) -> None:
+    page = (world / f"{task}.report.html").read_text(encoding="utf-8")
+    if inside:
+        page, pictures = Bundle.open(world / f"{task}.bundle").read("report.html").decode(), 0
     tags = Tags()
     tags.feed(page)
     assert len(tags.sources) == pictures
@@ -63,6 +66,6 @@ def test_a_label_is_text_and_never_markup(world: Path) -> None:
         calibration=Calibration(np.zeros((1, 32, 32, 3), np.uint8), [evil], evil),
         old_runtime=evil,
     )
-    page = report_html(facts).decode()
+    page = report_html(facts, pictures=True).decode()
     assert "<script" not in page
     assert page.count("&lt;script&gt;") >= 9

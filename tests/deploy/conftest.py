@@ -24,9 +24,9 @@ from tuf.ngclient.updater import Updater
 from tinysight_contract.bundle import MANIFEST, Bundle, file_ref, pack_bundle
 from tinysight_contract.manifest import Manifest
 from tinysight_contract.updates import Release
-from tinysight_deploy import rotation
-from tinysight_deploy.keys import KeyFolder
-from tinysight_deploy.repository import Repository
+from tinysight_deploy.repo.repository import Repository
+from tinysight_deploy.signing import rotation
+from tinysight_deploy.signing.keys import KeyFolder
 from tinysight_edge.store import Store
 from tinysight_edge.update.update import State
 

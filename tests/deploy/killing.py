@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tinysight_deploy import rotation
-from tinysight_deploy.keys import KeyFolder
-from tinysight_deploy.repository import Repository
+from tinysight_deploy.repo.repository import Repository
+from tinysight_deploy.signing import rotation
+from tinysight_deploy.signing.keys import KeyFolder
 
 STEPS = ("replace", "rename", "unlink", "link")
 

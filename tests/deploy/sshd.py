@@ -111,8 +111,8 @@ def _free_port() -> int:
 
 
 @contextmanager
-def running_sshd(folder: Path) -> Iterator[Sshd]:
-    """An sshd while the ``with`` lasts. Programs in ``folder/fakes`` come first on its PATH."""
+def running_sshd(folder: Path, *, sftp: str = "internal-sftp") -> Iterator[Sshd]:
+    """An sshd while the ``with`` lasts. Programs in ``folder/fakes`` come first on its PATH; ``sftp`` takes files."""
     folder.mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd gives up its rights
@@ -125,7 +125,7 @@ def running_sshd(folder: Path) -> Iterator[Sshd]:
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
         f"PidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n"
-        f"KbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\nMaxStartups 200\nMaxSessions 100\n"
+        f"KbdInteractiveAuthentication no\nSubsystem sftp {sftp}\nMaxStartups 200\nMaxSessions 100\n"
         f"AllowUsers {getpass.getuser()}\nPrintMotd no\nUseDNS no\nLogLevel ERROR\n"
         # With a SHLVL bash reads no ~/.bashrc, which costs each command 0.1 s where it has pyenv in it.
         f"SetEnv SHLVL=1 PATH={fakes}:{Path(sys.executable).parent}:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tinysight_deploy.cli_device import device_app
-from tinysight_deploy.inventory import Device, Inventory
+from tinysight_deploy.devices.cli import device_app
+from tinysight_deploy.devices.inventory import Device, Inventory
 
 HOSTILE = r"""#!/bin/sh
 case "$1 $2" in

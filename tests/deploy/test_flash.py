@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import getpass
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,14 +13,16 @@ import msgspec
 import pytest
 
 from tinysight_contract.updates import Code, Release
-from tinysight_deploy import flash_ssh
-from tinysight_deploy.device_keys import KnownHosts
-from tinysight_deploy.flash import Plan, flash_all
-from tinysight_deploy.flash_goals import goals_of
-from tinysight_deploy.flash_report import Result, Silence, Step, View, line_of, size
-from tinysight_deploy.flash_ssh import Order
-from tinysight_deploy.inventory import Inventory
-from tinysight_deploy.repository import Repository
+from tinysight_deploy.devices.goals import goals_of
+from tinysight_deploy.devices.inventory import Inventory
+from tinysight_deploy.flashing import over_ssh as flash_ssh
+from tinysight_deploy.flashing.cli import Plan, flash_all
+from tinysight_deploy.flashing.over_ssh import Order
+from tinysight_deploy.flashing.report import Result, Silence, Step, View, line_of, size
+from tinysight_deploy.remote.answers import failed
+from tinysight_deploy.remote.known_hosts import KnownHosts
+from tinysight_deploy.remote.targets import SshTarget
+from tinysight_deploy.repo.repository import Repository
 from tinysight_edge.store import Store
 
 Run = Callable[..., Any]
@@ -85,10 +88,12 @@ def test_one_that_fails_leaves_the_others_alone_and_the_status_says_so(
 ) -> None:
     good = [device(name) for name in ("a", "b", "c")]
     empty = sshd.address(tmp_path / "empty")
-    done = tinysight("flash", "belt@1.1.0", *(f"--to={each}" for each in [*good, empty]), "--json", *flags)
+    to = [f"--to={each}" for each in [*good, empty]]
+    with store_of(good[0]).run(), store_of(good[1]).run():  # agents, which would test it; the third device does itself
+        done = tinysight("flash", "belt@1.1.0", *to, "--wait", "0", "--json", *flags)
     assert done.returncode == 1
     told = {each["device"]: each for each in json.loads(done.stdout)["devices"]}
-    assert [told[address]["outcome"] for address in good] == ["confirmed"] * 3, told
+    assert [told[address]["outcome"] for address in good] == ["staged", "staged", "confirmed"], told
     assert {told[address]["transfer"] for address in good} == {"full"}
     assert "tinysight device add" in told[empty]["reason"]
 
@@ -114,24 +119,29 @@ class Cutter:
 
     def __init__(self, sshd: Any, at_bytes: int) -> None:
         self.sshd, self.at_bytes, self.cuts = sshd, at_bytes, 0
-        self.resumed_at: list[int] = []
+        self.begun_at: list[int] = []
+        self._what = ""
 
     def tell(self, step: Step) -> None:
         if step.what == "sending":
-            self.resumed_at.append(step.done)
+            if self._what != step.what:
+                self.begun_at.append(step.done)
             if self.cuts == 0 and step.done >= self.at_bytes:
                 self.cuts += 1
                 self.sshd.cut()
+        self._what = step.what
 
 
 def test_a_cut_connection_is_mended_by_itself_and_what_came_is_not_brought_again(
     device: MakeDevice, flash: Callable[..., list[Result]], sshd: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(flash_ssh, "PAUSE_S", 0.01)
-    cutter = Cutter(sshd, 1 << 20)
-    (result,) = flash("big@1.0.0", [device("gate")], view=cutter)
+    address, cutter = device("gate"), Cutter(sshd, 1 << 20)
+    with store_of(address).run():
+        (result,) = flash("big@1.0.0", [address], view=cutter)
     assert cutter.cuts == 1
-    assert (result.outcome, result.tries) == ("confirmed", 2)
+    assert (result.outcome, result.tries) == ("staged", 2)
+    assert any(0 < at < 4 << 20 for at in cutter.begun_at)
 
 
 def test_where_it_stays_lost_running_it_again_mends_it(
@@ -143,8 +153,9 @@ def test_where_it_stays_lost_running_it_again_mends_it(
     assert lost.outcome == "failed"
     assert "connection was lost" in lost.reason
     assert "Run the same again" in lost.reason
-    (result,) = flash("big@1.0.0", [address])
-    assert (result.outcome, result.transfer) == ("confirmed", "full")
+    with store_of(address).run():
+        (result,) = flash("big@1.0.0", [address])
+    assert (result.outcome, result.transfer) == ("staged", "full")
     assert result.moved_bytes <= repository.find("big@1.0.0").size_bytes - (1 << 19)
 
 
@@ -221,6 +232,52 @@ def test_whatever_a_device_answers_is_a_line_and_disturbs_no_other(
         assert line.isprintable(), name
         assert len(line) < 1000, name
         assert line.endswith((".", "!")) or "full" in line, name
+
+
+AS_ANOTHER = """#!/bin/sh
+# as runuser and sudo: notes what is asked for, and does it on the device that is a folder
+echo "${0##*/} $*" >> FOLDER/asked
+while :; do case "$1" in -u) shift 2;; -n|--) shift;; *) break;; esac; done
+[ "$1" = /opt/tinysight/bin/tinysight ] && { shift; exec FOLDER/opt/tinysight/bin/tinysight "$@"; }
+exec "$@"
+"""
+TAKES_IT = f"""#!/bin/sh
+[ "$2" = show ] && {{ echo '{{"state": {{}}}}'; exit 0; }}
+ls -ld "$5/.." > FOLDER/seen; ls -R "$5" >> FOLDER/seen
+echo '{UPDATE % "belt/belt-1.0.0.bundle"}'
+"""
+
+
+def test_on_a_device_of_its_own_the_agents_user_installs_from_a_folder_that_is_closed_to_others(
+    sshd: Any, sshd_module: Any, flash: Callable[..., list[Result]], tmp_path: Path
+) -> None:
+    notes = '#!/bin/sh\necho "chgrp $*" >> FOLDER/asked\n'
+    for name, script in {"runuser": AS_ANOTHER, "sudo": AS_ANOTHER, "chgrp": notes}.items():
+        (sshd.fakes / name).write_text(script.replace("FOLDER", str(tmp_path)))
+        (sshd.fakes / name).chmod(0o755)
+    sshd_module.install_program(tmp_path, TAKES_IT.replace("FOLDER", str(tmp_path)))
+    user = getpass.getuser()
+    room = Path(f"/var/tmp/tinysight-{user}")  # noqa: S108 -- the real one, on the real machine
+    try:
+        (result,) = flash("belt@1.0.0", [sshd.address()])
+        assert result.outcome == "confirmed", result
+        asked = (tmp_path / "asked").read_text()
+        seen = (tmp_path / "seen").read_text()
+        assert f"chgrp -- tinysight {room}\n" in asked
+        assert "-u tinysight -- /opt/tinysight/bin/tinysight store install belt/belt-1.0.0.bundle --from" in asked
+        assert "--store /var/lib/tinysight/store" in asked
+        assert seen.startswith("drwxr-x---")
+        assert ".bundle" in seen
+        assert not list(room.iterdir())
+        shutil.rmtree(room)
+        room.symlink_to(tmp_path)  # as another user of the device might
+        (refused,) = flash("belt@1.0.0", [sshd.address()])
+        assert refused.outcome == "failed"
+        assert "somebody else's" in refused.reason
+    finally:
+        for name in ("runuser", "sudo", "chgrp"):
+            (sshd.fakes / name).unlink()
+        room.unlink() if room.is_symlink() else shutil.rmtree(room, ignore_errors=True)
 
 
 def test_a_dry_run_says_what_would_be_moved_and_changes_nothing(
@@ -318,6 +375,28 @@ def test_a_folder_that_trusts_another_repository_takes_nothing_from_this_one(
     (result,) = flash("belt@1.0.0", [f"dir:{tmp_path / 'card'}"])
     assert result.outcome in {"rejected", "failed"}
     assert result.code is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "err", "mend"),
+    [
+        (127, b"sh: 1: /opt/tinysight/bin/tinysight: not found", "device add ssh://pi@gate"),
+        (1, b"runuser: user tinysight does not exist or the user entry does not contain all fields", "device add"),
+        (1, b"sudo: unknown user tinysight\nsudo: error initializing audit plugin sudoers_audit", "device add"),
+        (1, b"sudo: unknown user tinysight", "device add"),
+        (1, b"chgrp: invalid group: 'tinysight'", "device add"),
+        (1, b"sudo: a password is required", "sudo without a password"),
+        (127, b"bash: line 1: sudo: command not found", "log in as root"),
+        (
+            2,
+            b"warning: x\nerror: The store is being written to. Wait for the other flash.\n",
+            "Wait for the other flash",
+        ),
+        (-9, b"", "with a signal"),
+    ],
+)
+def test_how_a_devices_command_ended_says_what_to_do(status: int, err: bytes, mend: str) -> None:
+    assert mend in str(failed(SshTarget.parse("ssh://pi@gate"), status, err))
 
 
 def test_sizes_are_said_in_powers_of_1024() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError
-from tinysight_deploy.flash_goals import goals_of
-from tinysight_deploy.inventory import Device, Inventory, inventory_path, select
+from tinysight_deploy.devices.goals import goals_of
+from tinysight_deploy.devices.inventory import Device, Inventory, inventory_path, select
 
 HOST_KEY = "SHA256:" + "a" * 43
 

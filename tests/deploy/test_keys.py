@@ -15,10 +15,10 @@ from tuf.api.exceptions import RepositoryError
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import replace_file
-from tinysight_deploy import rotation
-from tinysight_deploy.keys import KeyFolder, Passphrase
-from tinysight_deploy.metadata import Policy, sign
-from tinysight_deploy.repository import Repository
+from tinysight_deploy.repo.repository import Repository
+from tinysight_deploy.signing import rotation
+from tinysight_deploy.signing.keys import KeyFolder, Passphrase
+from tinysight_deploy.signing.metadata import Policy, sign
 
 World = Any  # see conftest
 MakeBundle = Callable[..., Path]

@@ -27,18 +27,19 @@ from cryptography.x509.oid import NameOID
 from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, DeviceError
-from tinysight_deploy import broker_folder, pki
-from tinysight_deploy import provision_files as scripts
-from tinysight_deploy.inventory import Inventory
-from tinysight_deploy.probe import Facts, read_facts
-from tinysight_deploy.probe_findings import findings
-from tinysight_deploy.provision import provision
-from tinysight_deploy.provision_hands import Hands
-from tinysight_deploy.provision_runtime import Runtime
-from tinysight_deploy.provision_texts import agent_toml, broker_section, sources, unit_for
-from tinysight_deploy.provision_types import Provisioned, Step, Wishes
-from tinysight_deploy.targets import SshTarget
-from tinysight_deploy.wheelhouse import read
+from tinysight_deploy.brokers import folder as broker_folder
+from tinysight_deploy.brokers import pki
+from tinysight_deploy.devices.inventory import Inventory
+from tinysight_deploy.provisioning import files as scripts
+from tinysight_deploy.provisioning.findings import findings
+from tinysight_deploy.provisioning.hands import Hands
+from tinysight_deploy.provisioning.probe import Facts, read_facts
+from tinysight_deploy.provisioning.provision import provision
+from tinysight_deploy.provisioning.runtime import Runtime
+from tinysight_deploy.provisioning.texts import agent_toml, broker_section, sources, unit_for
+from tinysight_deploy.provisioning.types import Provisioned, Step, Wishes
+from tinysight_deploy.remote.targets import SshTarget
+from tinysight_deploy.wheels.wheelhouse import read
 from tinysight_edge.config.file import check_config
 
 HERE = Path(__file__).parent
@@ -324,9 +325,9 @@ def test_a_wheel_that_was_exchanged_on_the_device_is_not_installed(bench: Bench,
     name = house.wheels[0].file
 
     async def tampered() -> None:
-        from tinysight_deploy.device_keys import KnownHosts
-        from tinysight_deploy.provision import look
-        from tinysight_deploy.ssh import connect
+        from tinysight_deploy.provisioning.provision import look
+        from tinysight_deploy.remote.known_hosts import KnownHosts
+        from tinysight_deploy.remote.ssh import connect
 
         known = KnownHosts(bench.inventory.known_hosts)
         async with connect(bench.wishes().target, known, identity=bench.sshd.identity) as remote:

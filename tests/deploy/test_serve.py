@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysight_deploy.serve import MAX_CONNECTIONS, Part, parse_range
+from tinysight_deploy.repo.serve import MAX_CONNECTIONS, Part, parse_range
 from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.sources import Budget, open_source
 from tinysight_edge.update.trust import Trust, new_trust

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinysight_contract.errors import ConfigError, DeviceError
-from tinysight_deploy.device_keys import HostKey, KnownHosts
-from tinysight_deploy.ssh import Remote, connect, may_pass
-from tinysight_deploy.targets import SshTarget, elevate, plain
+from tinysight_deploy.remote import ssh
+from tinysight_deploy.remote.known_hosts import HostKey, KnownHosts
+from tinysight_deploy.remote.ssh import Remote, connect, may_pass
+from tinysight_deploy.remote.targets import SshTarget, elevate, plain
 
 T = TypeVar("T")
 Do = Callable[[Remote], Awaitable[T]]
@@ -182,6 +183,21 @@ def test_a_place_that_takes_no_files_is_an_error_with_a_mend(on: Any, tmp_path: 
         on(lambda remote: remote.push(tmp_path / "none", str(tmp_path / "there")))
 
 
+@pytest.mark.parametrize(
+    "sftp",
+    ["/bin/false", "/bin/sleep 60", "/usr/bin/yes", "/bin/cat /dev/zero", "/bin/cat /dev/urandom", "/no/such"],
+)
+def test_a_device_that_only_plays_at_taking_files_is_an_error_in_time(
+    on: Any, sshd_module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sftp: str
+) -> None:
+    monkeypatch.setattr(ssh, "_STALL_S", 1.0)
+    (tmp_path / "local").write_bytes(b"x" * 100_000)
+    with sshd_module.running_sshd(tmp_path / "sshd", sftp=sftp) as server, pytest.raises(DeviceError) as caught:
+        on(lambda remote: remote.push(tmp_path / "local", str(tmp_path / "there")), server=server)
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "there").exists()
+
+
 def test_a_host_is_shown_once_and_kept(on: Any, tmp_path: Path) -> None:
     told: list[str] = []
     on(nothing, tell=told.append, remember=False)
@@ -205,6 +221,15 @@ def test_another_host_key_is_refused(on: Any, own_sshd: Any, tmp_path: Path) -> 
     with pytest.raises(DeviceError, match="forget-key"):
         on(nothing, server=own_sshd, fingerprint=first.fingerprint)
     on(nothing, server=own_sshd)
+
+
+def test_a_host_that_no_longer_has_a_key_of_the_kind_that_is_known_is_another(
+    on: Any, sshd: Any, tmp_path: Path
+) -> None:
+    KnownHosts(tmp_path / "known_hosts").pin(f"[127.0.0.1]:{sshd.port}", HostKey("ecdsa-sha2-nistp256", b"x"))
+    with pytest.raises(DeviceError, match="forget-key") as caught:
+        on(nothing)
+    assert not may_pass(caught.value)
 
 
 def test_a_key_that_is_not_known_there_and_a_file_that_is_no_key(on: Any, sshd: Any, tmp_path: Path) -> None:

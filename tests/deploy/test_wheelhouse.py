@@ -25,17 +25,17 @@ import pytest
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import Info, Status, decode
 from tinysight_contract.topics import InfoTopic, StatusTopic
-from tinysight_deploy import broker_folder
-from tinysight_deploy.inventory import Inventory
-from tinysight_deploy.provision import provision
-from tinysight_deploy.provision_bundle import flash_of
-from tinysight_deploy.provision_types import Provisioned, Wishes
-from tinysight_deploy.targets import SshTarget
-from tinysight_deploy.wheelhouse import make, read
-from tinysight_deploy.wheelhouse_choice import Wanted
-from tinysight_deploy.wheelhouse_choice import Wishes as Wheels
-from tinysight_deploy.wheelhouse_own import from_installed, own_wheel
-from tinysight_deploy.wheelhouse_target import TARGETS, Target, glibc_needed
+from tinysight_deploy.brokers import folder as broker_folder
+from tinysight_deploy.devices.inventory import Inventory
+from tinysight_deploy.provisioning.bundle import flash_of
+from tinysight_deploy.provisioning.provision import provision
+from tinysight_deploy.provisioning.types import Provisioned, Wishes
+from tinysight_deploy.remote.targets import SshTarget
+from tinysight_deploy.wheels.choice import Wanted
+from tinysight_deploy.wheels.choice import Wishes as Wheels
+from tinysight_deploy.wheels.own import from_installed, own_wheel
+from tinysight_deploy.wheels.target import TARGETS, Target, glibc_needed
+from tinysight_deploy.wheels.wheelhouse import make, read
 
 HERE = Path(__file__).parent
 AS_ROOT = "user root\n" if os.geteuid() == 0 else ""  # else mosquitto gives up rights and cannot read the test's files
@@ -76,7 +76,9 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wheel(folder, "tripod")
     wheel(folder, "pip", "99.0")
     needs = "Provides-Extra: edge\nRequires-Dist: lens; extra == 'edge'\n"
-    monkeypatch.setattr("tinysight_deploy.wheelhouse.own_wheel", lambda out: wheel(out, "tinysight", "7.0", more=needs))
+    monkeypatch.setattr(
+        "tinysight_deploy.wheels.wheelhouse.own_wheel", lambda out: wheel(out, "tinysight", "7.0", more=needs)
+    )
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from tinysight_deploy.wheelhouse import Wheel, Wheelhouse
-from tinysight_deploy.wheelhouse_target import glibc_needed
+from tinysight_deploy.wheels.target import glibc_needed
+from tinysight_deploy.wheels.wheelhouse import Wheel, Wheelhouse
 
 UNIT = Path(__file__).parents[2] / "edge/systemd/tinysight-agent.service"
 TARGET = f"{platform.machine()}-py3{sys.version_info.minor}"

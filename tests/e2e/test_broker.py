@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tinysight_contract.mqtt import Address, Connection, Will
-from tinysight_deploy.broker import free_ports
+from tinysight_deploy.brokers.broker import free_ports
 
 
 @pytest.fixture

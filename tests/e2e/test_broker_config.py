@@ -28,8 +28,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from tinysight_contract.errors import ConfigError, ContractError
-from tinysight_deploy import pki
-from tinysight_deploy.broker_folder import Wishes, configure
+from tinysight_deploy.brokers import pki
+from tinysight_deploy.brokers.folder import Wishes, configure
 
 MINE, OTHER, SITE = "belt-7", "gate-1", "plant-1"
 AT_MINE, AT_OTHER = f"tinysight/v1/{SITE}/{MINE}", f"tinysight/v1/{SITE}/{OTHER}"

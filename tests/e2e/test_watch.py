@@ -20,8 +20,8 @@ from tinysight_contract.errors import ConfigError, DataError
 from tinysight_contract.fleet import Fleet, Heard
 from tinysight_contract.messages import Command, Event, decode, encode
 from tinysight_contract.mqtt import Address
-from tinysight_deploy.watch import Filter
-from tinysight_deploy.watch_table import picture
+from tinysight_deploy.watching.table import picture
+from tinysight_deploy.watching.watch import Filter
 from tinysight_edge.simulate.replay import moved
 from tinysight_edge.simulate.tape import Take, TapeWriter, read_tape
 

@@ -18,6 +18,7 @@ from tinysight_edge.config.reload import Change
 from tinysight_edge.config.reloader import AGAIN_S, CLEAR_AGAIN_S, EVERY_S, TAKE_S, Reloader
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.config.wanted import MAX_BYTES, MAX_TEXT
+from tinysight_edge.update.wish import Answer, Wish
 
 json = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
@@ -481,7 +482,7 @@ def test_a_model_is_not_changed_and_that_is_said(agent: Agent) -> None:
     agent.ask(1, zones(1), bundle="cd" * 32)
     assert len(agent.passes(40)) == 1, "all else is done"
     assert agent.became() == (1, DesiredState.REFUSED, 1)
-    assert "tinysight flash" in dict(agent.reloader.became.refused)["bundle"]
+    assert "`store`" in dict(agent.reloader.became.refused)["bundle"]
     agent.start()
     assert agent.became() == (1, DesiredState.REFUSED, 1), "also before the first poll"
     agent.ask(2, zones(1), bundle="ab" * 32)
@@ -492,6 +493,34 @@ def test_a_model_is_not_changed_and_that_is_said(agent: Agent) -> None:
     fresh = Reloader(agent.path, agent.memory, environ={})
     fresh.start(agent.now_s)
     assert fresh.became.refused == (), "of a model that is not known yet nothing is said"
+
+
+def test_a_bundle_that_somebody_sees_to_becomes_what_he_says(agent: Agent) -> None:
+    said: list[Answer | None] = [None]
+    agent.reloader.answers(lambda: said[0])
+    agent.ask(1, zones(1), bundle="cd" * 32)
+    agent.passes(40)
+    assert agent.reloader.wish == Wish(1, "cd" * 32, None)
+    assert agent.became() == (1, DesiredState.WAITING, 1), "the configuration holds, the bundle is not here"
+    for state, reason in (
+        (DesiredState.WAITING, "It is fetched."), (DesiredState.TRIAL, ""), (DesiredState.ROLLED_BACK, "It is slow."),
+        (DesiredState.REFUSED, "It is unsigned."),
+    ):  # fmt: skip
+        said[0] = Answer("cd" * 32, state, reason)
+        agent.passes(1)
+        assert agent.became() == (1, state, 1)
+        assert reason in agent.reloader.became.reason
+        assert dict(agent.reloader.became.refused) == ({"bundle": reason} if "is s" in reason or "un" in reason else {})
+    agent.reloader.runs("cd" * 32)
+    assert agent.became() == (1, DesiredState.APPLIED, 1)
+    said[0] = Answer("ee" * 32, DesiredState.REFUSED, "of another wish")
+    agent.ask(2, {"cameras": {"gate": {"nonsense": 1}}}, bundle="ee" * 32)
+    said[0] = Answer("ee" * 32, DesiredState.TRIAL)
+    agent.passes(40)
+    assert agent.became() == (2, DesiredState.REFUSED, 1), "the worse of both is told"
+    agent.ask(3)
+    agent.passes(40)
+    assert agent.reloader.wish is None
 
 
 @pytest.mark.parametrize(

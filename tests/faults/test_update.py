@@ -6,19 +6,25 @@ the same end as if nothing had happened.
 """
 
 import contextlib
+import errno
+import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 import pytest
 
+from tinysight_contract.errors import StoreError
+from tinysight_contract.files import read_capped
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
 from tinysight_edge.cli_store import collect, rollback
 from tinysight_edge.store import Store
-from tinysight_edge.update import sources, update
+from tinysight_edge.update import sources, transfer, update
 from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.installer import UNTESTED, Installer
 from tinysight_edge.update.selftest import Verdict
@@ -146,6 +152,17 @@ def roll_back(_: Stage, store: Store) -> None:
         collect(store=store.root)
 
 
+def in_little_room(on: Stage, store: Store) -> Any:
+    """There is room for the new one only once the bundle before the active one is gone."""
+
+    def free_bytes(_: Disk, path: Path) -> int:
+        used = sum(each.stat().st_size for each in (path / "bundles").iterdir())
+        return transfer.RESERVE_BYTES + 5 * on.releases[4].size_bytes // 2 - used
+
+    with mock.patch.object(Disk, "free_bytes", free_bytes):
+        return on.install(store, 4)
+
+
 ACTS: Final = {
     "first install": Act("empty", lambda on, store: on.install(store, 1), 1, None),
     "whole update": Act("two", lambda on, store: on.install(store, 4), 4, 2),
@@ -158,6 +175,7 @@ ACTS: Final = {
         "two", lambda on, store: on.install(store, 3, stands=False), 2, 2, (Code.DISAGREES, Code.FAILED_BEFORE)
     ),
     "way back by a person": Act("three", roll_back, 2, 3, (Code.OPERATOR,)),
+    "update in little room": Act("two", in_little_room, 4, 2),
     "garbage collection": Act("littered", lambda _, store: collect(store=store.root), 2, 2),
 }
 acts = pytest.mark.parametrize("name", ACTS)
@@ -270,7 +288,7 @@ def test_a_disk_that_says_no_from_any_step_on_costs_the_update_and_nothing_else(
             told = None
             with contextlib.suppress(OSError):  # the command tells it; the agent tries again, see its own tests
                 told = act.do(stage, Store(root))
-        assert told is None or told.code in {*act.codes, code}
+        assert told is None or told.code in {*act.codes, code, Code.NO_SPACE}  # what cannot be removed leaves no room
         said += told is not None and told.code is code
         check_boots(act, stage, root)
         act.do(stage, Store(root))
@@ -289,3 +307,63 @@ def test_folders_that_were_made_are_there_after_a_power_cut(disks: Any, tmp_path
         card.change(change)
     for undone, lost in disks.CUTS.values():
         assert made in card.cut(undone=undone, lost=lost)
+
+
+def test_a_state_that_cannot_be_read_is_read_from_its_copy(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, broken = Store(stage.bases / "two"), {"state.json"}
+    expected = store.state()
+
+    def read(path: Path, most: int) -> bytes:
+        if path.name in broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read_capped(path, most)
+
+    monkeypatch.setattr("tinysight_edge.store.read_capped", read)
+    assert store.state() == expected
+    broken.add("state.last.json")
+    with pytest.raises(StoreError, match=r"state[.]json: Input/output error"):
+        store.state()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_cut_again_while_it_goes_on_from_a_cut_it_still_comes_to_the_end(
+    seed: int, stage: Stage, disks: Any, quick: Path
+) -> None:
+    dice = random.Random(seed)
+    act, root = ACTS[dice.choice(["whole update", "update by difference"])], quick / "store"
+    shutil.copytree(stage.bases / act.base, root)
+    for at in (dice.randrange(80), dice.randrange(60)):  # a third one in its self-test would end it
+
+        def cut(at: int = at) -> None:
+            with disks.through(disks.CrashingDisk(at)):
+                act.do(stage, Store(root))
+
+        assert disks.in_child(cut) in {0, disks.CRASHED}
+        check_boots(act, stage, root)
+    act.do(stage, Store(root))
+    check_end(act, stage, root)
+
+
+@pytest.mark.parametrize("state", [UpdateState.SELFTEST, UpdateState.TRIAL])
+def test_asking_again_neither_gives_a_candidate_new_attempts_nor_ends_it_where_the_repository_is_away(
+    state: UpdateState, stage: Stage, quick: Path
+) -> None:
+    root, target = quick / "store", stage.releases[4].target
+    shutil.copytree(stage.bases / "two", root)
+    store = Store(root)
+    Installer(store, machine=HERE).install(FolderSource(stage.shop.folder), target)
+    with store.alone():
+        coming = store.state()
+        if state is UpdateState.TRIAL:
+            coming = update.tested(coming, {}, utc_now())
+        for _ in range(2):
+            coming = update.attempt(coming, utc_now())
+        store.save(coming)
+    assert coming.candidate is not None
+    assert (coming.candidate.state, coming.candidate.attempts) == (state, 2)
+    told = Installer(store, machine=HERE).install(FolderSource(stage.shop.folder), target)
+    assert told == coming.candidate
+    told = Installer(store, machine=HERE).install(FolderSource(root / "gone"), target)
+    assert told.code is Code.UNREACHABLE
+    assert store.state().candidate == coming.candidate
+    assert store.state().active == stage.releases[2]

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import (
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]  # public, but not listed as such
+from tuf.api.metadata import (  # type: ignore[attr-defined]  # they are public, but not listed as such
     DelegatedRole,
     Delegations,
     Metadata,

@@ -53,6 +53,10 @@ Then nothing counts for that label, in a zone, at a line or for a rule, what els
 camera that asks for what the model cannot do at all (`tiles` with a classifier) is told as `camera.failed` beside those
 that go on.
 
+With a `store` another model may take over while the agent runs: [updates.md](updates.md) says how, `[update]` how
+strictly. Time in which no camera gives pictures is no part of its trial. With the same task and labels all that is
+followed goes on; else it ends as `model changed` and begins anew, and lines go on counting.
+
 The tables below are made of the types in [`config/types.py`](../edge/tinysight_edge/config/types.py);
 `pytest --regen tests/edge/test_config_docs.py` writes them.
 """

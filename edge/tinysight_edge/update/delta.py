@@ -126,8 +126,8 @@ def _pieces(base: bytes, prefix: _Prefix, frame: memoryview, step: Step) -> Iter
 
 def _inflated(frame: memoryview, step: Step, prefix: _Prefix) -> Iterator[bytes]:
     """The bytes of a frame, exactly as many as its step says."""
-    most = max(10, _ADD_WINDOW_LOG if step.kind == "add" else step.length.bit_length())
-    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: min(31, most)}
+    most = _window_log(step.length) if step.kind == "patch" else _ADD_WINDOW_LOG
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: most}
     left, more = step.length, frame
     try:
         decompressor = zstd.ZstdDecompressor(zstd_dict=prefix, options=options)
@@ -143,6 +143,11 @@ def _inflated(frame: memoryview, step: Step, prefix: _Prefix) -> Iterator[bytes]
         raise UpdateError("The delta holds more or less than it says.", mend=_AGAIN, code=Code.MALFORMED)
     if piece:
         yield piece
+
+
+def _window_log(size: int) -> int:
+    """What so many bytes need, as far as zstd can on 32 bits."""
+    return min(30, max(10, size.bit_length()))
 
 
 def _as_prefix(data: bytes) -> _Prefix:
@@ -185,7 +190,7 @@ def _difference(old: bytes, new: bytes) -> bytes:
 
 def _deflated(data: bytes, prefix: bytes, level: int = _LEVEL) -> bytes:
     """One zstd frame. With a prefix all of it is in reach; without, a small window will do on the other side."""
-    window_log = min(31, max(10, (len(data) + len(prefix)).bit_length())) if prefix else _ADD_WINDOW_LOG
+    window_log = _window_log(len(data) + len(prefix)) if prefix else _ADD_WINDOW_LOG
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: level,
         zstd.CompressionParameter.window_log: window_log,

@@ -211,7 +211,7 @@ class Installer:
 
         now, suspect = right_time(utc_now(), state.clock_floor, synced=self._synced)
         if suspect:
-            log.warning("The clock is behind what is known of the time; %s counts.", now.isoformat())
+            log.warning("The clock cannot be right; %s counts.", now.isoformat())
         trust = Trust(self._store.trust, source, now=now, disk=self._store.disk)
         trust.refresh()
         offer = trust.resolve(target)

@@ -83,8 +83,14 @@ def bring(
         OSError: the disk is full or broken.
     """
     part, moved = store.part(release.digest), 0
+
+    def came(count: int) -> None:
+        nonlocal moved
+        moved += count
+        tell(count)
+
     try:
-        moved, why = _by_difference(store, source, release, signed=signed, active=active, budget=budget, tell=tell)
+        why = _by_difference(store, source, release, signed=signed, active=active, budget=budget, tell=came)
     except UpdateError as error:
         why = error.what
     if why and active is not None:
@@ -93,9 +99,8 @@ def bring(
         here = _size(part)
         if why:
             source.fetch(
-                payload_path(release), part, size=release.size_bytes, disk=store.disk, budget=budget, tell=tell
+                payload_path(release), part, size=release.size_bytes, disk=store.disk, budget=budget, tell=came
             )
-            moved += release.size_bytes - (here if here <= release.size_bytes else 0)
         try:
             _check(part, release)
             break
@@ -118,36 +123,35 @@ def _by_difference(
     active: Release | None,
     budget: Budget,
     tell: Callable[[int], None],
-) -> tuple[int, str]:
-    """Make the bundle of the active one: bytes moved, and why that was not done."""
+) -> str:
+    """Make the bundle of the active one; why that was not done, or nothing."""
     from tinysight_edge.update.delta import apply_delta  # noqa: PLC0415 -- zstd is needed here alone
 
     if active is None:
-        return 0, "Nothing is active here."
+        return "Nothing is active here."
     delta = signed.deltas.get(active.digest)
     if delta is None:
-        return 0, f"No difference to {active.name} {active.version} was released."
+        return f"No difference to {active.name} {active.version} was released."
+    try:
+        base = store.path(active.digest).read_bytes()
+    except OSError:
+        return f"The file of {active.name} {active.version} cannot be read."
     part = store.part(release.digest)
     if release.size_bytes - _size(part) <= delta.size_bytes:
-        return 0, "The rest of an earlier transfer is smaller than the difference."
+        return "The rest of an earlier transfer is smaller than the difference."
     path = part.with_name(f"{release.digest}.delta.part")
     source.fetch(delta.path, path, size=delta.size_bytes, disk=store.disk, budget=budget, tell=tell)
     raw = read_capped(path, delta.size_bytes)
     try:
         if hashlib.sha256(raw).hexdigest() != delta.sha256:
-            return len(raw), "The difference was damaged on its way."
-        try:
-            made = apply_delta(
-                store.path(active.digest).read_bytes(), raw, size=release.size_bytes, digest=release.digest
-            )
-        except UpdateError as error:
-            return len(raw), error.what
+            return "The difference was damaged on its way."
+        made = apply_delta(base, raw, size=release.size_bytes, digest=release.digest)
     finally:
         store.disk.remove(path)
     store.disk.remove(part)
     store.disk.append(part, made)
     store.disk.sync(part)
-    return len(raw), ""
+    return ""
 
 
 def _check(part: Path, release: Release) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tinysight_contract.errors import ConfigError, DeviceError, InferenceError, StoreError, TinySightError
-from tinysight_contract.messages import utc_now
+from tinysight_contract.messages import DesiredState, utc_now
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.store import Store
@@ -96,6 +96,7 @@ class Updater:
         self._coming: Update | None = None
         self._told_s = 0.0
         self._trouble = ""
+        self._unfit = "", 0.0  # what is active and cannot run, and when that is tried again
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -139,7 +140,7 @@ class Updater:
         state = self._look()
         self._tell()
         coming, active = state.candidate, state.active
-        if active is not None and active.digest != self._body.swapper.seer.bundle.digest:
+        if active is not None and self._is_to_follow(active):
             self._follow(active)
         elif coming is not None and coming.bundle is not None and coming.state in UNTESTED:
             self._test()
@@ -163,8 +164,10 @@ class Updater:
         state, wish = self._state, self._body.wish()
         self._coming = coming
         active = None if state.active is None else state.active.digest
-        self._body.told(active, coming or state.newest, None if wish is None else self._answer(wish))
-        self._body.alert(_alert(state.last))
+        answered = None if wish is None else self._answer(wish)
+        self._body.told(active, coming or state.newest, answered)
+        as_wished = answered is not None and answered.state is DesiredState.APPLIED
+        self._body.alert(None if as_wished else _alert(state.last))
 
     def _answer(self, wish: Wish) -> Answer:
         tried = self._tried.get(wish)
@@ -208,7 +211,9 @@ class Updater:
                     coming = state.candidate
                     if coming is None or coming.bundle is None or coming.bundle.digest != release.digest:
                         raise _Otherwise
-                    self._store.save(change(state))
+                    state = change(state)
+                    self._store.save(state)
+                    self._store.sweep(state)
                     break
             except (OSError, StoreError) as error:
                 if str(error) != self._trouble:
@@ -219,6 +224,11 @@ class Updater:
         self._tell()
         return self._state
 
+    def _is_to_follow(self, active: Release) -> bool:
+        known, again_s = self._unfit
+        waits = known == active.digest and time.monotonic() < again_s
+        return active.digest != self._body.swapper.seer.bundle.digest and not waits
+
     def _follow(self, active: Release) -> None:
         """Somebody has made another bundle active, as by going back: it sees from now on."""
         log.info("%s %s is active now", active.name, active.version)
@@ -227,13 +237,16 @@ class Updater:
             swapper.swap(swapper.load(self._store.open(active), self._body.config().model, heed=self._heed))
             swapper.settle()
         except (TinySightError, MemoryError) as error:
+            self._heed()
             log.error("%s %s is active and cannot run: %s", active.name, active.version, error)
-            self._pause(AGAIN_S)
+            self._unfit = active.digest, time.monotonic() + AGAIN_S
 
     def _test(self) -> None:
         model = self._body.config().model
         try:
-            self._installer(self._heed).test(scheme=model.scheme, threads=model.threads)
+            told = self._installer(self._heed).test(scheme=model.scheme, threads=model.threads)
+            if told is not None and told.code in {Code.NO_SPACE, Code.DISK}:  # it still waits, and so does this
+                self._pause(AGAIN_S)
         except _Off:
             self._spare()
             raise
@@ -268,8 +281,6 @@ class Updater:
             self._body.swapper.go_back()
             raise
         log.info("%s %s: %s", release.name, release.version, outcome.reason or "it has stood its trial")
-        with contextlib.suppress(StoreError, OSError), self._store.alone():
-            self._store.sweep(self._store.state())
 
     def _before(self, release: Release) -> Before:
         """How the model that sees does; waits a while until that is known."""
@@ -302,8 +313,12 @@ class Updater:
                 gates = outcome.gates
         except StoreError as error:  # its file, which was right when it came, is not any more
             return Outcome(gates, Code.TAMPERED, str(error))
-        except (TinySightError, MemoryError) as error:
-            return Outcome(gates, Code.BROKE, str(error) or "There is not enough memory for it beside the other one.")
+        except MemoryError:
+            return Outcome(
+                gates, Code.MEMORY, "There is no room for it beside the one that sees. Take a smaller model."
+            )
+        except TinySightError as error:
+            return Outcome(gates, Code.BROKE, str(error))
         try:
             swapper.swap(seer, keep=True)
         except ConfigError as error:
@@ -389,7 +404,7 @@ def _ended(state: State, outcome: Outcome) -> State:
 
 
 def _alert(last: Update | None) -> str | None:
-    """What stands until the next success; what a person did himself is no trouble."""
+    """What stands until the next success, or until no more is wished for; what a person did himself is no trouble."""
     if last is None or last.code in {None, Code.OPERATOR, Code.SUPERSEDED}:
         return None
     name = last.target if last.bundle is None else " ".join(_names(last.bundle))

@@ -113,6 +113,14 @@ def test_of_a_head_alone_almost_nothing_moves(sample: Sample) -> None:
     assert len(delta) < 0.01 * len(new)
 
 
+def test_of_a_head_with_another_class_almost_nothing_moves(sample: Sample) -> None:
+    base = packed(sample)
+    new = packed(sample, int8_tflite=WEIGHTS[:150_000] + bytes(range(96)) + WEIGHTS[150_000:])
+    delta = make_delta(base, new)
+    assert applied(base, delta, new) == new
+    assert len(delta) < 0.01 * len(new)
+
+
 def test_of_weights_that_moved_a_little_a_part_moves(sample: Sample) -> None:
     base = packed(sample)
     new = packed(sample, int8_tflite=nudged(WEIGHTS, 0.3))

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
 from tinysight_contract.errors import ConfigError, DeviceError, InferenceError
-from tinysight_contract.messages import Counts, Event, EventType, Info, Reported, decode
+from tinysight_contract.messages import Counts, Event, EventType, Info, decode
 from tinysight_edge.belt import Belt
 from tinysight_edge.config.types import (
     AgentConfig,
@@ -144,7 +144,6 @@ def test_models_change_and_all_that_is_followed_goes_on(
     eventually(lambda: seen(running) > before + 40)
     digest = Bundle.open(later).digest
     eventually(lambda: decode(reader.of(t.InfoTopic)[-1], Info).bundle.digest == digest)
-    eventually(lambda: decode(reader.of(t.ReportedTopic)[-1], Reported).bundle == digest)
     running.end()
     eventually(lambda: len(reader.events()) == running.agent._teller.made.total())
     events = reader.events()

@@ -1,0 +1,1 @@
+"""The development broker, and a site's Mosquitto: certificates, rules, folders."""

@@ -1,0 +1,1 @@
+"""The inventory of devices, and what may be asked of one."""

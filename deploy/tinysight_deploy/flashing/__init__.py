@@ -1,0 +1,1 @@
+"""Bring a release to devices, many at once."""

@@ -1,0 +1,1 @@
+"""The repository: signed releases in a folder that any web server serves."""

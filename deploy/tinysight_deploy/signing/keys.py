@@ -1,0 +1,256 @@
+"""The keys that releases are signed with: files in a folder, for their owner's eyes only.
+
+In: the public half of a key, as the repository's metadata names it.  Out: what signs with the private half.
+`Signers` is the seam: whoever keeps keys in a token (PKCS#11) or an agent writes a class with its two methods. A file
+is PKCS#8 in PEM, encrypted when there is a passphrase; one that others could read is refused.
+"""
+
+import getpass
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Final, Protocol
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from securesystemslib.exceptions import KeyMismatchError
+from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, though not listed
+    CryptoSigner,
+    Key,
+    Signer,
+    SSlibKey,
+)
+
+from tinysight_contract.errors import ConfigError
+from tinysight_contract.files import read_capped
+from tinysight_deploy.brokers.pki import write_private
+
+__all__ = ["PASSPHRASE_VARIABLE", "KeyFolder", "Passphrase", "Signers", "name_of"]
+
+PASSPHRASE_VARIABLE: Final = "TINYSIGHT_PASSPHRASE"  # noqa: S105 -- the name of the variable, not its value
+NAME_FIELD: Final = "x-tinysight-name"
+"""Where the metadata says what a key's file is called, so that one that is not here can be asked for."""
+
+MAX_KEY_BYTES: Final = 16 << 10
+TYPING_TRIES: Final = 3
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,90}")
+_ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+
+
+class Signers(Protocol):
+    """Where signatures come from."""
+
+    def find(self, key: Key) -> Signer | None:
+        """What signs with this key; None when its private half is not here.
+
+        Raises:
+            ConfigError: it is here and cannot be used, with what to do.
+        """
+
+    def place_of(self, key: Key) -> str:
+        """Where the private half would be, for people."""
+
+
+class Passphrase:
+    """What key files are encrypted with: from the environment, a file, or a person at the terminal.
+
+    Attributes:
+        typed: whether a person typed it, and may have meant another file.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.typed = False
+        self._file = file
+        self._known: bytes | None = None
+
+    def to_read(self, path: Path, *, again: bool = False) -> bytes:
+        """The passphrase for a file that is encrypted; with ``again`` another one than the one that was typed.
+
+        Raises:
+            ConfigError: none was given and nobody can be asked.
+        """
+        if not again and (given := self._given()) is not None:
+            return given
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                f"{path} is encrypted.", mend=f"Set ${PASSPHRASE_VARIABLE}, or give --passphrase-file FILE."
+            )
+        self._known, self.typed = getpass.getpass(f"Passphrase of {path.name}: ").encode(), True
+        return self._known
+
+    def to_write(self) -> bytes | None:
+        """The passphrase for new files, or None to leave them plain.
+
+        Raises:
+            ConfigError: it was typed in two ways.
+        """
+        if (given := self._given()) is not None or not sys.stdin.isatty():
+            return given
+        first = getpass.getpass("Passphrase for the new keys (empty for none): ").encode()
+        if first and getpass.getpass("Again: ").encode() != first:
+            raise ConfigError("The two passphrases differ.", mend="Run it again and type the same one twice.")
+        self._known, self.typed = first or None, True
+        return self._known
+
+    def _given(self) -> bytes | None:
+        if self._known is None and self._file is not None:
+            _refuse_open(self._file)
+            lines = read_capped(self._file, 4096).splitlines()
+            if not lines or not lines[0]:
+                raise ConfigError(f"{self._file} is empty.", mend="Write the passphrase into its first line.")
+            self._known = lines[0]
+        if self._known is None and (variable := os.environ.get(PASSPHRASE_VARIABLE)):
+            self._known = variable.encode()
+        return self._known
+
+
+class KeyFolder:
+    """Keys as files of one folder. Making one touches nothing."""
+
+    def __init__(self, folder: Path, passphrase: Passphrase | None = None) -> None:
+        self.folder = folder
+        self._passphrase = passphrase or Passphrase()
+        self._loaded: dict[str, CryptoSigner] = {}
+
+    def find(self, key: Key) -> Signer | None:
+        """As `Signers.find`.
+
+        Raises:
+            ConfigError: others may read the file, the passphrase is wrong, or it holds another key.
+            OSError: it cannot be read.
+        """
+        path = self._path(key)
+        if key.keyid not in self._loaded and path.exists():
+            self._loaded[key.keyid] = self._load(path, key)
+        return self._loaded.get(key.keyid)
+
+    def place_of(self, key: Key) -> str:
+        """The path of its file."""
+        return str(self._path(key))
+
+    def has(self, key: Key) -> bool:
+        """Whether its file is here; not whether it can be used."""
+        return self._path(key).exists()
+
+    def make(self, label: str, count: int = 1) -> list[SSlibKey]:
+        """New keys, each in a file of its own that nobody else may read.
+
+        Args:
+            label: what their names begin with.
+            count: how many.
+
+        Raises:
+            ConfigError: others may read the folder, or the passphrase was typed in two ways.
+            OSError: the disk is full, or the folder is not writable.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_open(self.folder)
+        passphrase = self._passphrase.to_write()
+        return [self._make(label, passphrase) for _ in range(count)]
+
+    def take_or_make(self, label: str, count: int = 1) -> list[SSlibKey]:
+        """Keys for what never had any: those that an interrupted command left with this label, and then new ones.
+
+        Raises:
+            ConfigError: as `make`; or one that was left cannot be opened.
+            OSError: as `make`.
+        """
+        pattern = re.compile(rf"{re.escape(label)}-[0-9a-f]{{8}}")
+        left = sorted(path for path in self.folder.glob("*.pem") if pattern.fullmatch(path.stem))
+        keys = [self._take(path) for path in left[:count]]
+        return keys + (self.make(label, count - len(keys)) if len(keys) < count else [])
+
+    def _make(self, label: str, passphrase: bytes | None) -> SSlibKey:
+        private = Ed25519PrivateKey.generate()
+        signer = _signer(private, label)
+        encryption = (
+            serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase)
+        )
+        pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        write_private(self._path(signer.public_key), pem)
+        self._loaded[signer.public_key.keyid] = signer
+        return signer.public_key
+
+    def _take(self, path: Path) -> SSlibKey:
+        signer = _signer(self._read(path), path.stem.rpartition("-")[0])
+        if name_of(signer.public_key) != path.stem:
+            raise ConfigError(f"{path} holds another key than its name says.", mend="Give it its old name back.")
+        self._loaded[signer.public_key.keyid] = signer
+        return signer.public_key
+
+    def _load(self, path: Path, key: Key) -> CryptoSigner:
+        private = self._read(path)
+        try:
+            if isinstance(key, SSlibKey):
+                return CryptoSigner(private, key)
+        except (KeyMismatchError, ValueError) as error:
+            raise ConfigError(f"{path} is not the key {key.keyid[:8]}.", mend="Take it from a backup.") from error
+        raise ConfigError(f"{key.keyid[:8]} is no key that a file can hold.", mend="Sign where that key is.")
+
+    def _read(self, path: Path) -> Ed25519PrivateKey:
+        _refuse_open(self.folder)
+        _refuse_open(path)
+        pem = read_capped(path, MAX_KEY_BYTES)
+        private = self._opened(path, pem) if _ENCRYPTED in pem else _parsed(pem, None)
+        if private is None:
+            raise ConfigError(f"{path} is no private key in PEM.", mend="Take the file from a backup.")
+        if not isinstance(private, Ed25519PrivateKey):
+            raise ConfigError(f"{path} is no Ed25519 key.", mend="Take the file from a backup.")
+        return private
+
+    def _opened(self, path: Path, pem: bytes) -> PrivateKeyTypes:
+        """An encrypted key; a person may type the passphrase several times, and each key may have its own."""
+        for attempt in range(TYPING_TRIES + 1):
+            found = _parsed(pem, self._passphrase.to_read(path, again=attempt > 0))
+            if found is not None:
+                return found
+            if not self._passphrase.typed:
+                break
+        raise ConfigError(
+            f"The passphrase does not open {path}.",
+            mend=f"Check ${PASSPHRASE_VARIABLE} or --passphrase-file; the file may also be damaged.",
+        )
+
+    def _path(self, key: Key) -> Path:
+        return self.folder / f"{name_of(key)}.pem"
+
+
+def name_of(key: Key) -> str:
+    """What a key's file is called, without its ending.
+
+    Raises:
+        ConfigError: the metadata gives it a name that could leave the folder.
+    """
+    name = key.unrecognized_fields.get(NAME_FIELD, key.keyid[:16])
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise ConfigError(f"The key {key.keyid[:8]} has no plain name.", mend="Take the repository from a backup.")
+    return name
+
+
+def _parsed(pem: bytes, passphrase: bytes | None) -> PrivateKeyTypes | None:
+    """The key in a PEM file; None when it is none, or the passphrase is another."""
+    try:
+        return serialization.load_pem_private_key(pem, password=passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+
+
+def _signer(private: Ed25519PrivateKey, label: str) -> CryptoSigner:
+    signer = CryptoSigner(private)
+    signer.public_key.unrecognized_fields[NAME_FIELD] = f"{label}-{signer.public_key.keyid[:8]}"
+    return signer
+
+
+def _refuse_open(path: Path) -> None:
+    """Refuse what others than its owner may read or write.
+
+    Raises:
+        ConfigError: they may.
+        OSError: it is not there.
+    """
+    if path.stat().st_mode & 0o077:
+        rights = "700" if path.is_dir() else "600"
+        raise ConfigError(f"Others may read or write {path}.", mend=f"Run `chmod {rights} {path}`.")

@@ -1,0 +1,1 @@
+"""All that a device runs, gathered on the workstation."""

@@ -1,0 +1,337 @@
+"""The agent's updates with a real store, and an agent that is none."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+
+from tinysight_contract.bundle import Bundle, pack_bundle
+from tinysight_contract.errors import ConfigError, InferenceError, RuntimeLoadError, StoreError
+from tinysight_contract.messages import DesiredState, utc_now
+from tinysight_contract.updates import Code, Release, Update, UpdateState
+from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig, UpdateConfig
+from tinysight_edge.store import Store
+from tinysight_edge.units import Seconds
+from tinysight_edge.update import update as decide
+from tinysight_edge.update import updater as module
+from tinysight_edge.update.disk import Disk
+from tinysight_edge.update.trial import Pulse
+from tinysight_edge.update.updater import Body, Updater
+from tinysight_edge.update.wish import Answer, Wish
+
+
+class FullDisk(Disk):
+    """Takes nothing while it is full."""
+
+    full = False
+
+    def write(self, path: Path, data: bytes) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        super().write(path, data)
+
+
+class Player:
+    """What is needed of the agent: it sees two hundred frames whenever somebody asks."""
+
+    def __init__(self, config: AgentConfig, store: Store) -> None:
+        self.config, self.store = config, store
+        self.seer: Any = None
+        self.back: Any = None
+        self.failure: InferenceError | None = None
+        self.run_ms: dict[str, float] = {}
+        self.loads: list[str] = []
+        self.log: list[str] = []
+        self.refuses: Exception | None = None
+        self.breaks = ""
+        self.wish: Wish | None = None
+        self.updates: list[Update] = []
+        self.answers: list[Answer] = []
+        self.alert: str | None = None
+        self._pulse = Pulse(time.monotonic())
+
+    def see(self, seer: Any) -> None:
+        self.seer, self._pulse = seer, Pulse(time.monotonic())
+        self.log.append(f"sees {seer.bundle.manifest.version}")
+
+    def load(self, bundle: Bundle, _wanted: ModelConfig, *, heed: Callable[[], None]) -> Any:
+        heed()
+        self.loads.append(bundle.manifest.version)
+        if isinstance(self.refuses, RuntimeLoadError):
+            raise self.refuses
+        return SimpleNamespace(bundle=bundle)
+
+    def swap(self, seer: Any, *, keep: bool = False) -> None:
+        if isinstance(self.refuses, ConfigError):
+            raise self.refuses
+        self.failure = None
+        self.back = self.seer if keep else None
+        self.see(seer)
+        if seer.bundle.manifest.version == self.breaks:
+            self.failure = InferenceError("It fails on a picture.", mend="Convert it again.")
+            self.see(self.back)
+            self.back = None
+
+    def go_back(self) -> None:
+        if self.back is not None:
+            self.see(self.back)
+            self.back = None
+
+    def settle(self) -> None:
+        self.back = None
+
+    def close(self) -> None:
+        pass
+
+    def pulse(self) -> Pulse:
+        for _ in range(200):
+            run_ms = self.run_ms.get(self.seer.bundle.manifest.version, 5.0)
+            self._pulse.note("gate", run_ms, time.monotonic())
+        return self._pulse
+
+    def told(self, _active: str | None, update: Update | None, answered: Answer | None) -> None:
+        if update is not None and (not self.updates or self.updates[-1] != update):
+            self.updates.append(update)
+        if answered is not None and (not self.answers or self.answers[-1] != answered):
+            self.answers.append(answered)
+
+    def body(self) -> Body:
+        return Body(
+            config=lambda: self.config, swapper=cast("Any", self), pulse=self.pulse, came=dict, shadow=lambda _: None,
+            wish=lambda: self.wish, told=self.told, alert=lambda what: setattr(self, "alert", what),
+            synced=lambda: True,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", disk=FullDisk())
+
+
+@pytest.fixture
+def put(store: Store, belt_bundle: Path, eventually: Any) -> Callable[..., Release]:
+    """Have a version of the belt's bundle in the store: active where nothing was, else on trial."""
+
+    def make(version: str) -> Release:
+        first = Bundle.open(belt_bundle)
+        files = {name: first.read(name) for name in first.manifest.files}
+        number = int(version.partition(".")[0])
+        raw = pack_bundle(replace(first.manifest, version=version, release=number), files)
+        bundle = Bundle.parse(raw, source=version)
+        release = Release(
+            target=f"belt/belt-{version}.bundle", digest=bundle.digest, size_bytes=len(raw), name="belt",
+            version=version, release=number,
+        )  # fmt: skip
+
+        def come() -> bool:
+            try:
+                with store.alone():
+                    store.path(release.digest).write_bytes(raw)
+                    state = decide.queue(store.state(), release, utc_now())
+                    state = decide.progress(state, utc_now(), UpdateState.VERIFIED)
+                    change = decide.confirm if state.active is None else decide.tested
+                    store.save(change(state, {}, utc_now()))
+            except StoreError:  # the updates hold it just now
+                return False
+            return True
+
+        eventually(come)
+        return release
+
+    return make
+
+
+@pytest.fixture
+def player(store: Store, put: Callable[..., Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Player:
+    """An agent that runs version 1."""
+    monkeypatch.setattr(module, "TURN_S", 0.02)
+    put("1.0.0")
+    config = AgentConfig(
+        site="s", device="d", state=tmp_path, broker=BrokerConfig(url="mqtt://h"),
+        model=ModelConfig(store=store.root), cameras={"gate": CameraConfig(source="0")},
+        update=UpdateConfig(trial=Seconds(0.2)),
+    )  # fmt: skip
+    made = Player(config, store)
+    made.see(SimpleNamespace(bundle=store.active()))
+    return made
+
+
+@pytest.fixture
+def start(player: Player, store: Store) -> Iterator[Callable[[], Updater]]:
+    made: list[Updater] = []
+
+    def make() -> Updater:
+        made.append(Updater(store, player.body()))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.stop()
+
+
+def last(store: Store) -> tuple[UpdateState, Code | None] | None:
+    state = store.state()
+    return None if state.candidate is not None or state.last is None else (state.last.state, state.last.code)
+
+
+def test_what_stands_its_trial_is_active_and_told(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    second = put("2.0.0")
+    start()
+    eventually(lambda: last(store) == (UpdateState.CONFIRMED, None))
+    state = store.state()
+    assert (state.active, state.previous and state.previous.version) == (second, "1.0.0")
+    assert player.log == ["sees 1.0.0", "sees 2.0.0"]
+    eventually(lambda: player.updates[-1].state is UpdateState.CONFIRMED)
+    assert player.updates[-1].gates["trial_p95_ms"].limit == 20.0
+    assert player.alert is None
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        pytest.param({"run_ms": {"2.0.0": 50.0}}, Code.SLOW, id="slow"),
+        pytest.param({"breaks": "2.0.0"}, Code.BROKE, id="fails on a picture"),
+        pytest.param({"refuses": ConfigError("No tiles.", mend="Take them out.")}, Code.BROKE, id="cannot do it"),
+        pytest.param({"refuses": RuntimeLoadError("No.", mend="Convert it.")}, Code.BROKE, id="does not load"),
+    ],
+)
+def test_what_does_not_is_taken_back_once_and_stands_as_an_alert(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
+    how: dict[str, Any], code: Code,
+) -> None:  # fmt: skip
+    for name, value in how.items():
+        setattr(player, name, value)
+    second = put("2.0.0")
+    player.wish = Wish(3, second.digest, second.target)
+    start()
+    eventually(lambda: last(store) == (UpdateState.ROLLED_BACK, code))
+    eventually(lambda: player.alert)
+    eventually(lambda: player.answers and player.answers[-1].state is DesiredState.ROLLED_BACK)
+    assert player.seer.bundle.manifest.version == "1.0.0"
+    assert player.alert is not None
+    assert f"({code})" in player.alert
+    time.sleep(0.2)
+    assert player.loads == ["2.0.0"], "it is not tried again"
+    active = store.state().active
+    assert active is not None
+    player.wish = Wish(4, active.digest, active.target)
+    eventually(lambda: player.alert is None)
+
+
+def test_three_attempts_that_never_ended_are_enough(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    put("2.0.0")
+    with store.alone():
+        state = store.state()
+        for _ in range(3):
+            state = decide.attempt(state, utc_now())
+        store.save(state)
+    start()
+    eventually(lambda: last(store) == (UpdateState.ROLLED_BACK, Code.CRASHED))
+    assert player.loads == []
+
+
+def test_what_a_person_makes_active_sees_and_a_trial_that_he_ends_is_over(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    put("2.0.0")
+    start()
+    eventually(lambda: last(store) == (UpdateState.CONFIRMED, None))
+    player.config = replace(player.config, update=UpdateConfig(trial=Seconds(3600)))
+    put("3.0.0")
+    eventually(lambda: player.seer.bundle.manifest.version == "3.0.0")
+
+    def go_back() -> bool:
+        try:
+            with store.alone():
+                back = decide.roll_back(store.state(), utc_now())
+                assert back is not None
+                store.save(back)
+        except StoreError:  # the updates hold it just now
+            return False
+        return True
+
+    eventually(go_back)
+    eventually(lambda: player.log[-1] == "sees 1.0.0")
+    assert player.log[-3:] == ["sees 3.0.0", "sees 2.0.0", "sees 1.0.0"]
+    eventually(lambda: player.alert is None)
+
+
+def test_an_end_of_the_agent_is_no_attempt(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    player.config = replace(player.config, update=UpdateConfig(trial=Seconds(3600)))
+    put("2.0.0")
+    updater = start()
+    eventually(lambda: player.seer.bundle.manifest.version == "2.0.0")
+    assert attempts(store) == 1
+    updater.stop()
+    assert attempts(store) == 0
+
+
+def attempts(store: Store) -> int:
+    coming = store.state().candidate
+    assert coming is not None
+    return coming.attempts
+
+
+def test_what_cannot_be_written_down_is_not_begun_and_what_was_decided_is_written_later(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    put("2.0.0")
+    cast("FullDisk", store.disk).full = True
+    start()
+    time.sleep(0.3)
+    assert player.loads == [], "its attempt could not be counted"
+    cast("FullDisk", store.disk).full = False
+    eventually(lambda: player.seer.bundle.manifest.version == "2.0.0")
+    with store.alone():  # as by somebody who fetches another one
+        time.sleep(0.5)
+        assert store.state().candidate is not None
+    eventually(lambda: last(store) == (UpdateState.CONFIRMED, None))
+
+
+def test_a_repository_that_is_away_is_asked_again_until_nobody_wants_it_or_it_is_back(
+    player: Player, store: Store, start: Callable[[], Updater], eventually: Any, tmp_path: Path, belt_repo: Path,
+    belt_bundle: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "pause_s", lambda failures, _chance: 0.02 * failures)
+    away = tmp_path / "away"
+    player.config = replace(player.config, update=UpdateConfig(repository=str(away), trial=Seconds(0.2)))
+    (store.trust / "root.json").write_bytes((belt_repo / "metadata" / "1.root.json").read_bytes())
+    wish = player.wish = Wish(3, Bundle.open(belt_bundle).digest, "belt/belt-1.0.0.bundle")
+
+    def failures() -> int:
+        return len({update.at for update in player.updates if update.code is Code.UNREACHABLE})
+
+    start()
+    eventually(lambda: failures() > 2)
+    assert player.answers[-1].state.value == "waiting"
+    assert "away" in player.answers[-1].reason
+    player.wish = None
+    time.sleep(0.3)
+    asked = failures()
+    time.sleep(0.3)
+    assert failures() == asked
+    away.symlink_to(belt_repo)
+    player.wish = wish
+    eventually(lambda: player.answers[-1].state is DesiredState.APPLIED)
+    assert last(store) == (UpdateState.CONFIRMED, None)
+    assert player.alert is None
+
+
+def test_an_agent_starts_without_what_only_updates_need() -> None:
+    heavy = ("tuf", "securesystemslib", "urllib3", "backports.zstd", "cryptography")
+    code = f"import sys, tinysight_edge.runtime, tinysight_edge.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
