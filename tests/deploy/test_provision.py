@@ -280,7 +280,7 @@ def test_a_connection_that_is_lost_within_a_step_is_mended_by_the_same_command(b
     def cut_at(beginning: str, after_s: float) -> Callable[[str], None]:
         return lambda line: threading.Timer(after_s, bench.sshd.cut).start() if line.startswith(beginning) else None
 
-    moments = [("wheel 1/", 0.0), ("wheel 2/", 0.01), ("installing", 0.0), ("installing", 0.4)]
+    moments = [("wheel 1/", 0.0), ("wheel 2/", 0.01), ("installing", 0.0), ("installing", 0.2)]
     for beginning, after_s in moments:
         with pytest.raises(DeviceError):
             bench.add(tell=cut_at(beginning, after_s))
@@ -297,7 +297,7 @@ def test_a_new_runtime_replaces_the_old_one_in_one_step_and_the_agent_is_restart
     with pytest.raises(DeviceError):
         bench.add(
             wheelhouse=houses / "2",
-            tell=lambda line: threading.Timer(0.3, bench.sshd.cut).start() if line.startswith("installing") else None,
+            tell=lambda line: threading.Timer(0.2, bench.sshd.cut).start() if line.startswith("installing") else None,
         )
     assert (opt / "venv").readlink() == Path(f"runtimes/{old}")
     assert (bench.pid, version(opt)) == (pid, "tinysight 9.9.1")
