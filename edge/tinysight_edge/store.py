@@ -249,6 +249,7 @@ class Store:
         Raises:
             OSError: the store cannot be written.
         """
+        self.make()
         with hold(self.root / "way-back", alone=False):
             yield
 
