@@ -245,6 +245,23 @@ def test_a_device_that_goes_down_in_the_trial_starts_on_what_it_had_and_gives_up
     assert (state.active.digest, state.candidate) == (first, None)
 
 
+def test_when_what_is_active_loads_no_more_the_one_before_sees_and_that_is_told(
+    device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
+) -> None:
+    first = device.put(belt_bundle)
+    device.put(later("2.0.0", wrong=True))  # as after an upgrade of the runtime
+    with device.store.alone():
+        device.store.save(decide.confirm(device.state(), {}, utc_now()))
+    device.write(more='repository = "repo"')
+    device.start()
+    eventually(lambda: device.seeing() == first)
+    eventually(lambda: (alert := device.alerts()["update-failed"]) and "is active and cannot run" in alert.what)
+    now = device.reported()
+    assert now is not None
+    assert now.bundle == first
+    assert device.end() == 0
+
+
 def test_the_end_of_the_agent_does_not_count_against_a_candidate(
     device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
 ) -> None:
