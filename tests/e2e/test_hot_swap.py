@@ -262,6 +262,28 @@ def test_when_what_is_active_loads_no_more_the_one_before_sees_and_that_is_told(
     assert device.end() == 0
 
 
+def test_the_very_first_bundle_is_tested_and_an_end_meanwhile_is_heeded(
+    device: Device, belt_bundle: Path, eventually: Any
+) -> None:
+    first = Bundle.open(belt_bundle).digest
+    device.put(belt_bundle)
+    with device.store.alone():
+        release = device.state().active
+        assert release is not None
+        state = decide.queue(State(), release, utc_now())
+        device.store.save(decide.progress(state, utc_now(), UpdateState.VERIFIED))
+    device.write()
+    device.start()
+    eventually(lambda: (coming := device.state().candidate) and coming.attempts == 1)
+    assert device.end() == 0
+    coming = device.state().candidate
+    assert coming is not None
+    assert (coming.state, coming.attempts) == (UpdateState.SELFTEST, 0)
+    device.start()
+    eventually(lambda: device.seeing() == first)
+    assert device.end() == 0
+
+
 def test_the_end_of_the_agent_does_not_count_against_a_candidate(
     device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
 ) -> None:

@@ -25,7 +25,7 @@ __all__ = ["forgive", "load_first", "open_first", "scheme_for"]
 log = logging.getLogger(__name__)
 
 EXTEND_S: Final = 60.0
-"""So much more time systemd is asked for again and again while the very first bundle is tested."""
+"""So much more time systemd is asked for, again and again, while a bundle is tested or loaded for the start."""
 
 
 def open_first(store: Store, config: AgentConfig, *, heed: Callable[[], None]) -> Bundle:
@@ -46,19 +46,13 @@ def open_first(store: Store, config: AgentConfig, *, heed: Callable[[], None]) -
         return boot(Installer(store), store)
     from tinysight_edge.update.selftest import Limits  # noqa: PLC0415 -- only for a test
 
-    wanted, asked_s = config.update, 0.0
-
-    def go_on() -> None:
-        nonlocal asked_s
-        heed()
-        if (now_s := time.monotonic()) >= asked_s:
-            asked_s = now_s + EXTEND_S / 4
-            notify(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1e6:.0f}", "STATUS=The first bundle passes its self-test.")
-
+    wanted = config.update
     limits = Limits(memory_mib=wanted.memory // 2**20, max_slowdown=wanted.max_slowdown)
     scheme = scheme_for(store, coming.bundle, config.model)
     try:
-        return boot(Installer(store, limits=limits, heed=go_on), store, scheme=scheme, threads=config.model.threads)
+        return boot(
+            Installer(store, limits=limits, heed=_patient(heed)), store, scheme=scheme, threads=config.model.threads
+        )
     except TinySightError:
         raise
     except BaseException:  # of heed
@@ -77,6 +71,7 @@ def load_first(bundle: Bundle, wanted: ModelConfig, *, heed: Callable[[], None])
     Raises:
         TinySightError: nothing works here; said is what became of the first.
     """
+    heed = _patient(heed)
     try:
         return bundle, _load(bundle, wanted, heed), None
     except (TinySightError, MemoryError) as error:
@@ -109,6 +104,20 @@ def forgive(store: Store, release: Release) -> None:
         coming = state.candidate
         if coming is not None and coming.bundle is not None and coming.bundle.digest == release.digest:
             store.save(spare(state))
+
+
+def _patient(heed: Callable[[], None]) -> Callable[[], None]:
+    """The same, and systemd waits longer for who is still starting."""
+    asked_s = 0.0
+
+    def go_on() -> None:
+        nonlocal asked_s
+        heed()
+        if (now_s := time.monotonic()) >= asked_s:
+            asked_s = now_s + EXTEND_S / 4
+            notify(f"EXTEND_TIMEOUT_USEC={EXTEND_S * 1e6:.0f}")
+
+    return go_on
 
 
 def _load(bundle: Bundle, wanted: ModelConfig, heed: Callable[[], None]) -> Model:

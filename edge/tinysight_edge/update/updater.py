@@ -82,8 +82,10 @@ class Updater:
 
     def _live(self) -> None:
         with contextlib.ExitStack() as held:
-            with contextlib.suppress(OSError):  # then `_closed` says what is wrong
+            try:
                 held.enter_context(self._store.run())
+            except OSError as error:
+                log.warning("%s cannot be written: %s", self._store.root, error.strerror)
             wait_s = 0.0
             while not self._off.wait(wait_s):
                 wait_s = TURN_S
@@ -262,7 +264,8 @@ class Updater:
     def _follow(self, active: Release) -> None:
         """Somebody has made another bundle active, as by going back: it sees from now on."""
         swapper, name = self._body.swapper, " ".join(_names(active))
-        log.info("%s is active now", name)
+        if self._unfit is None:
+            log.info("%s is active now", name)
         try:
             swapper.swap(swapper.load(self._store.open(active), self._body.config().model, heed=self._heed))
             swapper.settle()
@@ -270,7 +273,8 @@ class Updater:
         except (TinySightError, MemoryError) as error:
             self._heed()
             why = str(error) or "There is no room for it beside the one that sees. Take a smaller model."
-            told = f"{name} is active and cannot run: {why} {swapper.seer.bundle.manifest.version} runs instead."
+            other = swapper.seer.bundle.manifest
+            told = f"{name} is active and cannot run: {why} {other.name} {other.version} runs instead."
             if self._unfit != (active.digest, told):
                 log.error("%s", told)
             self._unfit, self._unfit_times = (active.digest, told), self._unfit_times + 1
