@@ -363,8 +363,10 @@ def test_a_wish_is_taken_back_or_replaced_during_the_trial(
     assert state.last is not None
     if how != "another":
         assert (state.last.bundle, state.last.code) == (second, Code.SUPERSEDED)
-    else:  # it is fetched at once, and is not there
-        eventually(lambda: player.answers[-1].digest == "c" * 64 and "nowhere" in player.answers[-1].reason)
+    else:  # it is to be fetched at once, which is refused here
+        eventually(
+            lambda: player.answers[-1].digest == "c" * 64 and "trusts no repository" in player.answers[-1].reason
+        )
     assert (state.active, state.bad, state.floor) == (first, [], {"belt": 1})
     eventually(lambda: player.seer.bundle.manifest.version == "1.0.0")
     time.sleep(0.2)
