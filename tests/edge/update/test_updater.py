@@ -19,7 +19,7 @@ from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig, UpdateConfig
 from tinysight_edge.store import Store
 from tinysight_edge.units import Seconds
-from tinysight_edge.update import fetch
+from tinysight_edge.update import fetch, selftest
 from tinysight_edge.update import update as decide
 from tinysight_edge.update import updater as module
 from tinysight_edge.update.body import Body
@@ -372,6 +372,27 @@ def test_a_wish_is_taken_back_or_replaced_during_the_trial(
     time.sleep(0.2)
     assert player.loads == ["2.0.0"], "it is not tried again, and what is active stayed loaded"
     eventually(lambda: player.alert is None or how == "another")
+
+
+def test_a_wish_is_taken_back_during_the_self_test(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def endless(_bundle: Path, *, heed: Callable[[], None], **_: Any) -> None:
+        while True:
+            heed()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(selftest, "run_selftest", endless)
+    second = put("2.0.0")
+    with store.alone():
+        store.save(decide.progress(store.state(), utc_now(), UpdateState.VERIFIED))
+    player.wish = Wish(second.digest, second.target)
+    start()
+    eventually(lambda: (coming := store.state().candidate) and coming.attempts)
+    player.wish = None
+    eventually(lambda: last(store) == (UpdateState.FAILED, Code.SUPERSEDED))
+    assert store.state().bad == []
 
 
 def test_what_a_person_flashes_is_not_touched_by_a_wish_that_stood_before(
