@@ -70,10 +70,10 @@ class Device:
             name=manifest.name, version=manifest.version, release=manifest.release,
         )  # fmt: skip
         with self.store.alone():
-            self.store.path(found.digest).write_bytes(bundle.read_bytes())
             state = decide.progress(
                 decide.queue(self.store.state(), release, utc_now()), utc_now(), UpdateState.VERIFIED
             )
+            self.store.path(found.digest).write_bytes(bundle.read_bytes())
             if state.active is None:
                 state = decide.confirm(state, {}, utc_now())
             elif on_trial:

@@ -47,8 +47,8 @@ def put(sample: Sample, store: Store) -> Callable[..., Release]:
             path.rename(store.path(release.digest))
         else:
             with store.alone():
-                path.rename(store.path(release.digest))
                 state = u.progress(u.queue(store.state(), release, utc_now()), utc_now(), UpdateState.VERIFIED)
+                path.rename(store.path(release.digest))
                 state = u.tested(u.attempt(state, utc_now()), {}, utc_now())
                 store.save(state if state.candidate is None else u.confirm(state, {}, utc_now()))
                 store.sweep(store.state())

@@ -42,8 +42,8 @@ def put(store: Store, belt_bundle: Path) -> Put:
             version=version, release=1,
         )  # fmt: skip
         with store.alone():
-            store.path(bundle.digest).write_bytes(raw)
             state = decide.queue(store.state(), release, utc_now())
+            store.path(bundle.digest).write_bytes(raw)
             store.save(decide.progress(state, utc_now(), UpdateState.VERIFIED))
         return bundle
 
@@ -132,4 +132,4 @@ def test_an_end_that_is_asked_for_ends_the_first_test_and_counts_for_nothing(sto
         open_first(store, config(store), heed=heed)
     coming = store.state().candidate
     assert coming is not None
-    assert (coming.state, coming.attempts) == (UpdateState.SELFTEST, 0)
+    assert (coming.state, coming.attempts) == (UpdateState.VERIFIED, 0)

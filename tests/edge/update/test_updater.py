@@ -140,8 +140,8 @@ def put(store: Store, belt_bundle: Path, eventually: Any) -> Callable[..., Relea
         def come() -> bool:
             try:
                 with store.alone():
-                    store.path(release.digest).write_bytes(raw)
                     state = decide.queue(store.state(), release, utc_now())
+                    store.path(release.digest).write_bytes(raw)
                     state = decide.progress(state, utc_now(), UpdateState.VERIFIED)
                     change = decide.confirm if state.active is None else decide.tested
                     store.save(change(state, {}, utc_now()))
