@@ -286,7 +286,7 @@ class Updater:
         scheme = scheme_for(self._store, release, model)
         try:
             told = self._installer(partial(self._still, release)).test(scheme=scheme, threads=model.threads)
-            if told is not None and told.code in {Code.NO_SPACE, Code.DISK}:  # it still waits, and so does this
+            if told is not None and told.code is not None and self._look().candidate is not None:  # it waits, and this
                 self._pause(AGAIN_S)
         except (Off, Otherwise):
             forgive(self._store, release)
