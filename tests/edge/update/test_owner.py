@@ -23,16 +23,26 @@ def root() -> Iterator[Path]:
         yield Path(folder) / "store"
 
 
-def test_what_is_written_is_the_owners_and_root_is_itself_again(root: Path) -> None:
+def test_what_is_written_is_the_owners_and_root_is_itself_again(root: Path, tmp_path: Path) -> None:
     groups = os.getgroups()
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    (closed / "repository").write_text("root's")
     with acting_as_owner(root):
         Store(root).make()
         assert os.geteuid() == OWNER
+        assert (closed / "repository").read_text() == "root's", "what root may read is read"
+        with pytest.raises(PermissionError):
+            (closed / "repository").write_text("not root's")
     assert (os.geteuid(), os.getegid(), os.getgroups()) == (0, 0, groups)
     assert {path.stat().st_uid for path in (root, *root.rglob("*"))} == {OWNER}
 
 
-def test_who_becomes_the_owner_stays_it_and_all_that_the_store_writes_is_his(root: Path) -> None:
+def test_who_becomes_the_owner_stays_it_and_all_that_the_store_writes_is_his(root: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
     if (pid := os.fork()) == 0:
         status = 1
         try:
@@ -42,6 +52,9 @@ def test_who_becomes_the_owner_stays_it_and_all_that_the_store_writes_is_his(roo
             with store.alone():
                 store.save(State())
             assert os.getresuid() == (OWNER,) * 3
+            assert secret.read_text() == "root's"
+            with pytest.raises(PermissionError):
+                secret.unlink()
             with pytest.raises(PermissionError):
                 os.seteuid(0)
             status = 0
