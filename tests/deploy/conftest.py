@@ -25,7 +25,7 @@ from tinysight_contract.bundle import MANIFEST, Bundle, file_ref, pack_bundle
 from tinysight_contract.manifest import Manifest
 from tinysight_contract.updates import Release
 from tinysight_deploy.repo.repository import Repository
-from tinysight_deploy.signing import rotation
+from tinysight_deploy.signing import beginning, rotation
 from tinysight_deploy.signing.keys import KeyFolder
 from tinysight_edge.store import Store
 from tinysight_edge.update.update import State
@@ -111,8 +111,8 @@ class World:
 
 def begun(folder: Path, kind: str) -> World:
     world = World(folder)
-    policy, roots = (rotation.FLEET, 3) if kind == "fleet" else (rotation.HOBBY, 1)
-    rotation.begin(world.repo, world.keys, policy, roots=roots, threshold=min(2, roots), now=datetime.now(UTC))
+    policy, roots = (beginning.FLEET, 3) if kind == "fleet" else (beginning.HOBBY, 1)
+    beginning.begin(world.repo, world.keys, policy, roots=roots, threshold=min(2, roots), now=datetime.now(UTC))
     return world
 
 

@@ -315,8 +315,9 @@ def test_the_repository_of_other_keys_is_not_signed(hobby: World, bundle: MakeBu
     (tmp_path / "keys" / "root.json").write_bytes(b"{}")
     hobby.folder.joinpath("keys").rename(tmp_path / "away")
     (tmp_path / "keys").rename(hobby.folder / "keys")
-    with pytest.raises(ConfigError, match="is not the repository of the keys in"):
-        hobby.repository().add(bundle())
+    for act in (lambda: hobby.repository().add(bundle()), hobby.repository().root_bytes):
+        with pytest.raises(ConfigError, match=r"is not the repository of the keys in.*first root.*backup"):
+            act()
 
 
 def test_where_there_is_no_repository_it_says_how_to_make_one(tmp_path: Path, bundle: MakeBundle, hobby: World) -> None:

@@ -26,6 +26,7 @@ from tinysight_contract.updates import Release
 from tinysight_deploy.repo.deltas import BASES, make_deltas
 from tinysight_deploy.repo.releases import Listed, enter, listed, open_project, refuse_number, requires_of, tidy
 from tinysight_deploy.repo.slices import Payload, cut
+from tinysight_deploy.signing.beginning import refuse_exchanged
 from tinysight_deploy.signing.keys import KeyFolder, Passphrase
 from tinysight_deploy.signing.metadata import Chain, publish
 from tinysight_deploy.signing.rotation import writing
@@ -110,10 +111,12 @@ class Repository:
         """The first root: what a device is given once, and believes from then on.
 
         Raises:
-            ConfigError: there is no repository, or it is damaged.
+            ConfigError: there is no repository, it is damaged, or it is not the one whose root lies beside the keys.
             OSError: it cannot be read.
         """
-        return self.chain().roots[0]
+        first = self.chain().roots[0]
+        refuse_exchanged(self.folder, self.keys.folder, first)
+        return first
 
     def slice(self, release: Release, *, base: str | None, to: Path, root_version: int = 1) -> Payload:
         """Make a folder that is a repository by itself, with what one device needs for one release and no more.
@@ -212,6 +215,7 @@ class Repository:
             tell("Signing")
             enter(chain, new)
             publish(self.folder / "metadata", chain, changed, self.keys, now=now)
+            self.keys.settle()
             tidy(self.folder, listed(chain))
         return new, True
 

@@ -34,9 +34,10 @@ def init(
 
     Devices get the first root of the repository when they are set up, and believe what follows from it.
     """
+    from tinysight_deploy.signing.beginning import FLEET, HOBBY, begin
     from tinysight_deploy.signing.keys import KeyFolder, Passphrase, name_of
     from tinysight_deploy.signing.metadata import Chain
-    from tinysight_deploy.signing.rotation import FLEET, HOBBY, begin, current_keys
+    from tinysight_deploy.signing.rotation import current_keys
 
     folder = repo_folder(repo)
     ring = KeyFolder(keys_folder(keys, folder), Passphrase(passphrase_file))
