@@ -26,6 +26,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line
 WhichArgument = Annotated[
     str, typer.Argument(help="The bundle's file, NAME@VERSION, or the target's path.", show_default=False)
 ]
+WIDE = 1000
+"""Columns where there is no terminal: nothing is folded for programs."""
+
 _MEMORY = re.compile(r"(\d{1,9})\s*(MiB|GiB)?", re.IGNORECASE)
 
 
@@ -101,7 +104,7 @@ def list_releases(
             str(len(each.signed.deltas)),
             row["needs"],
         )
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 @release_app.command("show")

@@ -25,7 +25,7 @@ from tinysight_contract.files import replace_file, sha256_of
 from tinysight_contract.updates import Release
 from tinysight_deploy.repo.deltas import BASES, make_deltas
 from tinysight_deploy.repo.releases import Listed, enter, listed, open_project, refuse_number, requires_of, tidy
-from tinysight_deploy.repo.slices import Payload, cut
+from tinysight_deploy.repo.slices import Choice, Payload, choose, cut
 from tinysight_deploy.signing.beginning import refuse_exchanged
 from tinysight_deploy.signing.keys import KeyFolder, Passphrase
 from tinysight_deploy.signing.metadata import Chain, publish
@@ -132,22 +132,38 @@ class Repository:
             OSError: the folder cannot be written.
         """
         chain = self.chain()
-        found = next((each for each in listed(chain) if each.release == release), None)
-        if found is None:
-            raise ConfigError(
-                f"{release.target} is no release any more.", mend="Choose one from `tinysight release list`."
-            )
+        found = self._listed(chain, release)
         return cut(
             self.folder,
             chain,
             to,
             project=found.project,
-            digest=release.digest,
             full=found.file,
-            deltas={start: delta.path for start, delta in found.signed.deltas.items()},
-            base=base,
+            choice=self._choice(found, base),
             root_version=root_version,
         )
+
+    def choice(self, release: Release, *, base: str | None) -> Choice:
+        """Which file `slice` takes for a base. Bases with the same one may share a slice.
+
+        Raises:
+            ConfigError: it is no release any more.
+            OSError: the repository cannot be read.
+        """
+        return self._choice(self._listed(self.chain(), release), base)
+
+    def _choice(self, found: Listed, base: str | None) -> Choice:
+        deltas = {start: delta.path for start, delta in found.signed.deltas.items()}
+        return choose(self.folder, digest=found.release.digest, full=found.file, deltas=deltas, base=base)
+
+    @staticmethod
+    def _listed(chain: Chain, release: Release) -> Listed:
+        found = next((each for each in listed(chain) if each.release == release), None)
+        if found is None:
+            raise ConfigError(
+                f"{release.target} is no release any more.", mend="Choose one from `tinysight release list`."
+            )
+        return found
 
     def add(
         self,
