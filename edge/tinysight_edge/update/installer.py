@@ -34,7 +34,7 @@ from tinysight_edge.update.update import (
 
 if TYPE_CHECKING:
     from tinysight_edge.update.selftest import Limits
-    from tinysight_edge.update.signed import Machine, Signed
+    from tinysight_edge.update.signed import Machine, Requires, Signed
     from tinysight_edge.update.sources import Budget, Source
 
 __all__ = ["Installer", "boot"]
@@ -101,6 +101,7 @@ class Installer:
         *,
         digest: str | None = None,
         again: bool = False,
+        here: bool = True,
         budget: "Budget | None" = None,
     ) -> Update:
         """Verify, fetch and store a release: it is `verified` then, `confirmed` if it is active already, or has ended.
@@ -112,6 +113,7 @@ class Installer:
             target: the release's path in it.
             digest: only if it is this one.
             again: although it failed here before.
+            here: whether this machine is the one that runs it; else that one looks whether it is what is needed.
             budget: what fetching may cost.
 
         Raises:
@@ -120,7 +122,7 @@ class Installer:
         try:
             with self._store.alone():
                 try:
-                    return self._install(source, target, digest=digest, again=again, budget=budget)
+                    return self._install(source, target, digest=digest, again=again, here=here, budget=budget)
                 except UpdateError as error:
                     return self._end(target, error)
                 except OSError as error:
@@ -129,7 +131,7 @@ class Installer:
             return self._unwritten(Update(target=target, state=UpdateState.FAILED, at=utc_now()), error)
 
     def _install(
-        self, source: "Source", target: str, *, digest: str | None, again: bool, budget: "Budget | None"
+        self, source: "Source", target: str, *, digest: str | None, again: bool, here: bool, budget: "Budget | None"
     ) -> Update:
         """See install.
 
@@ -143,8 +145,9 @@ class Installer:
                 return self._stays(state, release)
         elif (no := refusal(state, release, again=again)) is not None:
             raise no
-        self._fits(release, signed)
-        state = self._save(queue(state, release, utc_now()))
+        if here and (no := self._misfit(release, signed.requires)) is not None:
+            raise no
+        state = self._save(queue(state, release, utc_now(), needs=signed.requires))
         return self._told(self._bring(source, release, signed, state, budget))
 
     def test(self, *, scheme: str | None = None, threads: int = 1) -> Update | None:
@@ -163,7 +166,7 @@ class Installer:
                 coming = state.candidate
                 if coming is None or coming.state not in UNTESTED:
                     return None
-                state = self._save(attempt(state, utc_now()))
+                state = self._save(self._begun(state, coming))
                 if state.candidate is not None:
                     self._tell(state.candidate)
                     state = self._save(self._found(state, scheme=scheme, threads=threads))
@@ -174,6 +177,14 @@ class Installer:
                 what = f"{self._store.root} cannot be written: {error.strerror or error}."
                 raise StoreError(what, mend="Check its rights and free space.") from error
             return self._unwritten(coming, error)
+
+    def _begun(self, state: State, coming: Update) -> State:
+        """The self-test is about to begin; or this machine is not what the candidate needs, and that ends it."""
+        if state.needs is not None and coming.bundle is not None:
+            no = self._misfit(coming.bundle, state.needs)
+            if no is not None:
+                return end(state, utc_now(), outcome_of(no.code), code=no.code, reason=str(no))
+        return attempt(state, utc_now())
 
     def _found(self, state: State, *, scheme: str | None, threads: int) -> State:
         """Run the self-test: what it makes of the candidate."""
@@ -223,18 +234,15 @@ class Installer:
         )
         return offer.release, offer.signed, replace(state, clock_floor=floor)
 
-    def _fits(self, release: Release, signed: "Signed") -> None:
-        """Whether this machine is what the release needs.
+    def _misfit(self, release: Release, needs: "Requires") -> UpdateError | None:
+        """Why this machine is not what the release needs, or None."""
+        from tinysight_edge.update.signed import Machine, lack  # noqa: PLC0415 -- looks at the machine
 
-        Raises:
-            UpdateError: it is not.
-        """
-        from tinysight_edge.update.signed import Machine, lack  # noqa: PLC0415 -- the agent starts without
-
-        if (lacking := lack(signed.requires, self._machine or Machine.here())) is not None:
-            code, needs = lacking
-            what = f"{release.name} {release.version} does not fit this device: {needs}."
-            raise UpdateError(what, mend="Flash a release that was made for it.", code=code)
+        if (lacking := lack(needs, self._machine or Machine.here())) is None:
+            return None
+        code, why = lacking
+        what = f"{release.name} {release.version} does not fit this device: {why}."
+        return UpdateError(what, mend="Flash a release that was made for it.", code=code)
 
     def _bring(
         self, source: "Source", release: Release, signed: "Signed", state: State, budget: "Budget | None"

@@ -155,7 +155,7 @@ def _by_difference(
 
 
 def _check(part: Path, release: Release) -> None:
-    """See that a file is what was signed.
+    """See that a file is what was signed. Its own release number is what it was packed with; the signed one counts.
 
     Raises:
         UpdateError: it is not.
@@ -169,8 +169,8 @@ def _check(part: Path, release: Release) -> None:
     except BundleError as error:
         code = Code.SCHEMA if "has schema" in error.what else Code.MALFORMED
         raise UpdateError(error.what, mend=error.mend, code=code) from error
-    said = (manifest.name, manifest.version, manifest.release)
-    if said != (release.name, release.version, release.release):
+    said = (manifest.name, manifest.version)
+    if said != (release.name, release.version):
         what = f"It was signed as {release.name} {release.version} and says that it is {said[0]} {said[1]}."
         raise UpdateError(what, mend=_AGAIN, code=Code.MALFORMED)
 

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from tinysight_contract.errors import UpdateError
 from tinysight_contract.scalars import Digest, Time
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
+from tinysight_edge.update.signed import Requires
 
 __all__ = [
     "MAX_ATTEMPTS",
@@ -70,6 +71,7 @@ class State(Struct, frozen=True, kw_only=True):
         active: what runs.
         previous: what ran before, kept to go back to.
         candidate: what is to run next, and how far it has come; null when there is none.
+        needs: what the candidate needs of the machine that is to run it; null when that is not known.
         last: the newest that has ended, however.
         floor: by project, the highest release that was ever confirmed: none below it is installed.
         bad: what failed here.
@@ -80,6 +82,7 @@ class State(Struct, frozen=True, kw_only=True):
     active: Release | None = None
     previous: Release | None = None
     candidate: Update | None = None
+    needs: Requires | None = None
     last: Update | None = None
     floor: dict[str, int] = {}
     bad: list[Bad] = []
@@ -127,7 +130,7 @@ def refusal(state: State, release: Release, *, again: bool = False) -> UpdateErr
     return None
 
 
-def queue(state: State, release: Release, now: datetime) -> State:
+def queue(state: State, release: Release, now: datetime, *, needs: Requires | None = None) -> State:
     """A release that may be installed is to be. What was on its way is given up for it."""
     if state.candidate is not None:
         coming = state.candidate.bundle
@@ -137,7 +140,7 @@ def queue(state: State, release: Release, now: datetime) -> State:
             state, now, UpdateState.FAILED, code=Code.SUPERSEDED, reason="A newer wish came before it had ended."
         )
     fresh = Update(target=release.target, bundle=release, state=UpdateState.QUEUED, at=now)
-    return replace(state, candidate=fresh)
+    return replace(state, candidate=fresh, needs=needs)
 
 
 def progress(state: State, now: datetime, to: UpdateState, *, moved_bytes: int = 0, why_full: str = "") -> State:
@@ -194,6 +197,7 @@ def confirm(state: State, gates: Mapping[str, Gate], now: datetime) -> State:
         active=release,
         previous=state.previous if same else state.active,
         candidate=None,
+        needs=None,
         last=told,
         floor=floor,
         bad=[each for each in state.bad if each.digest != release.digest],
@@ -212,7 +216,7 @@ def end(
     """The candidate comes no further. What is active goes on."""
     coming = _coming(state)
     told = replace(coming, state=outcome, code=code, reason=reason, at=now, gates={**coming.gates, **(gates or {})})
-    return _against(replace(state, candidate=None, last=told), told)
+    return _against(replace(state, candidate=None, needs=None, last=told), told)
 
 
 def ended(state: State, told: Update) -> State:
