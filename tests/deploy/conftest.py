@@ -233,12 +233,23 @@ def device(sshd: Any, sshd_module: ModuleType, repository: Repository, tmp_path:
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_settings() -> Iterator[None]:
+    """What the user who runs the tests has set for their own repository does not count."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name in {"XDG_CONFIG_HOME", "XDG_DATA_HOME"} or (
+                name.startswith("TINYSIGHT_") and name != "TINYSIGHT_NO_SKIPS"
+            ):
+                patch.delenv(name)
+        yield
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folders of their own: no keys, no agent, no inventory."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("SSH_AUTH_SOCK", "TINYSIGHT_INVENTORY", "TINYSIGHT_REPO", "TINYSIGHT_KEYS", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     (tmp_path / "home").mkdir(exist_ok=True)
     return tmp_path / "home"
 

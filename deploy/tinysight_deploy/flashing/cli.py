@@ -129,12 +129,7 @@ async def flash_all(plan: Plan, goals: Sequence[Goal], view: View, room: Path) -
         view: who watches.
         room: an empty folder on this machine for what is brought.
     """
-    release, repository = plan.order.release, plan.repository
-    slices = Slices(
-        lambda base: repository.choice(release, base=base),
-        lambda base, to: repository.slice(release, base=base, to=to),
-        room,
-    )
+    slices = Slices(plan.repository, plan.order.release, room)
     free = asyncio.Semaphore(plan.parallel)
 
     async def one(goal: Goal) -> Result:

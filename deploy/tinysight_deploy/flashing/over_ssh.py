@@ -32,6 +32,7 @@ TRIES: Final = 4
 PAUSE_S: Final = 1.0
 INSTALL_S: Final = 1200.0
 """For the self-test and a slow card; the trial's time comes on top."""
+SHARED: Final = PurePosixPath("/var/tmp")  # noqa: S108 -- what is made there is checked to be ours, on the device
 _MOST_SAID: Final = 4 << 20
 _PREPARE: Final = """
 umask 022
@@ -181,7 +182,7 @@ class _Flash:
     async def _push(self, remote: Remote, part: Slice) -> PurePosixPath:
         """Bring what is not there yet into the private folder."""
         target = remote.target
-        shared = PurePosixPath(f"/var/tmp/tinysight-{target.user}")  # noqa: S108 -- checked to be ours, on the device
+        shared = SHARED / f"tinysight-{target.user}"
         room = target.prefix / "var/lib/tinysight/incoming" if target.own_root else shared
         group = "" if target.own_root else AGENT_USER
         name = self._order.release.digest[:32]

@@ -1,14 +1,15 @@
 """The parts of the repository that devices need, each made once: devices that need the same file share one.
 
-In: how a slice is made, and what is active on a device.  Out: a `Slice`, a folder on this machine.
+In: a release, and what is active on a device.  Out: a `Slice`, a folder on this machine.
 """
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tinysight_contract.updates import Release
+from tinysight_deploy.repo.repository import Repository
 from tinysight_deploy.repo.slices import Choice, Payload
 
 __all__ = ["Slice", "Slices"]
@@ -31,15 +32,13 @@ class Slices:
     """Slices by the file that is in them: however many strange bundles run out there, the whole is copied once.
 
     Args:
-        choose: says which file brings a device there from a base (None: from nothing).
-        make: writes the slice for a base into a folder.
+        repository: where the release is.
+        release: that is wanted.
         room: an empty folder for all of them.
     """
 
-    def __init__(
-        self, choose: Callable[[str | None], Choice], make: Callable[[str | None, Path], Payload], room: Path
-    ) -> None:
-        self._choose, self._make, self._room = choose, make, room
+    def __init__(self, repository: Repository, release: Release, room: Path) -> None:
+        self._repository, self._release, self._room = repository, release, room
         self._chosen: dict[str | None, asyncio.Future[Choice]] = {}
         self._made: dict[str, asyncio.Future[Payload]] = {}
 
@@ -51,10 +50,16 @@ class Slices:
             OSError: it cannot be read, or this machine's disk is full.
         """
         if base not in self._chosen:
-            self._chosen[base] = asyncio.ensure_future(asyncio.to_thread(self._choose, base))
+            self._chosen[base] = asyncio.ensure_future(self._choose(base))
         choice = await asyncio.shield(self._chosen[base])
         folder = self._room / (PurePosixPath(choice.path).name or "signed")
         if choice.path not in self._made:
-            self._made[choice.path] = asyncio.ensure_future(asyncio.to_thread(self._make, base, folder))
+            self._made[choice.path] = asyncio.ensure_future(self._make(base, folder))
         payload = await asyncio.shield(self._made[choice.path])
         return Slice(folder, dataclasses.replace(payload, why_full=choice.why_full))
+
+    async def _choose(self, base: str | None) -> Choice:
+        return await asyncio.to_thread(self._repository.choice, self._release, base=base)
+
+    async def _make(self, base: str | None, folder: Path) -> Payload:
+        return await asyncio.to_thread(self._repository.slice, self._release, base=base, to=folder)
