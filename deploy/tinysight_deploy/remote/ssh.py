@@ -184,6 +184,8 @@ class Remote:
     async def push(self, local: Path, remote: str, *, tell: Callable[[int], None] = lambda _bytes: None) -> int:
         """Bring a file there under its name at once; goes on with a part that an earlier try has left.
 
+        Everybody may read it, whatever umask sshd gives its sessions: its folder says who may come so far.
+
         Args:
             local: the file.
             remote: its path there, in a folder that exists and that nobody else can write to.
@@ -209,6 +211,7 @@ class Remote:
                         await out.truncate(start)
                     await _write(source, out, start, tell)
                     async with asyncio.timeout(_STALL_S):
+                        await out.chmod(0o644)
                         with contextlib.suppress(asyncssh.SFTPOpUnsupported):
                             await out.fsync()
                 await _rename(sftp, part, remote)
