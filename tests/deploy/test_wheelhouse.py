@@ -347,6 +347,7 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
         wheelhouse=wheels,
         broker_config=site,
         identity=own_sshd.identity,
+        service=True,
     )
     keys = repository.folder.parent / "keys"
     flash = flash_of(asked, "belt@1.1.0", inventory, keys=keys, passphrase=None, tell=silent)

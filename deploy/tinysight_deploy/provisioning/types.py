@@ -23,6 +23,7 @@ class Wishes:
         device: its id in MQTT.
         name: in the inventory.
         repo: the repository's folder, whose root of trust the device is given.
+        keys: of the repository, whose root that has to be; beside it unless given.
         wheelhouse: a folder of wheelhouses; without it the programs that are there stay.
         broker: its address, for a broker that asks for no certificate.
         ca: the certificates to trust for that.
@@ -32,7 +33,9 @@ class Wishes:
         tags: likewise.
         check: only look.
         identity: a private key's file, to log in.
-        fingerprint: what the host key must be, if that is known.
+        fingerprint: what the host key must be, if that is known; the inventory's unless given.
+        replace: take the place of another machine that has the same name or id.
+        service: have systemd run the agent also where the device is a folder of a machine.
     """
 
     target: SshTarget
@@ -40,6 +43,7 @@ class Wishes:
     device: str
     name: str
     repo: Path
+    keys: Path | None = None
     wheelhouse: Path | None = None
     broker: str | None = None
     ca: Path | None = None
@@ -50,6 +54,8 @@ class Wishes:
     check: bool = False
     identity: Path | None = None
     fingerprint: str | None = None
+    replace: bool = False
+    service: bool = False
 
 
 @dataclass(frozen=True, slots=True)
