@@ -233,12 +233,19 @@ def device(sshd: Any, sshd_module: ModuleType, repository: Repository, tmp_path:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of whoever runs the tests: no repository, keys or inventory of theirs."""
+    for name in list(os.environ):
+        if name.startswith(("XDG_", "TINYSIGHT_")) and name not in {"TINYSIGHT_NO_SKIPS", "TINYSIGHT_FUZZ_S"}:
+            monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's folders of their own: no keys, no agent, no inventory."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("SSH_AUTH_SOCK", "TINYSIGHT_INVENTORY", "TINYSIGHT_REPO", "TINYSIGHT_KEYS", "XDG_CONFIG_HOME"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     (tmp_path / "home").mkdir(exist_ok=True)
     return tmp_path / "home"
 

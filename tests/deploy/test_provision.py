@@ -45,7 +45,7 @@ from tinysight_deploy.provisioning.texts import agent_toml, broker_section, sour
 from tinysight_deploy.provisioning.types import Provisioned, Step, Wishes
 from tinysight_deploy.remote.answers import failed
 from tinysight_deploy.remote.known_hosts import HostKey, KnownHosts
-from tinysight_deploy.remote.ssh import Done
+from tinysight_deploy.remote.ssh import Done, connect
 from tinysight_deploy.remote.targets import SshTarget
 from tinysight_deploy.wheels.wheelhouse import read
 from tinysight_edge.config.file import check_config
@@ -344,7 +344,6 @@ def test_a_wheel_that_was_exchanged_on_the_device_is_not_installed(bench: Bench,
 
     async def tampered() -> None:
         from tinysight_deploy.provisioning.provision import look
-        from tinysight_deploy.remote.ssh import connect
 
         known = KnownHosts(bench.inventory.known_hosts)
         async with connect(bench.wishes().target, known, identity=bench.sshd.identity) as remote:
@@ -755,6 +754,25 @@ def test_a_link_is_neither_written_through_nor_taken_for_a_folder(tmp_path: Path
     assert run_script(hands._FOLDER, str(target), "755", "").returncode == 0
     assert stat.S_IMODE(target.stat().st_mode) == 0o755, "also without the bit that it had from its parent"
     assert run_script(hands._OWN, str(link), "600", "").returncode == 46
+    whose = "65534:65534" if os.geteuid() == 0 else ""
+    assert run_script(hands._OWN, str(secret), "640", whose).returncode == 0
+    about = secret.stat()
+    assert stat.S_IMODE(about.st_mode) == 0o640
+    assert about.st_uid == (65534 if whose else os.geteuid())
+
+
+def test_what_was_pushed_can_be_read_whatever_umask_the_device_has(sshd_module: Any, tmp_path: Path) -> None:
+    local, there = tmp_path / "wheel", tmp_path / "there"
+    local.write_bytes(b"x" * 100)
+
+    async def push(target: SshTarget, identity: Path) -> None:
+        async with connect(target, KnownHosts(tmp_path / "known_hosts"), identity=identity) as remote:
+            await remote.push(local, str(there))
+
+    with sshd_module.running_sshd(tmp_path / "strict", sftp="internal-sftp -u 077") as strict:
+        asyncio.run(push(SshTarget.parse(strict.address()), strict.identity))
+    assert there.read_bytes() == local.read_bytes()
+    assert stat.S_IMODE(there.stat().st_mode) == 0o644
 
 
 def test_the_host_key_of_the_inventory_is_what_it_has_to_be(bench: Bench) -> None:
