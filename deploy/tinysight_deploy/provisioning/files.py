@@ -1,38 +1,33 @@
-"""What a device is given beside its programs: a user, folders, the root of trust, a certificate, its configuration.
+"""What a device is given beside its programs and its key: a user, folders, the root of trust, its configuration.
 
-Each is a step: what is to be done, and how. The device's private key is made there and never leaves it; only a request
-for a certificate does, of which the public key is believed and nothing else. What is there and is the user's own,
-``agent.toml``, is never overwritten; what decides whom the device believes, ``root.json``, is checked before it goes
-there, and never exchanged.
+Each is a step: what is to be done, and how. What is there and is the user's own, ``agent.toml``, is never overwritten;
+what decides whom the device believes, ``root.json``, is checked before it goes there, and never exchanged.
 """
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from cryptography.hazmat.primitives import hashes
 from msgspec import Struct
 
 from tinysight_contract.errors import ConfigError, DeviceError
 from tinysight_contract.files import read_capped
 from tinysight_deploy.brokers import config as broker_config
 from tinysight_deploy.brokers import folder as broker_folder
-from tinysight_deploy.brokers import pki
 from tinysight_deploy.places import keys_folder
-from tinysight_deploy.provisioning.hands import ROOT, SECRET, SETTING, SETTINGS, STATE, STATE_FILE, Hands
+from tinysight_deploy.provisioning.credentials import Credentials
+from tinysight_deploy.provisioning.hands import ROOT, SETTING, SETTINGS, STATE, STATE_FILE, Hands
 from tinysight_deploy.provisioning.probe import Facts
 from tinysight_deploy.provisioning.service import Service
 from tinysight_deploy.provisioning.texts import agent_toml, broker_section
-from tinysight_deploy.provisioning.types import Wishes
+from tinysight_deploy.provisioning.types import Act, Wishes
 from tinysight_deploy.remote.targets import AGENT_USER, plain
 from tinysight_deploy.repo.repository import Repository
 
 __all__ = ["Files", "roots"]
-
-Act = tuple[str, Callable[[], Awaitable[str]], Callable[[], Awaitable[object]]]
 
 _MOST_BYTES: Final = 1 << 20
 _GROUPS: Final = ("video", "render")
@@ -54,36 +49,6 @@ set -eu; user=$1; shift
 getent passwd "$user" >/dev/null || useradd --system --user-group --home-dir /var/lib/tinysight --no-create-home \
   --shell /usr/sbin/nologin "$user"
 for each; do ! getent group "$each" >/dev/null || usermod -aG "$each" "$user"; done
-"""
-_KEY: Final = r"""
-set -eu; umask 077; key=$1 part="$1.part"
-[ ! -e "$key" ] || exit 0
-rm -f "$part"
-if [ "$3" = openssl ]; then
-  openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$part" 2>/dev/null
-else
-  "$4" -I -c '
-import sys
-from cryptography.hazmat.primitives import serialization as s
-from cryptography.hazmat.primitives.asymmetric import ec
-key = ec.generate_private_key(ec.SECP256R1())
-pem = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
-open(sys.argv[1], "xb").write(pem)' "$part"
-fi
-chmod 600 "$part"; [ -z "$2" ] || chown -h "$2" "$part"
-sync "$part" 2>/dev/null || sync
-mv -f "$part" "$key"; sync "$(dirname "$key")" 2>/dev/null || sync
-"""
-_REQUEST: Final = r"""
-[ -e "$1" ] || exit 0
-if [ "$2" = openssl ]; then exec openssl req -new -key "$1" -subj /CN=device; fi
-exec "$3" -I -c '
-import sys
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization as s
-key = s.load_pem_private_key(open(sys.argv[1], "rb").read(), None)
-request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-sys.stdout.write(request.public_bytes(s.Encoding.PEM).decode())' "$1"
 """
 
 
@@ -123,8 +88,7 @@ class Files:
         """What comes after the programs."""
         self._service = service
         if self._wishes.broker_config is not None:
-            yield "key", self._key_differs, self._make_key
-            yield "certificate", self._certificate_differs, self._sign
+            yield from Credentials(self._hands, self._wishes, self._facts, service).steps()
         elif self._wishes.ca is not None:
             yield "ca", self._ca_differs, self._write_ca
         yield "agent.toml", self._config_differs, self._write_config
@@ -132,13 +96,6 @@ class Files:
     def root_sha256(self) -> str:
         """Of the root of trust that a new device is given."""
         return hashlib.sha256(self._root).hexdigest()
-
-    def certificate_sha256(self) -> str:
-        """The fingerprint of the device's certificate; empty without one."""
-        if self._wishes.broker_config is None:
-            return ""
-        path = self._signed / "device.crt"
-        return pki.read_certificate(path).fingerprint(hashes.SHA256()).hex() if path.exists() else ""
 
     async def version(self) -> str:
         """TinySight's on the device; empty when it is not there."""
@@ -211,67 +168,6 @@ class Files:
 
     async def _write_root(self) -> None:
         await self._hands.write(self._root_path, self._root, STATE_FILE, user=AGENT_USER)
-
-    async def _key_differs(self) -> str:
-        there = await self._hands.stands([self._etc / "device.key"], [SECRET])
-        return "" if there[0] else "device.key is made on the device"
-
-    async def _make_key(self) -> None:
-        whose = "" if self._hands.target.own_root else SECRET.name
-        path = self._etc / "device.key"
-        tool = await self._key_tool()
-        await self._hands.must("making the key", ["sh", "-c", _KEY, "sh", str(path), whose, *tool], timeout_s=120)
-        await self._hands.own(path, SECRET)
-
-    async def _key_tool(self) -> Sequence[str]:
-        """``openssl``, or Python with the package cryptography."""
-        python = str(self._hands.path("opt/tinysight/venv/bin/python"))
-        if self._facts.openssl:
-            return ["openssl", python]
-        done = await self._hands.ask([python, "-I", "-c", "import cryptography.x509"])
-        if done.status != 0:
-            raise DeviceError(
-                f"{self._hands.target} has no openssl to make its key with.",
-                mend="Install openssl there, or make the wheelhouse with `--with cryptography`.",
-            )
-        return ["python", python]
-
-    async def _request(self) -> bytes:
-        """A certificate request for the key that is there; nothing when there is none."""
-        tool = await self._key_tool()
-        words = [str(self._etc / "device.key"), *tool]
-        return await self._hands.must("asking for a certificate", ["sh", "-c", _REQUEST, "sh", *words])
-
-    @property
-    def _signed(self) -> Path:
-        """What the authority's folder has for the device."""
-        return (self._wishes.broker_config or Path()) / "devices" / self._wishes.device
-
-    async def _certificate_differs(self) -> str:
-        path = self._signed / "device.crt"
-        if not path.exists() or await self._key_differs():
-            return "signed for the device's key"
-        certificate, request = pki.read_certificate(path), await self._request()
-        if not request or certificate.public_key() != pki.requested_key(request):
-            return "signed anew, for another key"
-        if pki.ends_soon(certificate):
-            return "renewed"
-        for name in ("device.crt", "ca.crt"):
-            if await self._hands.read(self._etc / name) != (self._signed / name).read_bytes():
-                return f"{name} is brought there"
-        return ""
-
-    async def _sign(self) -> None:
-        request, folder = await self._request(), self._wishes.broker_config
-        if folder is None:
-            return
-        asked = broker_folder.Wishes(
-            site=self._wishes.site, devices=[self._wishes.device], requests={self._wishes.device: request}
-        )
-        broker_folder.configure(folder, asked)
-        await self._will_restart()
-        for name in ("ca.crt", "device.crt"):
-            await self._hands.write(self._etc / name, (self._signed / name).read_bytes(), SETTING)
 
     async def _ca_differs(self) -> str:
         there = await self._hands.read(self._etc / "ca.crt")

@@ -13,6 +13,7 @@ from typing import Final
 from tinysight_contract.errors import ConfigError, DeviceError
 from tinysight_deploy.devices.inventory import Device, Inventory
 from tinysight_deploy.provisioning import probe
+from tinysight_deploy.provisioning.credentials import certificate_sha256
 from tinysight_deploy.provisioning.files import Files, roots
 from tinysight_deploy.provisioning.findings import findings
 from tinysight_deploy.provisioning.hands import Hands
@@ -194,7 +195,7 @@ def _claim(wishes: Wishes, remote: Remote, facts: probe.Facts, files: Files, *, 
         cameras=tuple(plain(f"{each.node} {each.name}", 80) for each in probe.usb_cameras(facts)),
         accelerators=facts.accelerators,
         root_sha256=files.root_sha256(),
-        certificate_sha256=files.certificate_sha256(),
+        certificate_sha256=certificate_sha256(wishes),
         tinysight=version,
         runtime=runtime,
     )

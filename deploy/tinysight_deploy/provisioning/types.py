@@ -1,6 +1,6 @@
 """What provisioning is asked for, and what it answers."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,8 +8,10 @@ from typing import Literal
 from tinysight_deploy.provisioning.findings import Finding
 from tinysight_deploy.remote.targets import SshTarget
 
-__all__ = ["Claim", "Provisioned", "State", "Step", "Wishes"]
+__all__ = ["Act", "Claim", "Provisioned", "State", "Step", "Wishes"]
 
+Act = tuple[str, Callable[[], Awaitable[str]], Callable[[], Awaitable[object]]]
+"""A step: its name, what is to be done or nothing, and how."""
 State = Literal["ok", "changed", "would change", "skipped"]
 
 
