@@ -234,13 +234,13 @@ def device(sshd: Any, sshd_module: ModuleType, repository: Repository, tmp_path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nobodys_settings() -> Iterator[None]:
-    """What the user who runs the tests has set for their own repository does not count."""
+def _no_settings() -> Iterator[None]:
+    """Nothing of whoever runs the tests: no repository, keys, passphrase or inventory of theirs."""
+    folders = {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"}
+    ours = {"TINYSIGHT_NO_SKIPS", "TINYSIGHT_FUZZ_S"}
     with pytest.MonkeyPatch.context() as patch:
-        for name in [*os.environ]:
-            if name in {"XDG_CONFIG_HOME", "XDG_DATA_HOME"} or (
-                name.startswith("TINYSIGHT_") and name != "TINYSIGHT_NO_SKIPS"
-            ):
+        for name in list(os.environ):
+            if name in folders or (name.startswith("TINYSIGHT_") and name not in ours):
                 patch.delenv(name)
         yield
 

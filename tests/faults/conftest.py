@@ -490,7 +490,7 @@ def _counted(points: list[tuple[str, str, int]]) -> dict[str, tuple[None, None, 
     rows: dict[str, tuple[None, None, str]] = {}
     for fault in dict.fromkeys(fault for fault, _, _ in points):
         acts = {act: count for told, act, count in points if told == fault}
-        each = ", ".join(f"{act} {count}" for act, count in acts.items())
+        each = ", ".join(f"{act} {count}" for act, count in sorted(acts.items()))
         said = f"{sum(acts.values())} points, all ending on a verified bundle, the old or the new ({each})"
         rows[fault] = (None, None, f"{said}; tried again, each comes to its end and leaves nothing behind")
     return rows

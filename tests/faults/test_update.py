@@ -18,7 +18,7 @@ from unittest import mock
 
 import pytest
 
-from tinysight_contract.errors import StoreError
+from tinysight_contract.errors import StoreError, UpdateError
 from tinysight_contract.files import read_capped
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
@@ -55,6 +55,9 @@ class Stage:
         """What a device does about a release, from the wish to its end."""
 
         def selftest(*_: object, **__: object) -> Verdict:
+            coming = store.state().candidate
+            assert coming is not None
+            assert (coming.state, coming.attempts > 0) == (UpdateState.SELFTEST, True), "counted before it begins"
             promise(store)
             return verdict or Verdict()
 
@@ -108,6 +111,7 @@ def stage(shops: Any, sample: Any, quick_module: Path) -> Stage:
     }
     bases = folder / "bases"
     made = Stage(shop, bases, releases)
+    (bases / "bare").mkdir(parents=True)
     new_trust(bases / "empty" / "trust", shop.root, Disk())
     for name, before, number in (("one", "empty", 1), ("two", "one", 2), ("three", "two", 3)):
         shutil.copytree(bases / before, bases / name)
@@ -152,6 +156,15 @@ def roll_back(_: Stage, store: Store) -> None:
         collect(store=store.root)
 
 
+def begin(on: Stage, store: Store) -> Any:
+    """A device is given its root of trust, and takes in its first bundle."""
+    try:
+        new_trust(store.trust, on.shop.root, store.disk)
+    except UpdateError as error:
+        return error
+    return on.install(store, 1)
+
+
 def in_little_room(on: Stage, store: Store) -> Any:
     """There is room for the new one only once the bundle before the active one is gone."""
 
@@ -164,7 +177,7 @@ def in_little_room(on: Stage, store: Store) -> Any:
 
 
 ACTS: Final = {
-    "first install": Act("empty", lambda on, store: on.install(store, 1), 1, None),
+    "first install": Act("bare", begin, 1, None),
     "whole update": Act("two", lambda on, store: on.install(store, 4), 4, 2),
     "update by difference": Act("two", lambda on, store: on.install(store, 3), 3, 2),
     "tampered update": Act("two", lambda on, store: on.install(store, 5), 2, 2, (Code.TAMPERED,)),

@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -102,7 +103,9 @@ def through(disk: Disk) -> Iterator[None]:
 
 def in_child(do: Callable[[], object]) -> int:
     """Do this in a process of its own; its exit status. Forked: hundreds of these are cheap."""
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, none of which is used there
+        pid = os.fork()
     if pid == 0:
         status = 1
         try:
