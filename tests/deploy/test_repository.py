@@ -15,13 +15,13 @@ from tinysight_contract.errors import BundleError, ConfigError
 from tinysight_contract.files import locked
 from tinysight_contract.updates import Release, UpdateState
 from tinysight_edge.store import Store
+from tinysight_edge.update import update
 from tinysight_edge.update.delta import apply_delta
 from tinysight_edge.update.installer import Installer
 from tinysight_edge.update.signed import Requires, parse_signed
 from tinysight_edge.update.sources import open_source
 from tinysight_edge.update.trust import new_trust
 from tinysight_edge.update.tuf_client import LIMITS
-from tinysight_edge.update.update import attempt, confirm, tested
 
 World = Any  # see conftest
 MakeBundle = Callable[..., Path]
@@ -119,8 +119,8 @@ def installed(site: World, store: Store, target: str) -> Release | None:
     told = Installer(store).install(open_source(str(site.repo)), target)
     assert told.state is UpdateState.VERIFIED, told
     with store.alone():  # as after its self-test, and its trial
-        state = tested(attempt(store.state(), told.at), {}, told.at)
-        store.save(state if state.candidate is None else confirm(state, {}, told.at))
+        state = update.tested(update.attempt(store.state(), told.at), {}, told.at)
+        store.save(state if state.candidate is None else update.confirm(state, {}, told.at))
     return store.state().active
 
 

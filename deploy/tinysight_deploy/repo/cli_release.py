@@ -26,9 +26,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line
 WhichArgument = Annotated[
     str, typer.Argument(help="The bundle's file, NAME@VERSION, or the target's path.", show_default=False)
 ]
-WIDE = 1000
-"""Columns where there is no terminal: nothing is folded for programs."""
-
 _MEMORY = re.compile(r"(\d{1,9})\s*(MiB|GiB)?", re.IGNORECASE)
 
 
@@ -83,8 +80,9 @@ def list_releases(
 ) -> None:
     """List what devices may install, the newest of each name first."""
     import msgspec
-    from rich.console import Console
     from rich.table import Table
+
+    from tinysight_deploy.tables import show_table
 
     releases = _repository(repo, None, None).releases()
     if as_json:
@@ -104,7 +102,7 @@ def list_releases(
             str(len(each.signed.deltas)),
             row["needs"],
         )
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+    show_table(table)
 
 
 @release_app.command("show")

@@ -15,8 +15,6 @@ keys_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]},
 
 JsonOption = Annotated[bool, typer.Option("--json", help="End with one JSON line.")]
 SOON_DAYS = 60
-WIDE = 1000
-"""Columns where there is no terminal: nothing is folded for programs."""
 
 
 @keys_app.command("init")
@@ -76,11 +74,11 @@ def show(
     import sys
 
     import msgspec
-    from rich.console import Console
     from rich.table import Table
 
     from tinysight_deploy.repo.repository import Repository
     from tinysight_deploy.signing.keys import name_of
+    from tinysight_deploy.tables import show_table
 
     folder = repo_folder(repo)
     repository = Repository(folder, keys_folder(keys, folder))
@@ -112,7 +110,7 @@ def show(
             until = "" if head[0] == "" else f"{row['expires']:%Y-%m-%d}"
             table.add_row(*head, key["id"][:8], key["file"], here, until)
             head = ["", ""]
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+    show_table(table)
     for row in rows:
         if row["days_left"] < min(SOON_DAYS, chain.lives(row["role"]).days // 3):
             console.print(f"{row['role']} holds for {row['days_left']} days more: {_renewal(row['role'])}.")

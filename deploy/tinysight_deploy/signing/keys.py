@@ -6,10 +6,7 @@ is of files alone, in `KeyFolder`. A file is PKCS#8 in PEM, encrypted when there
 read is refused.
 """
 
-import getpass
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -29,10 +26,10 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, t
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import fsync_folder, read_capped, replace_file
 from tinysight_deploy.brokers.pki import write_private
+from tinysight_deploy.signing.passphrase import PASSPHRASE_VARIABLE, TYPING_TRIES, Passphrase, refuse_open
 
-__all__ = ["PASSPHRASE_VARIABLE", "KeyFolder", "Passphrase", "Signers", "name_of"]
+__all__ = ["KeyFolder", "Passphrase", "Signers", "name_of"]
 
-PASSPHRASE_VARIABLE: Final = "TINYSIGHT_PASSPHRASE"  # noqa: S105 -- the name of the variable, not its value
 NAME_FIELD: Final = "x-tinysight-name"
 """Where the metadata says what a key's file is called, so that one that is not here can be asked for."""
 
@@ -40,7 +37,6 @@ MADE: Final = "made.json"
 """Beside the keys, while a command runs: the names of those that it makes for what had none."""
 
 MAX_KEY_BYTES: Final = 16 << 10
-TYPING_TRIES: Final = 3
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,90}")
 _ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 
@@ -57,65 +53,6 @@ class Signers(Protocol):
 
     def place_of(self, key: Key) -> str:
         """Where the private half would be, for people."""
-
-
-class Passphrase:
-    """What key files are encrypted with: from the environment, a file, or a person at the terminal.
-
-    What is typed to open one file is not what new ones are encrypted with: that is asked for by itself.
-
-    Attributes:
-        typed: whether a person typed what opens a file, and may have meant another one.
-    """
-
-    def __init__(self, file: Path | None = None) -> None:
-        self.typed = False
-        self._file = file
-        self._known: bytes | None = None
-        self._typed: bytes | None = None
-        self._chosen: tuple[bytes | None] | None = None
-
-    def to_read(self, path: Path, *, again: bool = False) -> bytes:
-        """The passphrase for a file that is encrypted; with ``again`` another one than the one that was typed.
-
-        Raises:
-            ConfigError: none was given and nobody can be asked.
-        """
-        if not again and (known := self._given() or self._typed) is not None:
-            return known
-        if not sys.stdin.isatty():
-            raise ConfigError(
-                f"{path} is encrypted.", mend=f"Set ${PASSPHRASE_VARIABLE}, or give --passphrase-file FILE."
-            )
-        self._typed, self.typed = getpass.getpass(f"Passphrase of {path.name}: ").encode(), True
-        return self._typed
-
-    def to_write(self) -> bytes | None:
-        """The passphrase for new files, or None to leave them plain. A person is asked once.
-
-        Raises:
-            ConfigError: it was typed in two ways.
-        """
-        if (given := self._given()) is not None or not sys.stdin.isatty():
-            return given
-        if self._chosen is not None:
-            return self._chosen[0]
-        first = getpass.getpass("Passphrase for the new keys (empty for none): ").encode()
-        if first and getpass.getpass("Again: ").encode() != first:
-            raise ConfigError("The two passphrases differ.", mend="Run it again and type the same one twice.")
-        self._chosen = (first or None,)
-        return self._chosen[0]
-
-    def _given(self) -> bytes | None:
-        if self._known is None and self._file is not None:
-            _refuse_open(self._file)
-            lines = read_capped(self._file, 4096).splitlines()
-            if not lines or not lines[0]:
-                raise ConfigError(f"{self._file} is empty.", mend="Write the passphrase into its first line.")
-            self._known = lines[0]
-        if self._known is None and (variable := os.environ.get(PASSPHRASE_VARIABLE)):
-            self._known = variable.encode()
-        return self._known
 
 
 class KeyFolder:
@@ -159,7 +96,7 @@ class KeyFolder:
             OSError: the disk is full, or the folder is not writable.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_open(self.folder)
+        refuse_open(self.folder)
         passphrase = self._passphrase.to_write()
         made = [Ed25519PrivateKey.generate() for _ in range(count)]
         named = [(private, _signer(private, label)) for private in made]
@@ -237,8 +174,8 @@ class KeyFolder:
         raise ConfigError(f"{key.keyid[:8]} is no key that a file can hold.", mend="Sign where that key is.")
 
     def _read(self, path: Path) -> Ed25519PrivateKey:
-        _refuse_open(self.folder)
-        _refuse_open(path)
+        refuse_open(self.folder)
+        refuse_open(path)
         pem = read_capped(path, MAX_KEY_BYTES)
         private = self._opened(path, pem) if _ENCRYPTED in pem else _parsed(pem, None)
         if private is None:
@@ -288,15 +225,3 @@ def _signer(private: Ed25519PrivateKey, label: str) -> CryptoSigner:
     signer = CryptoSigner(private)
     signer.public_key.unrecognized_fields[NAME_FIELD] = f"{label}-{signer.public_key.keyid[:8]}"
     return signer
-
-
-def _refuse_open(path: Path) -> None:
-    """Refuse what others than its owner may read or write.
-
-    Raises:
-        ConfigError: they may.
-        OSError: it is not there.
-    """
-    if path.stat().st_mode & 0o077:
-        rights = "700" if path.is_dir() else "600"
-        raise ConfigError(f"Others may read or write {path}.", mend=f"Run `chmod {rights} {path}`.")
