@@ -51,6 +51,10 @@ REJECTS: Final = frozenset(
 """What must not be installed; all else could not be."""
 
 
+FAULTLESS: Final = frozenset({Code.SUPERSEDED, Code.TAMPERED, Code.DISK, Code.NO_SPACE})
+"""Ends of which the bundle is not to blame: its file here is removed, and it may come again."""
+
+
 class Bad(Struct, frozen=True, kw_only=True):
     """A bundle that failed here.
 
@@ -171,9 +175,15 @@ def attempt(state: State, now: datetime) -> State:
 
 
 def spare(state: State) -> State:
-    """The attempt that runs was broken off on purpose, as by the end of the agent: it does not count."""
+    """The attempt that runs was broken off on purpose, as by the end of the agent: it does not count.
+
+    A self-test for which that was said already is `verified` again, and stays as it is.
+    """
     coming = _coming(state)
-    return replace(state, candidate=replace(coming, attempts=max(coming.attempts - 1, 0)))
+    if coming.state not in {UpdateState.SELFTEST, UpdateState.TRIAL}:
+        return state
+    to = UpdateState.TRIAL if coming.state is UpdateState.TRIAL else UpdateState.VERIFIED
+    return replace(state, candidate=replace(coming, state=to, attempts=max(coming.attempts - 1, 0)))
 
 
 def tested(state: State, gates: Mapping[str, Gate], now: datetime) -> State:
@@ -262,7 +272,7 @@ def recover(state: State, now: datetime, *, whole: set[str]) -> State:
 
 def _against(state: State, told: Update) -> State:
     """Remember what failed here: it is not tried again unless a person asks for it."""
-    failed = told.attempts > 0 and told.code is not Code.SUPERSEDED
+    failed = told.attempts > 0 and told.code not in FAULTLESS
     if told.bundle is None or told.code is None or not (failed or told.code is Code.OPERATOR):
         return state
     others = [each for each in state.bad if each.digest != told.bundle.digest]
