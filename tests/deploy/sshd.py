@@ -114,8 +114,8 @@ def _free_port() -> int:
 def running_sshd(folder: Path, *, sftp: str = "internal-sftp") -> Iterator[Sshd]:
     """An sshd while the ``with`` lasts. Programs in ``folder/fakes`` come first on its PATH; ``sftp`` takes files."""
     folder.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd gives up its rights
+    if os.geteuid() == 0:  # Debian's sshd gives up its rights there, and started by root does not begin without it
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # as its service does at each boot; elsewhere it may not lie
     fakes = folder / "fakes"
     fakes.mkdir(exist_ok=True)
     identity, stranger = folder / "identity", folder / "stranger"

@@ -5,6 +5,8 @@ real one. Nothing is done as root of a machine of its own: the words for that ar
 """
 
 import asyncio
+import fcntl
+import hashlib
 import importlib.util
 import json
 import os
@@ -29,15 +31,21 @@ from msgspec.structs import replace
 from tinysight_contract.errors import ConfigError, DeviceError
 from tinysight_deploy.brokers import folder as broker_folder
 from tinysight_deploy.brokers import pki
-from tinysight_deploy.devices.inventory import Inventory
+from tinysight_deploy.devices.inventory import Device, Inventory
 from tinysight_deploy.provisioning import files as scripts
+from tinysight_deploy.provisioning import hands
+from tinysight_deploy.provisioning import runtime as runtimes
 from tinysight_deploy.provisioning.findings import findings
 from tinysight_deploy.provisioning.hands import Hands
 from tinysight_deploy.provisioning.probe import Facts, read_facts
 from tinysight_deploy.provisioning.provision import provision
 from tinysight_deploy.provisioning.runtime import Runtime
+from tinysight_deploy.provisioning.service import unit_name
 from tinysight_deploy.provisioning.texts import agent_toml, broker_section, sources, unit_for
 from tinysight_deploy.provisioning.types import Provisioned, Step, Wishes
+from tinysight_deploy.remote.answers import failed
+from tinysight_deploy.remote.known_hosts import HostKey, KnownHosts
+from tinysight_deploy.remote.ssh import Done, connect
 from tinysight_deploy.remote.targets import SshTarget
 from tinysight_deploy.wheels.wheelhouse import read
 from tinysight_edge.config.file import check_config
@@ -91,21 +99,19 @@ class Bench:
         sshd: of the machine.
         root: the machine's files.
         folder: the workstation's.
+        world: its repository, and the keys of that.
         options: of each run.
     """
 
     sshd: Any
     root: Path
     folder: Path
+    world: Any
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.lines: list[str] = []
         self.steps: list[Step] = []
-        metadata = self.folder / "repo" / "metadata"
-        metadata.mkdir(parents=True)
-        (metadata / "1.root.json").write_text('{"signed": "one"}')
-        (metadata / "2.root.json").write_text('{"signed": "two"}')
         for name in ("systemctl", "systemctl_start.py"):
             shutil.copy(HERE / "fakes" / name, self.sshd.fakes)
 
@@ -131,8 +137,9 @@ class Bench:
             "site": "plant-1",
             "device": "belt-7",
             "name": "belt-7",
-            "repo": self.folder / "repo",
+            "repo": self.world.repo,
             "identity": self.sshd.identity,
+            "service": True,
             **self.options,
             **changes,
         }
@@ -159,6 +166,11 @@ class Bench:
 
         run = provision(self.wishes(**changes), self.inventory, tell=line, told=step, may=lambda _remote, _facts: may)
         return asyncio.run(run)
+
+    @property
+    def known(self) -> HostKey | None:
+        """The machine's host key, if it is remembered."""
+        return KnownHosts(self.inventory.known_hosts).key(SshTarget.parse(self.sshd.address()).host_name)
 
     @property
     def states(self) -> dict[str, str]:
@@ -192,13 +204,13 @@ class Bench:
 
 
 @pytest.fixture
-def bench(own_sshd: Any, houses: Path, tmp_path: Path) -> Iterator[Bench]:
+def bench(own_sshd: Any, houses: Path, hobby: Any, tmp_path: Path) -> Iterator[Bench]:
     """A machine that is to be given the first small wheelhouse and a certificate."""
     folder = tmp_path / "workstation"
     folder.mkdir()
     broker_folder.configure(folder / "site", broker_folder.Wishes(site="plant-1", hosts=["localhost"]))
     options = {"wheelhouse": houses / "1", "broker_config": folder / "site"}
-    made = Bench(own_sshd, tmp_path / "machine", folder, options)
+    made = Bench(own_sshd, tmp_path / "machine", folder, hobby, options)
     yield made
     made.stop()
 
@@ -210,7 +222,7 @@ def test_a_machine_becomes_a_device_once_and_a_second_run_changes_nothing(bench:
     assert first.claim.tinysight == "9.9.1"
     assert first.claim.host_key.startswith("SHA256:")
     assert first.claim.host_key in bench.lines[0], "the host key is shown when it is met"
-    assert bench.calls()[-1] == "start tinysight-agent.service" or "restart" in bench.calls()[-1]
+    assert bench.calls()[-1].split()[0] in {"start", "restart"}
     assert bench.pid is not None
 
     etc = bench.root / "etc/tinysight"
@@ -220,7 +232,10 @@ def test_a_machine_becomes_a_device_once_and_a_second_run_changes_nothing(bench:
     assert key.public_key() == certificate.public_key()
     assert not (bench.folder / "site/devices/belt-7/device.key").exists(), "the key never leaves the device"
     assert first.claim.certificate_sha256 == certificate.fingerprint(hashes.SHA256()).hex()
-    assert (bench.root / "var/lib/tinysight/store/trust/root.json").read_text() == '{"signed": "two"}'
+    trusted = (bench.root / "var/lib/tinysight/store/trust/root.json").read_bytes()
+    assert trusted == bench.world.repository().root_bytes()
+    assert any("broker to the broker and reload it" in line for line in bench.lines)
+    assert bench.known is not None
     assert not (bench.root / "var/cache/tinysight/wheels").exists(), "wheels are not left on a small card"
     entry = bench.inventory.devices()["belt-7"]
     assert (entry.site, entry.device, entry.host_key) == ("plant-1", "belt-7", first.claim.host_key)
@@ -246,12 +261,15 @@ def test_check_says_what_would_be_done_and_does_nothing(bench: Bench) -> None:
     assert bench.calls() == []
     assert bench.inventory.devices() == {}
     assert not (bench.folder / "site/devices/belt-7").exists()
+    assert bench.known is None, "whose key it is nobody has agreed to"
 
 
 def test_nothing_is_changed_when_the_answer_is_no(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="not done"):
         bench.add(may=False)
     assert bench.tree() == {}
+    assert bench.known is None
+    assert "not remembered" in bench.lines[0]
 
 
 def test_a_connection_that_is_lost_after_any_step_is_mended_by_the_same_command(bench: Bench) -> None:
@@ -326,8 +344,6 @@ def test_a_wheel_that_was_exchanged_on_the_device_is_not_installed(bench: Bench,
 
     async def tampered() -> None:
         from tinysight_deploy.provisioning.provision import look
-        from tinysight_deploy.remote.known_hosts import KnownHosts
-        from tinysight_deploy.remote.ssh import connect
 
         known = KnownHosts(bench.inventory.known_hosts)
         async with connect(bench.wishes().target, known, identity=bench.sshd.identity) as remote:
@@ -359,10 +375,21 @@ def test_a_device_that_believes_another_root_is_left_as_it_is(bench: Bench) -> N
         bench.add()
     assert path.read_text() == '{"signed": "somebody else"}'
     assert "agent.toml" not in bench.states
-    path.write_text('{"signed": "one"}')  # of this repository, before its root was rotated
+    bench.world.rotate("root")
+    roots = bench.world.repository().chain().roots
+    assert len(roots) > 1
+    path.write_bytes(roots[-1])  # of this repository, as it is now
     bench.add()
     assert bench.states["root of trust"] == "ok"
-    assert path.read_text() == '{"signed": "one"}'
+    assert path.read_bytes() == roots[-1]
+
+
+def test_a_root_that_nobody_signed_is_given_to_no_device(bench: Bench) -> None:
+    (bench.world.repo / "metadata/2.root.json").write_text('{"evil":1}')
+    with pytest.raises(ConfigError, match=r"2\.root\.json"):
+        bench.add()
+    assert bench.tree() == {}
+    assert bench.lines == [], "nobody was called"
 
 
 def test_without_a_root_of_trust_nobody_is_called(bench: Bench) -> None:
@@ -394,11 +421,14 @@ def test_the_users_own_file_is_never_overwritten_and_a_wrong_one_is_told(bench: 
 def test_a_device_needs_a_broker_and_programs(bench: Bench) -> None:
     with pytest.raises(DeviceError, match=r"no TinySight yet.*--wheelhouse"):
         bench.add(wheelhouse=None)
+    assert bench.tree() == {}, "that is known before the first step"
+    bench.add(wheelhouse=None, check=True)
+    assert "--wheelhouse" in next(each.what for each in bench.steps if each.name == "runtime")
+    assert bench.states["agent.toml"] == "would change", "and what else is to be done is told all the same"
     with pytest.raises(ConfigError, match="two brokers"):
         bench.add(broker="mqtt://localhost")
     with pytest.raises(ConfigError, match=f"no wheels for {tiny.TARGET}"):
         bench.add(wheelhouse=bench.folder)
-    shutil.rmtree(bench.root)
     bench.has_programs()
     with pytest.raises(ConfigError, match="--broker-config, --broker or --config"):
         bench.add(broker_config=None)
@@ -665,6 +695,189 @@ def test_a_request_that_is_none_is_refused(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "x.crt").exists()
 
 
+def test_what_is_the_agents_is_touched_by_the_agent_alone() -> None:
+    """Root that writes into a folder of another user writes where that one's links lead."""
+    asked: list[list[str]] = []
+
+    class Machine:
+        target = SshTarget.parse("ssh://root@gate")
+
+        async def run(self, command: list[str], **_how: Any) -> Done:
+            asked.append(command)
+            return Done(0, b"-" if scripts._USER in command else b"", b"")
+
+    async def steps() -> None:
+        wishes = Wishes(target=Machine.target, site="s", device="d", name="d", repo=Path())
+        files = scripts.Files(Hands(Machine()), wishes, board(), (b"root", [b"root"]))  # type: ignore[arg-type]
+        for name, check, do in files.first():
+            if name == "user":
+                await check()
+                continue
+            await do()
+            if name == "root of trust":
+                await check()
+                assert not any("head -c" in " ".join(each) for each in asked), "without a user there is no root yet"
+
+    asyncio.run(steps())
+    theirs = [each for each in asked if any("var/lib/tinysight/store" in word for word in each)]
+    assert theirs
+    assert [each for each in theirs if each[:4] != ["runuser", "-u", "tinysight", "--"]] == []
+
+
+def run_script(script: str, *words: str, given: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    return subprocess.run(["sh", "-c", script, "sh", *words], input=given, capture_output=True, check=False, timeout=30)
+
+
+def test_a_link_is_neither_written_through_nor_taken_for_a_folder(tmp_path: Path) -> None:
+    secret, store = tmp_path / "shadow", tmp_path / "store"
+    secret.write_text("root:x")
+    secret.chmod(0o600)
+    store.mkdir()
+    for name in ("root.json", "root.json.part"):
+        (store / name).symlink_to(secret)
+    digest = hashlib.sha256(b"{}").hexdigest()
+    assert run_script(hands._WRITE, str(store / "root.json"), digest, "640", "", given=b"{}").returncode == 0
+    assert (secret.read_text(), stat.S_IMODE(secret.stat().st_mode)) == ("root:x", 0o600)
+    assert (store / "root.json").read_bytes() == b"{}"
+    assert not (store / "root.json").is_symlink()
+    assert run_script(hands._WRITE, str(store / "root.json"), digest, "640", "", given=b"{").returncode == 45
+    assert sorted(each.name for each in store.iterdir()) == ["root.json", "root.json.part"], "no part is left"
+
+    link, target = tmp_path / "link", tmp_path / "etc"
+    target.mkdir(mode=0o700)
+    link.symlink_to(target)
+    done = run_script(hands._FOLDER, str(link), "755", "")
+    assert done.returncode == 46
+    assert b"a link" in done.stderr
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+    target.chmod(0o2755)
+    assert run_script(hands._FOLDER, str(target), "755", "").returncode == 0
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755, "also without the bit that it had from its parent"
+    assert run_script(hands._OWN, str(link), "600", "").returncode == 46
+    whose = "65534:65534" if os.geteuid() == 0 else ""
+    assert run_script(hands._OWN, str(secret), "640", whose).returncode == 0
+    about = secret.stat()
+    assert stat.S_IMODE(about.st_mode) == 0o640
+    assert about.st_uid == (65534 if whose else os.geteuid())
+
+
+def test_what_was_pushed_can_be_read_whatever_umask_the_device_has(sshd_module: Any, tmp_path: Path) -> None:
+    local, there = tmp_path / "wheel", tmp_path / "there"
+    local.write_bytes(b"x" * 100)
+
+    async def push(target: SshTarget, identity: Path) -> None:
+        async with connect(target, KnownHosts(tmp_path / "known_hosts"), identity=identity) as remote:
+            await remote.push(local, str(there))
+
+    with sshd_module.running_sshd(tmp_path / "strict", sftp="internal-sftp -u 077") as strict:
+        asyncio.run(push(SshTarget.parse(strict.address()), strict.identity))
+    assert there.read_bytes() == local.read_bytes()
+    assert stat.S_IMODE(there.stat().st_mode) == 0o644
+
+
+def test_the_host_key_of_the_inventory_is_what_it_has_to_be(bench: Bench) -> None:
+    bench.has_programs()
+    bench.add()
+    entry = bench.inventory.devices()["belt-7"]
+    bench.inventory.known_hosts.unlink()
+    bench.sshd.new_host_key()
+    with pytest.raises(DeviceError, match=r"its host key is .*forget-key"):
+        bench.add()
+    assert bench.inventory.devices()["belt-7"] == entry
+    assert bench.known is None
+
+
+def test_a_second_machine_takes_the_first_ones_place_only_when_told_to(bench: Bench) -> None:
+    bench.has_programs()
+    other = replace(bench_device(bench), address="ssh://pi@elsewhere", host_key="SHA256:" + "a" * 43)
+    bench.inventory.put("gate", other)
+    with pytest.raises(ConfigError, match=r"plant-1/belt-7 already, as gate at ssh://pi@elsewhere.*--replace"):
+        bench.add()
+    with pytest.raises(ConfigError, match="already"):
+        bench.add(name="gate", device="belt-8")
+    assert bench.inventory.devices() == {"gate": other}
+    bench.add(replace=True)
+    assert list(bench.inventory.devices()) == ["belt-7"]
+
+
+def bench_device(bench: Bench) -> Device:
+    return Device(address=bench.sshd.address(bench.root), site="plant-1", device="belt-7")
+
+
+def test_what_still_installs_there_is_not_disturbed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_WAIT_S", 0)
+    opt = bench.root / "opt/tinysight"
+    opt.mkdir(parents=True)
+    handle = os.open(opt, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(DeviceError, match="still being installed there"):
+            bench.add()
+    finally:
+        os.close(handle)
+    assert not (opt / "runtimes").exists()
+
+
+def test_a_runtime_that_still_runs_is_not_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / "runtimes/old", tmp_path / "runtimes/new"
+    for each in (old, new):
+        (each / "bin").mkdir(parents=True)
+    shutil.copy("/bin/sleep", old / "bin/python")
+    with subprocess.Popen([old / "bin/python", "60"]) as process:
+        assert run_script(runtimes._IDLE, str(tmp_path), "new").stdout == b""
+        assert run_script(runtimes._REMOVE, str(tmp_path), "new").returncode == 0
+        assert old.exists()
+        process.kill()
+    assert run_script(runtimes._IDLE, str(tmp_path), "new").stdout == b"old\n"
+    assert run_script(runtimes._REMOVE, str(tmp_path), "new").returncode == 0
+    assert [each.name for each in (tmp_path / "runtimes").iterdir()] == ["new"]
+
+
+def test_below_a_path_systemd_is_asked_only_when_told_to(bench: Bench) -> None:
+    bench.has_programs()
+    done = bench.add(service=False)
+    assert done.ready
+    assert bench.states["service"] == "skipped"
+    assert bench.calls() == []
+    name = unit_name(bench.wishes().target)
+    assert (bench.root / "etc/systemd/system" / name).exists()
+    assert name not in {UNIT.name, unit_name(SshTarget.parse("ssh://root@gate/srv/other"))}
+    assert unit_name(SshTarget.parse("ssh://root@gate")) == UNIT.name
+
+
+def test_an_answer_without_an_end_is_no_traceback(bench: Bench) -> None:
+    bench.has_programs()
+    program = bench.root / "opt/tinysight/bin/tinysight"
+    fake(
+        program,
+        'case "$1" in --version) echo tinysight 9.9.0;; *) head -c 100000 /dev/zero | tr "\\0" "["; exit 1;; esac',
+    )
+    assert not bench.add(service=False).ready
+
+
+def test_who_has_no_tinysight_is_not_told_about_sudo() -> None:
+    target = SshTarget.parse("ssh://pi@gate")
+    for said in (
+        b"sudo: /opt/tinysight/bin/tinysight: command not found",
+        b"sh: 1: /opt/tinysight/bin/tinysight: not found",
+    ):
+        assert "device add" in failed(target, 1, said).mend
+    assert "sudo" in failed(target, 1, b"sudo: a password is required").mend
+
+
+def test_of_many_who_let_devices_in_at_once_none_is_lost(tmp_path: Path) -> None:
+    out = tmp_path / "site"
+    broker_folder.configure(out, broker_folder.Wishes(site="plant-1", hosts=["localhost"]))
+    script = "import sys; from pathlib import Path; from tinysight_deploy.brokers.folder import *; "
+    script += "[configure(Path(sys.argv[1]), Wishes(devices=[f'{sys.argv[2]}-{n}'])) for n in range(2)]"
+    names = ("a", "b", "c")
+    running = [subprocess.Popen([sys.executable, "-c", script, str(out), name]) for name in names]
+    assert [each.wait(60) for each in running] == [0] * len(names)
+    setup = broker_folder.load(out / "setup.json")
+    assert setup is not None
+    assert sorted(setup.devices) == sorted(f"{name}-{n}" for name in names for n in range(2))
+
+
 def test_the_unit_of_a_folder_has_its_paths_and_no_user() -> None:
     own = SshTarget.parse("ssh://root@gate")
     assert unit_for(own, UNIT.read_bytes()) == UNIT.read_bytes()
@@ -730,7 +943,7 @@ def test_the_command_asks_before_it_changes_anything_and_says_all_to_programs(be
     bench.has_programs()
     folder, address = bench.folder, bench.sshd.address(bench.root).removeprefix("ssh://")
     words = ["device", "add", address, "--site", "plant-1", "--device", "belt-7", "--tag", "lens=wide"]
-    words += ["--broker", "mqtt://localhost", "--repo", str(folder / "repo")]
+    words += ["--broker", "mqtt://localhost", "--repo", str(bench.world.repo)]
     words += ["--inventory", str(folder / "devices.toml"), "--identity", str(bench.sshd.identity)]
     before = bench.tree()
     done = tinysight(*words)

@@ -238,6 +238,13 @@ def test_for_32_bit_arm_it_is_said_which_wheels_nobody_has(tinysight: Any) -> No
     assert "--find-links" in last
 
 
+def test_without_the_tool_that_builds_it_no_wheel_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinysight_deploy.wheels.own.find_spec", lambda _name: None)
+    with pytest.raises(ConfigError, match=r"hatchling.*is not installed.*pip install hatchling"):
+        own_wheel(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_installed_package_gives_the_wheel_that_it_came_from(tmp_path: Path) -> None:
     built = tmp_path / "built"
     built.mkdir()
@@ -347,6 +354,7 @@ def test_a_device_is_made_of_a_real_wheelhouse_and_heard_at_a_real_broker(
         wheelhouse=wheels,
         broker_config=site,
         identity=own_sshd.identity,
+        service=True,
     )
     keys = repository.folder.parent / "keys"
     flash = flash_of(asked, "belt@1.1.0", inventory, keys=keys, passphrase=None, tell=silent)

@@ -9,13 +9,16 @@
     bridges/SITE/  what another site's broker needs to pass its messages on to this one
     people/NAME.txt  a password in clear, written once
 
-What is signed comes first and ``setup.json`` after it, so a run that was killed is repeated without harm.
+One command at a time writes here. What is signed comes first and ``setup.json`` after it, so a run that was killed is
+repeated without harm.
 """
 
 import secrets
 import shutil
 import socket
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,13 +28,14 @@ from cryptography import x509
 from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.files import replace_file
+from tinysight_contract.files import locked, replace_file
 from tinysight_deploy.brokers import config as c
 from tinysight_deploy.brokers import pki
 
 __all__ = ["Wishes", "configure", "load"]
 
 MAX_SETUP_BYTES: Final = 64 << 20
+_WAIT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +64,40 @@ def configure(out: Path, wishes: Wishes) -> dict[str, list[str]]:
     """Make the folder, or add to it; what was made, renewed and revoked, by name.
 
     Raises:
-        ConfigError: a wish cannot be, the folder holds something else, or ``ca.key`` is needed and not there.
+        ConfigError: a wish cannot be, the folder holds something else or is another's for long, or ``ca.key`` is
+            needed and not there.
         ContractError: a name is no id.
         OSError: the folder cannot be read or written.
     """
+    if not out.is_dir():
+        _merge(None, wishes, out)  # what cannot be leaves no folder
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _alone(out):
+        return _configure(out, wishes)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Have the folder to oneself; whoever adds devices at the same time has his turn in a moment."""
+    busy = ConfigError(f"Another command writes to {out}.", mend="Wait until it has ended, and run the same again.")
+    until = time.monotonic() + _WAIT_S
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(out, busy))
+                break
+            except ConfigError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.05)
+        yield
+
+
+def _configure(out: Path, wishes: Wishes) -> dict[str, list[str]]:
     old = load(out / "setup.json")
     setup, clear = _merge(old, wishes, out)
-    for folder in (out, *(out / name for name in ("broker", "broker/conf.d", "devices", "bridges", "people"))):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in ("broker", "broker/conf.d", "devices", "bridges", "people"):
+        (out / name).mkdir(mode=0o700, exist_ok=True)
     if old is None and not (out / "ca.crt").exists():
         pki.Authority.found(out, setup.site)
     authority = pki.Authority.load(out)

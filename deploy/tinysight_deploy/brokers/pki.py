@@ -4,7 +4,6 @@ In: names.  Out: PEM files. One authority signs for one broker, and for nothing 
 elsewhere. Keys are P-256: small and fast on a device, and any MQTT client knows them.
 """
 
-import ipaddress
 import os
 import secrets
 from collections.abc import Collection, Sequence
@@ -21,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import replace_file
+from tinysight_deploy.brokers.parts import SLOW_CLOCK, builder_of, host_of, name_of, pem_of, read_key, usage_of
 
 __all__ = [
     "Authority",
@@ -36,7 +36,6 @@ CA_DAYS: Final = 20 * 365
 CLIENT_DAYS: Final = 5 * 365
 SERVER_DAYS: Final = 820  # Apple's browsers believe no server's certificate for longer than 825 days
 RENEW_DAYS: Final = 90
-SLOW_CLOCK: Final = timedelta(days=1)  # a device may believe it is yesterday
 TAIL_BYTES: Final = 8
 MAX_REQUEST_BYTES: Final = 16 << 10
 CN_LETTERS: Final = 64  # X.509 allows no more in a common name
@@ -126,15 +125,15 @@ class Authority:
             OSError: the disk is full, or the folder is not writable.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        name = _name(f"TinySight broker of {site}"[:CN_LETTERS])
+        name = name_of(f"TinySight broker of {site}"[:CN_LETTERS])
         builder = (
-            _builder(name, name, key.public_key(), CA_DAYS)
+            builder_of(name, name, key.public_key(), CA_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(usage_of(signs_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         )
         certificate = builder.sign(key, hashes.SHA256())
-        write_private(folder / "ca.key", _pem(key))
+        write_private(folder / "ca.key", pem_of(key))
         replace_file(folder / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM))
         return cls(certificate, key)
 
@@ -149,7 +148,7 @@ class Authority:
         certificate, path = read_certificate(folder / "ca.crt"), folder / "ca.key"
         if not path.exists():
             return cls(certificate, None)
-        key = _read_key(path)
+        key = read_key(path)
         if key.public_key() != certificate.public_key():
             raise ConfigError(f"{path} is not the key of {folder / 'ca.crt'}.", mend="Bring the right one back.")
         return cls(certificate, key)
@@ -161,8 +160,8 @@ class Authority:
             ConfigError: the authority's key is not here.
             OSError: a file cannot be read or written.
         """
-        names = x509.SubjectAlternativeName([_host(each) for each in hosts])
-        self._sign(stem, _name(hosts[0][:CN_LETTERS]), SERVER_DAYS, ExtendedKeyUsageOID.SERVER_AUTH, names)
+        names = x509.SubjectAlternativeName([host_of(each) for each in hosts])
+        self._sign(stem, name_of(hosts[0][:CN_LETTERS]), SERVER_DAYS, ExtendedKeyUsageOID.SERVER_AUTH, names)
 
     def sign_client(self, stem: Path, *, site: str, name: str, identity: str, days: int = CLIENT_DAYS) -> None:
         """Make or renew ``<stem>.crt`` for a device or a bridge; ``<stem>.key`` is kept if it is there.
@@ -178,7 +177,7 @@ class Authority:
             ConfigError: the authority's key is not here.
             OSError: a file cannot be read or written.
         """
-        subject = _name(identity, organization=site, unit=name)
+        subject = name_of(identity, organization=site, unit=name)
         self._sign(stem, subject, days, ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def sign_request(
@@ -200,7 +199,7 @@ class Authority:
             ConfigError: the request is none of an elliptic-curve key P-256, or the authority's key is not here.
             OSError: the file cannot be written.
         """
-        subject = _name(identity, organization=site, unit=name)
+        subject = name_of(identity, organization=site, unit=name)
         certificate = self._certificate(requested_key(request), subject, days, ExtendedKeyUsageOID.CLIENT_AUTH)
         replace_file(path, certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -239,10 +238,10 @@ class Authority:
     ) -> None:
         path = stem.with_name(f"{stem.name}.key")
         self._signing_key()
-        key = _read_key(path) if path.exists() else ec.generate_private_key(ec.SECP256R1())
+        key = read_key(path) if path.exists() else ec.generate_private_key(ec.SECP256R1())
         certificate = self._certificate(key.public_key(), subject, days, use, *more)
         if not path.exists():
-            write_private(path, _pem(key))
+            write_private(path, pem_of(key))
         replace_file(stem.with_name(f"{stem.name}.crt"), certificate.public_bytes(serialization.Encoding.PEM))
 
     def _certificate(
@@ -255,70 +254,12 @@ class Authority:
     ) -> x509.Certificate:
         ours = self._signing_key()
         builder = (
-            _builder(subject, self.certificate.subject, key, days)
+            builder_of(subject, self.certificate.subject, key, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(usage_of(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ours.public_key()), critical=False)
         )
         for each in more:
             builder = builder.add_extension(each, critical=False)
         return builder.sign(ours, hashes.SHA256())
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
-) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(min(now, now + timedelta(days=days)) - SLOW_CLOCK)
-        .not_valid_after(now + timedelta(days=days))
-    )
-
-
-def _name(common: str, *, organization: str | None = None, unit: str | None = None) -> x509.Name:
-    pairs = ((NameOID.ORGANIZATION_NAME, organization), (NameOID.ORGANIZATIONAL_UNIT_NAME, unit))
-    more = [x509.NameAttribute(oid, value) for oid, value in pairs if value is not None]
-    return x509.Name([*more, x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _host(text: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(text))
-    except ValueError:
-        return x509.DNSName(text)
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path} is no private key in PEM.", mend="Take the file from a backup.") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ConfigError(f"{path} is no elliptic-curve key.", mend="Take the file from a backup.")
-    return key

@@ -53,6 +53,12 @@ def add(
     fingerprint: Annotated[
         str | None, typer.Option(help="What its host key must be: SHA256:…", show_default=False)
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of another machine with that name or id.")
+    ] = False,
+    service: Annotated[
+        bool, typer.Option("--service", help="Have systemd run it also where the address has a path; as root.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Only report; change nothing there.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before anything is changed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
@@ -81,6 +87,7 @@ def add(
         device=device,
         name=name or device,
         repo=repo_folder(repo),
+        keys=keys,
         wheelhouse=wheelhouse,
         broker=broker,
         ca=ca,
@@ -91,6 +98,8 @@ def add(
         check=check,
         identity=identity,
         fingerprint=fingerprint,
+        replace=replace,
+        service=service,
     )
 
     def may(remote: "Remote", facts: "Facts") -> bool:

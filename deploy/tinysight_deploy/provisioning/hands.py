@@ -1,6 +1,7 @@
 """What a provisioner does on a device, each act small, checked there, and safe to repeat.
 
-In: a connection.  Out: files, folders and commands on the device, done as root where that is a user of its own. Nothing
+In: a connection.  Out: files, folders and commands on the device, done as root where that is a user of its own, and
+below the agent's folder as the agent's user: root that follows somebody else's link does what that one likes. Nothing
 is a shell's text but the scripts below; paths and names are their arguments. What the device answers is bounded.
 """
 
@@ -21,18 +22,26 @@ _GONE: Final = 44
 
 _READ: Final = r'[ -e "$1" ] || exit 44; head -c "$2" "$1"'
 _WRITE: Final = r"""
-set -eu; umask 077; part="$1.part"
+set -eu; umask 077; part=$(mktemp "$1.XXXXXXXX")
+trap 'rm -f "$part"' EXIT
 cat > "$part"
-[ "$(sha256sum < "$part" | cut -c1-64)" = "$2" ] || { rm -f "$part"; echo 'it came incomplete' >&2; exit 45; }
-chmod "$3" "$part"; [ -z "$4" ] || chown "$4" "$part"
+[ "$(sha256sum < "$part" | cut -c1-64)" = "$2" ] || { echo 'it came incomplete' >&2; exit 45; }
+chmod "$3" "$part"; [ -z "$4" ] || chown -h "$4" "$part"
 sync "$part" 2>/dev/null || sync
-mv -f "$part" "$1"; sync "$(dirname "$1")" 2>/dev/null || sync
+mv -fT "$part" "$1"; sync "$(dirname "$1")" 2>/dev/null || sync
 """
 _STATE: Final = r'for each; do stat -c "%F %a %U:%G" "$each" 2>/dev/null || echo none; done'
 _FOLDER: Final = r"""
 set -eu
+[ ! -L "$1" ] || { echo 'it is a link, and has to be a folder' >&2; exit 46; }
 [ -d "$1" ] || mkdir -p "$1"
-chmod "$2" "$1"; [ -z "$3" ] || chown "$3" "$1"
+chmod "00$2" "$1"; [ -z "$3" ] || chown -h "$3" "$1"
+"""
+"""Five digits: with fewer chmod leaves a folder its setgid bit."""
+_OWN: Final = r"""
+set -eu
+[ -f "$1" ] && [ ! -L "$1" ] || { echo 'it is no plain file' >&2; exit 46; }
+chmod "00$2" "$1"; [ -z "$3" ] || chown -h "$3" "$1"
 """
 
 
@@ -91,7 +100,14 @@ class Hands:
         Raises:
             DeviceError: as above, or it did not go well.
         """
-        done = await self.ask(command, user=user, given=given, timeout_s=timeout_s)
+        return self.good(what, await self.ask(command, user=user, given=given, timeout_s=timeout_s))
+
+    def good(self, what: str, done: Done) -> bytes:
+        """What a command printed that has to have gone well.
+
+        Raises:
+            DeviceError: it did not.
+        """
         if done.status != 0:
             lines = done.err.strip().splitlines() or [b"it gave no reason"]
             said = plain(next((each for each in lines if each.startswith(b"ERROR:")), lines[-1]))
@@ -101,36 +117,46 @@ class Hands:
             )
         return done.out
 
-    async def read(self, path: PurePosixPath, most: int = _MOST_FILE_BYTES) -> bytes | None:
+    async def read(self, path: PurePosixPath, most: int = _MOST_FILE_BYTES, *, user: str = "root") -> bytes | None:
         """A file's bytes, or None when there is none.
 
         Raises:
             DeviceError: it cannot be read, or has more than ``most`` bytes.
         """
-        done = await self.ask(["sh", "-c", _READ, "sh", str(path), str(most + 1)])
+        done = await self.ask(["sh", "-c", _READ, "sh", str(path), str(most + 1)], user=user)
         if done.status == _GONE:
             return None
         if done.status != 0 or len(done.out) > most:
             raise DeviceError(f"{self.target}: {path} cannot be read.", mend="Look at that file on the device.")
         return done.out
 
-    async def write(self, path: PurePosixPath, data: bytes, owner: Owner) -> None:
-        """Have a file hold these bytes, the old ones or the new at any moment.
+    async def write(self, path: PurePosixPath, data: bytes, owner: Owner, *, user: str = "root") -> None:
+        """Have a file hold these bytes, the old ones or the new at any moment; ``user`` does it.
 
         Raises:
             DeviceError: that did not go well; the file is then as it was.
         """
         digest = hashlib.sha256(data).hexdigest()
         command = ["sh", "-c", _WRITE, "sh", str(path), digest, owner.mode, self._whose(owner)]
-        await self.must(f"writing {path}", command, given=data)
+        await self.must(f"writing {path}", command, user=user, given=data)
 
-    async def folder(self, path: PurePosixPath, owner: Owner) -> None:
-        """Have a folder, with its rights.
+    async def folder(self, path: PurePosixPath, owner: Owner, *, user: str = "root") -> None:
+        """Have a folder, with its rights; ``user`` makes it.
 
         Raises:
-            DeviceError: that did not go well.
+            DeviceError: that did not go well, or a link is there.
         """
-        await self.must(f"making {path}", ["sh", "-c", _FOLDER, "sh", str(path), owner.mode, self._whose(owner)])
+        words = ["sh", "-c", _FOLDER, "sh", str(path), owner.mode, self._whose(owner)]
+        await self.must(f"making {path}", words, user=user)
+
+    async def own(self, path: PurePosixPath, owner: Owner) -> None:
+        """Have a file that is there be of this owner, with these rights.
+
+        Raises:
+            DeviceError: that did not go well, or it is no plain file.
+        """
+        words = ["sh", "-c", _OWN, "sh", str(path), owner.mode, self._whose(owner)]
+        await self.must(f"securing {path}", words)
 
     async def stands(self, paths: Sequence[PurePosixPath], owners: Sequence[Owner]) -> list[bool]:
         """Of each path, whether it is there with these rights.

@@ -6,14 +6,15 @@ mended by running the same once more, and a run that has nothing to do changes n
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from tinysight_contract.errors import ConfigError, DeviceError
-from tinysight_deploy.devices.inventory import Inventory
+from tinysight_deploy.devices.inventory import Device, Inventory
 from tinysight_deploy.provisioning import probe
-from tinysight_deploy.provisioning.files import Files
+from tinysight_deploy.provisioning.credentials import certificate_sha256
+from tinysight_deploy.provisioning.files import Files, roots
 from tinysight_deploy.provisioning.findings import findings
 from tinysight_deploy.provisioning.hands import Hands
 from tinysight_deploy.provisioning.runtime import Runtime
@@ -56,24 +57,30 @@ async def provision(
         OSError: a file of the workstation cannot be read or written.
     """
     _asked_well(wishes)
+    expected = wishes.fingerprint or _expected(wishes, inventory.devices())
+    trust = roots(wishes)
     known = KnownHosts(inventory.known_hosts)
     async with connect(
-        wishes.target, known, identity=wishes.identity, fingerprint=wishes.fingerprint, tell=tell
+        wishes.target, known, identity=wishes.identity, fingerprint=expected, tell=tell, remember=False
     ) as remote:
         facts = await look(remote)
         hands = Hands(remote)
         folder, house = _wheelhouse(wishes, facts)
         runtime = None if house is None else Runtime(hands, folder, house, facts)
         whole = runtime is not None and (await runtime.found())[0]
+        work = Work(wishes, hands, facts, told)
         found = findings(facts, house, own_root=wishes.target.own_root, installed=whole)
         for each in found:
             tell(f"{each.level}: {each.what} {each.mend}")
         if wrong := [each for each in found if each.level == "error"]:
             raise DeviceError(f"{wishes.target}: {wrong[0].what}", mend=wrong[0].mend)
+        if runtime is None:
+            await work.has_programs()
         if not wishes.check and not may(remote, facts):
             raise ConfigError("It was not done.", mend="Run it again and say yes, or give --yes.")
-        work = Work(wishes, hands, facts, told)
-        files, service = Files(hands, wishes, facts), Service(hands, facts)
+        if not wishes.check:
+            _pin(known, remote, tell)
+        files, service = Files(hands, wishes, facts, trust), Service(hands, facts)
         for name, check, do in files.first():
             await work.step(name, check, do)
         await work.programs(runtime, service, tell)
@@ -90,6 +97,10 @@ async def provision(
         name = "" if runtime is None else runtime.name
         claim = _claim(wishes, remote, facts, files, version=version, runtime=name)
         work.enter(inventory, claim)
+        if wishes.broker_config is not None and work.did("certificate"):
+            tell(
+                f"Bring {wishes.broker_config / 'broker'} to the broker and reload it: only then it lets the device in."
+            )
         return Provisioned(tuple(work.steps), tuple(found), claim, ready)
 
 
@@ -110,6 +121,46 @@ def _asked_well(wishes: Wishes) -> None:
         raise ConfigError("There are two brokers.", mend="Give --broker or --broker-config, not both.")
     if wishes.ca is not None and wishes.broker is None:
         raise ConfigError("There is a --ca and no broker that it is for.", mend="Give --broker as well.")
+
+
+def _expected(wishes: Wishes, devices: Mapping[str, Device]) -> str | None:
+    """What the host key must be, as far as the inventory knows.
+
+    Raises:
+        ConfigError: the name or the id is another machine's.
+    """
+    target, same = wishes.target, (wishes.site, wishes.device)
+    for name, each in devices.items():
+        there = each.target
+        if (there.host_name, there.prefix) == (target.host_name, target.prefix) or wishes.replace:
+            continue
+        if name == wishes.name or (each.site, each.device) == same:
+            raise ConfigError(
+                f"The inventory has {each.site}/{each.device} already, as {name} at {each.address}.",
+                mend="Choose another --device and --name, or give --replace if this machine takes its place.",
+            )
+    return next((each.host_key for each in devices.values() if each.host_key and _host(each) == target.host_name), None)
+
+
+def _host(device: Device) -> str:
+    return device.target.host_name
+
+
+def _pin(known: KnownHosts, remote: Remote, tell: Callable[[str], None]) -> None:
+    """Remember a host's first key, now that somebody has agreed.
+
+    Raises:
+        DeviceError: another was remembered in the meantime.
+    """
+    key, host = remote.host_key, remote.target.host_name
+    if key is None or known.key(host) == key:
+        return
+    if known.pin(host, key) != key:
+        raise DeviceError(
+            f"{remote.target}: somebody has just met it with another host key.",
+            mend="Find out which is right, and run `tinysight device forget-key` for the other.",
+        )
+    tell(f"{host}: host key {key.fingerprint} is remembered.")
 
 
 def _wheelhouse(wishes: Wishes, facts: probe.Facts) -> tuple[Path, Wheelhouse | None]:
@@ -144,7 +195,7 @@ def _claim(wishes: Wishes, remote: Remote, facts: probe.Facts, files: Files, *, 
         cameras=tuple(plain(f"{each.node} {each.name}", 80) for each in probe.usb_cameras(facts)),
         accelerators=facts.accelerators,
         root_sha256=files.root_sha256(),
-        certificate_sha256=files.certificate_sha256(),
+        certificate_sha256=certificate_sha256(wishes),
         tinysight=version,
         runtime=runtime,
     )

@@ -25,6 +25,8 @@ from tinysight_deploy.wheels.wheelhouse import Wheel, Wheelhouse
 __all__ = ["Runtime"]
 
 _INSTALL_S: Final = 1800.0
+_WAIT_S: Final = 40
+_BUSY: Final = 75
 _SHORT: Final = 16
 
 _CURRENT: Final = r"""
@@ -35,6 +37,10 @@ for each in "$1"/runtimes/*; do [ -d "$each" ] && echo "${each##*/}"; done; true
 _SUMS: Final = (
     r'cd "$1" 2>/dev/null || exit 0; for each in *.whl; do [ -f "$each" ] && sha256sum -- "$each"; done; true'
 )
+_ALONE: Final = r"""
+exec 9<"$1"; flock -w "$wait_s" 9 || exit 75
+"""
+"""A lost connection leaves what it began running: that has the folder to itself until its last process ends."""
 _INSTALL: Final = r"""
 set -eu; umask 022
 opt=$1 new="$1/runtimes/$2" wheels=$3 python=$4 pip=$5 pip_sum=$6 system=$7
@@ -61,12 +67,27 @@ ln -sfn ../venv/bin/tinysight "$1/bin/tinysight.new"; mv -fT "$1/bin/tinysight.n
 sync "$1" "$1/bin" 2>/dev/null || sync
 """
 _WHEELS: Final = '[ -e "$1" ] && echo wheels; true'
-_REMOVE: Final = r"""
-set -eu
+_RUNS: Final = r"""
+runs() { printf '%s/\n' "$1" | grep -qsF -f - /proc/[0-9]*/cmdline /proc/[0-9]*/maps; }
+"""
+"""Whether a process was started from a folder, or has a library of it; grep's own line does not name it."""
+_IDLE: Final = (
+    _RUNS
+    + r"""
 for each in "$1"/runtimes/*; do
-  [ "${each##*/}" = "$2" ] || rm -rf "$each"
+  [ ! -d "$each" ] || [ "${each##*/}" = "$2" ] || runs "$each" || echo old
 done
 """
+)
+_REMOVE: Final = (
+    _RUNS
+    + r"""
+set -eu
+for each in "$1"/runtimes/*; do
+  [ "${each##*/}" = "$2" ] || runs "$each" || rm -rf "$each"
+done
+"""
+)
 
 
 class Runtime:
@@ -137,7 +158,7 @@ class Runtime:
         pip = self._house.pip
         words = [str(self._opt), self.name, str(self._wheels), self._facts.python, pip.file, pip.sha256, system]
         given = self._house.requirements().encode()
-        await self._hands.must("installing", ["sh", "-c", _INSTALL, "sh", *words], given=given, timeout_s=_INSTALL_S)
+        await self._alone("installing", _INSTALL, words, given=given, timeout_s=_INSTALL_S)
 
     async def switch(self) -> None:
         """Have it be what runs from the next start on.
@@ -145,15 +166,33 @@ class Runtime:
         Raises:
             DeviceError: it is not whole, or the device's disk refuses.
         """
-        await self._hands.must("switching runtimes", ["sh", "-c", _SWITCH, "sh", str(self._opt), self.name])
+        await self._alone("switching runtimes", _SWITCH, [str(self._opt), self.name], timeout_s=120)
+
+    async def _alone(self, what: str, script: str, words: list[str], *, given: bytes = b"", timeout_s: float) -> None:
+        """Run a script that has ``opt/tinysight`` to itself.
+
+        Raises:
+            DeviceError: another has it, or it did not go well.
+        """
+        command = ["sh", "-c", f"set -eu; wait_s={_WAIT_S}{_ALONE}{script}", "sh", *words]
+        done = await self._hands.ask(command, given=given, timeout_s=timeout_s)
+        if done.status == _BUSY:
+            raise DeviceError(
+                f"{self._hands.target}: TinySight is still being installed there, by an earlier run or another.",
+                mend="Wait some minutes, and run the same again.",
+            )
+        self._hands.good(what, done)
 
     async def useless(self) -> str:
-        """What is left that nobody needs.
+        """What is left that nobody needs; an old runtime that still runs is needed.
 
         Raises:
             DeviceError: the device does not say.
         """
         _, runs, old = await self.found()
+        if old:
+            told = await self._hands.must("looking", ["sh", "-c", _IDLE, "sh", str(self._opt), self.name])
+            old = told.decode("ascii", "replace").split()
         wheels = await self._hands.remote.run(["sh", "-c", _WHEELS, "sh", str(self._wheels)])
         left = [f"{len(old)} old runtimes"] if old else []
         return " and ".join([*left, *(["wheels"] if wheels.out.strip() else [])]) if runs else ""
@@ -164,7 +203,5 @@ class Runtime:
         Raises:
             DeviceError: the device refuses.
         """
-        await self._hands.must(
-            "removing old runtimes", ["sh", "-c", _REMOVE, "sh", str(self._opt), self.name], timeout_s=300
-        )
+        await self._alone("removing old runtimes", _REMOVE, [str(self._opt), self.name], timeout_s=300)
         await self._hands.remote.run(["rm", "-rf", "--", str(self._wheels)])

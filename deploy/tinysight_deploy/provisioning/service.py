@@ -1,9 +1,11 @@
 """The agent's unit on a device: written, enabled, and running what is installed now.
 
 What changes under a running agent is written down first (``opt/tinysight/restart``) and struck out after the restart,
-so that a connection that was lost in between does not leave the old program running for ever.
+so that a connection that was lost in between does not leave the old program running for ever. Where the device is a
+folder of a machine the unit has a name of its own: the machine may be a device itself.
 """
 
+import hashlib
 import re
 from typing import Final
 
@@ -11,8 +13,9 @@ from tinysight_contract.errors import DeviceError
 from tinysight_deploy.provisioning.hands import ROOT, Hands, Owner
 from tinysight_deploy.provisioning.probe import Facts
 from tinysight_deploy.provisioning.texts import unit_for
+from tinysight_deploy.remote.targets import SshTarget
 
-__all__ = ["UNIT", "Service"]
+__all__ = ["UNIT", "Service", "unit_name"]
 
 UNIT: Final = "tinysight-agent.service"
 _UNIT_FILE: Final = Owner("root:root", "644")
@@ -34,12 +37,20 @@ fi
 """
 
 
+def unit_name(target: SshTarget) -> str:
+    """What systemd calls the agent of a device."""
+    if not target.own_root:
+        return UNIT
+    return f"tinysight-agent-{hashlib.sha256(str(target.prefix).encode()).hexdigest()[:8]}.service"
+
+
 class Service:
     """The unit of one device."""
 
     def __init__(self, hands: Hands, facts: Facts) -> None:
         self._hands, self._facts = hands, facts
-        self._path = hands.path(f"etc/systemd/system/{UNIT}")
+        self._unit = unit_name(hands.target)
+        self._path = hands.path(f"etc/systemd/system/{self._unit}")
         self._restart = hands.path("opt/tinysight/restart")
 
     async def will_restart(self) -> None:
@@ -66,7 +77,7 @@ class Service:
         there = await self._hands.read(self._path, _MOST_UNIT_BYTES)
         if there is not None and (wanted is None or there == wanted):
             return ""
-        return f"etc/systemd/system/{UNIT} {'is written' if there is None else 'is written anew'}"
+        return f"etc/systemd/system/{self._unit} {'is written' if there is None else 'is written anew'}"
 
     async def write_unit(self) -> None:
         """Write the unit's file.
@@ -89,7 +100,7 @@ class Service:
         Raises:
             DeviceError: the connection was lost.
         """
-        told = await self._hands.must("asking systemd", ["sh", "-c", _STATE, "sh", UNIT, str(self._restart)])
+        told = await self._hands.must("asking systemd", ["sh", "-c", _STATE, "sh", self._unit, str(self._restart)])
         words = [
             word if re.fullmatch(r"[a-z-]{1,20}", word) else "?" for word in told.decode("ascii", "replace").split()
         ]
@@ -108,5 +119,5 @@ class Service:
         Raises:
             DeviceError: systemd refuses, or the agent does not come up.
         """
-        words = [UNIT, str(self._path), str(self._restart), "yes" if ready else "no"]
+        words = [self._unit, str(self._path), str(self._restart), "yes" if ready else "no"]
         await self._hands.must("starting the agent", ["sh", "-c", _UP, "sh", *words], timeout_s=_START_S)

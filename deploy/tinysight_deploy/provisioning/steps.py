@@ -4,6 +4,7 @@ A step is two functions: one says what is to be done, or nothing; the other does
 """
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from tinysight_contract.errors import DeviceError
 from tinysight_deploy.devices.inventory import Device, Inventory, now
@@ -13,9 +14,11 @@ from tinysight_deploy.provisioning.runtime import Runtime
 from tinysight_deploy.provisioning.service import Service
 from tinysight_deploy.provisioning.types import Claim, State, Step, Wishes
 from tinysight_deploy.remote.ssh import Remote
+from tinysight_deploy.wheels.wheelhouse import Wheel
 
 __all__ = ["Flash", "Work"]
 
+_NO_PROGRAMS: Final = "Give --wheelhouse, made with `tinysight wheelhouse`."
 Flash = Callable[[Remote], Awaitable[str]]
 """Brings a bundle to the device over the connection; what it did, in a few words."""
 
@@ -53,16 +56,26 @@ class Work:
         self._told(step)
         return step.state
 
+    def did(self, name: str) -> bool:
+        """Whether a step changed something."""
+        return any(each.name == name and each.state == "changed" for each in self.steps)
+
+    async def has_programs(self) -> None:
+        """Without a wheelhouse TinySight has to be there; that is looked at before anything is changed.
+
+        Raises:
+            DeviceError: it is not, and more than a look was asked for.
+        """
+        self.waits = (await self._hands.ask([str(self._wishes.target.program), "--version"])).status != 0
+        if self.waits and not self._wishes.check:
+            raise DeviceError(f"{self._wishes.target} has no TinySight yet.", mend=_NO_PROGRAMS)
+
     async def programs(self, runtime: Runtime | None, service: Service, tell: Callable[[str], None]) -> None:
         """Wheels, environment, link."""
         if runtime is None:
-            there = (await self._hands.ask([str(self._wishes.target.program), "--version"])).status == 0
-            if not there:
-                raise DeviceError(
-                    f"{self._wishes.target} has no TinySight yet.",
-                    mend="Give --wheelhouse, made with `tinysight wheelhouse`.",
-                )
-            self._say(Step("runtime", "ok"))
+            self._say(
+                Step("runtime", "would change", f"missing: {_NO_PROGRAMS}") if self.waits else Step("runtime", "ok")
+            )
             return
         used = runtime
         whole_there, runs_there, _ = await used.found()
@@ -71,15 +84,27 @@ class Work:
                 self._say(Step(name, "ok"))
             return
 
+        left: list[Wheel] | None = None
+
         async def wheels() -> str:
             if (await used.found())[0]:
                 return ""
-            missing = await used.missing()
+            missing = await to_bring()
             size = sum(each.size_bytes for each in missing) / 2**20
             return f"{len(missing)} wheels, {size:.1f} MiB" if missing else ""
 
+        async def to_bring() -> list[Wheel]:
+            nonlocal left
+            if (
+                left is None
+            ):  # once: a small board needs a while for the digests of 100 MiB, and installing reads them too
+                left = await used.missing()
+            return left
+
         async def push() -> None:
-            await used.push(await used.missing(), tell)
+            nonlocal left
+            await used.push(await to_bring(), tell)
+            left = []
 
         async def install() -> None:
             tell("installing; some minutes on a small board")
@@ -109,6 +134,9 @@ class Work:
 
     async def service(self, service: Service, *, ready: bool, why_not: str) -> None:
         """Enabled, and running what is installed now."""
+        if self._wishes.target.own_root and not self._wishes.service:
+            self._say(Step("service", "skipped", "below a path only with --service"))
+            return
         if not self._facts.systemd_runs:
             self._say(Step("service", "skipped", "systemd does not run there"))
             return
@@ -156,5 +184,8 @@ class Work:
         elif wishes.check:
             self._say(Step("inventory", "would change", f"{wishes.name} is entered anew"))
         else:
+            for name, each in inventory.devices().items():
+                if wishes.replace and name != wishes.name and (each.site, each.device) == (wishes.site, wishes.device):
+                    inventory.remove(name)
             inventory.put(wishes.name, entry)
             self._say(Step("inventory", "changed", f"{'changed' if before else 'added as'} {wishes.name}"))

@@ -1,6 +1,6 @@
 """What provisioning is asked for, and what it answers."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,8 +8,10 @@ from typing import Literal
 from tinysight_deploy.provisioning.findings import Finding
 from tinysight_deploy.remote.targets import SshTarget
 
-__all__ = ["Claim", "Provisioned", "State", "Step", "Wishes"]
+__all__ = ["Act", "Claim", "Provisioned", "State", "Step", "Wishes"]
 
+Act = tuple[str, Callable[[], Awaitable[str]], Callable[[], Awaitable[object]]]
+"""A step: its name, what is to be done or nothing, and how."""
 State = Literal["ok", "changed", "would change", "skipped"]
 
 
@@ -23,6 +25,7 @@ class Wishes:
         device: its id in MQTT.
         name: in the inventory.
         repo: the repository's folder, whose root of trust the device is given.
+        keys: of the repository, whose root that has to be; beside it unless given.
         wheelhouse: a folder of wheelhouses; without it the programs that are there stay.
         broker: its address, for a broker that asks for no certificate.
         ca: the certificates to trust for that.
@@ -32,7 +35,9 @@ class Wishes:
         tags: likewise.
         check: only look.
         identity: a private key's file, to log in.
-        fingerprint: what the host key must be, if that is known.
+        fingerprint: what the host key must be, if that is known; the inventory's unless given.
+        replace: take the place of another machine that has the same name or id.
+        service: have systemd run the agent also where the device is a folder of a machine.
     """
 
     target: SshTarget
@@ -40,6 +45,7 @@ class Wishes:
     device: str
     name: str
     repo: Path
+    keys: Path | None = None
     wheelhouse: Path | None = None
     broker: str | None = None
     ca: Path | None = None
@@ -50,6 +56,8 @@ class Wishes:
     check: bool = False
     identity: Path | None = None
     fingerprint: str | None = None
+    replace: bool = False
+    service: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ __all__ = ["Held", "failed", "read_held", "read_update"]
 
 _NO_PROGRAM: Final = (126, 127)
 _NO_USER: Final = re.compile(r"unknown user|user \S+ does not exist|invalid group")
+_NO_COMMAND: Final = re.compile(r"/tinysight: (command )?not found")
+"""As sudo says it too, whose status is then 1."""
 _MEND: Final = "Look at the device: its `tinysight` is broken or not ours; `tinysight device add` installs it anew."
 _HERE: Final = {UpdateState.VERIFIED, UpdateState.SELFTEST, UpdateState.TRIAL}
 """States of a candidate whose file is whole."""
@@ -88,7 +90,8 @@ def failed(target: SshTarget, status: int, err: bytes) -> DeviceError:
     """A command of the device that ended badly, as an error with what it said."""
     last = next((line for line in reversed(err.splitlines()) if line.strip()), b"")
     said = plain(last).removeprefix("error: ")
-    if _NO_USER.search(plain(err[-1000:], 1000)) or (status in _NO_PROGRAM and "sudo" not in said):
+    missing = _NO_COMMAND.search(said) or (status in _NO_PROGRAM and "sudo" not in said)
+    if missing or _NO_USER.search(plain(err[-1000:], 1000)):
         return DeviceError(f"{target} has no TinySight: {said}.", mend=f"Run `tinysight device add {target}`.")
     if "sudo:" in said:
         return DeviceError(

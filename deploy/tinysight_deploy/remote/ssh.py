@@ -1,8 +1,8 @@
 """A connection to a device by SSH: run a command there, bring a file there.
 
 In: an `SshTarget`, the known host keys.  Out: a `Remote`. What a device answers is bounded in bytes and in time, and
-every way to fail ends as a `DeviceError` (`ssh_login`). Keys alone log in, never a password; the user's
-``~/.ssh/config`` is not read, so that an address means the same for everybody. Only these two files know asyncssh.
+every way to fail ends as a `DeviceError` (`login`). Keys alone log in, never a password; the user's
+``~/.ssh/config`` is not read, so that an address means the same for everybody. Only this folder knows asyncssh.
 """
 
 import asyncio
@@ -23,16 +23,15 @@ import asyncssh
 from tinysight_contract.errors import DeviceError
 from tinysight_deploy.remote.known_hosts import HostKey, KnownHosts
 from tinysight_deploy.remote.login import ALGORITHMS, Client, another_key, errors, may_pass, read_identity
+from tinysight_deploy.remote.streams import BLOCK_BYTES, feed, lines, whole
 from tinysight_deploy.remote.targets import SshTarget, elevate, plain
 
 __all__ = ["Done", "Remote", "SshTarget", "connect", "elevate", "go", "may_pass"]
 
 T = TypeVar("T")
 
-_BLOCK_BYTES: Final = 32 << 10
 _BLOCKS_ON_THE_WAY: Final = 64
 _STALL_S: Final = 60.0
-_MOST_LINE_BYTES: Final = 64 << 10
 _MOST_ERRORS: Final = 1 << 20
 
 
@@ -170,9 +169,9 @@ class Remote:
         process = await self._connection.create_process(shlex.join(command), encoding=None)
         try:
             out, err, _ = await asyncio.gather(
-                _all(process.stdout, most_bytes) if line is None else _lines(process.stdout, most_bytes, line),
-                _all(process.stderr, most_bytes or _MOST_ERRORS),
-                _feed(process.stdin, given),
+                whole(process.stdout, most_bytes) if line is None else lines(process.stdout, most_bytes, line),
+                whole(process.stderr, most_bytes or _MOST_ERRORS),
+                feed(process.stdin, given),
             )
             await process.wait_closed()
         except BaseException:
@@ -183,6 +182,8 @@ class Remote:
 
     async def push(self, local: Path, remote: str, *, tell: Callable[[int], None] = lambda _bytes: None) -> int:
         """Bring a file there under its name at once; goes on with a part that an earlier try has left.
+
+        Everybody may read it, whatever umask sshd gives its sessions: its folder says who may come so far.
 
         Args:
             local: the file.
@@ -209,6 +210,7 @@ class Remote:
                         await out.truncate(start)
                     await _write(source, out, start, tell)
                     async with asyncio.timeout(_STALL_S):
+                        await out.chmod(0o644)
                         with contextlib.suppress(asyncssh.SFTPOpUnsupported):
                             await out.fsync()
                 await _rename(sftp, part, remote)
@@ -241,7 +243,7 @@ async def _write(source: BinaryIO, out: asyncssh.SFTPClientFile, start: int, tel
     at = start
     try:
         source.seek(start)
-        while block := source.read(_BLOCK_BYTES):
+        while block := source.read(BLOCK_BYTES):
             on_the_way.append((at + len(block), asyncio.ensure_future(out.write(block, at))))
             at += len(block)
             if len(on_the_way) >= _BLOCKS_ON_THE_WAY:
@@ -262,44 +264,6 @@ async def _rename(sftp: asyncssh.SFTPClient, part: str, remote: str) -> None:
             with contextlib.suppress(asyncssh.SFTPNoSuchFile):
                 await sftp.remove(remote)
             await sftp.rename(part, remote)
-
-
-async def _all(source: asyncssh.SSHReader[bytes], most: int | None) -> bytes:
-    """All that comes, but no more than ``most`` bytes."""
-    found = bytearray()
-    while chunk := await source.read(_BLOCK_BYTES):
-        found += chunk
-        if most is not None and len(found) > most:
-            raise OverflowError(f"more than {most} bytes")
-    return bytes(found)
-
-
-async def _lines(source: asyncssh.SSHReader[bytes], most: int | None, line: Callable[[bytes], None]) -> bytes:
-    """Each line as it comes, however the bytes come."""
-    rest = bytearray()
-    seen = 0
-    while chunk := await source.read(_BLOCK_BYTES):
-        seen += len(chunk)
-        *whole, last = (bytes(rest) + chunk).split(b"\n")
-        rest = bytearray(last)
-        if most is not None and seen > most:
-            raise OverflowError(f"more than {most} bytes")
-        if len(rest) > _MOST_LINE_BYTES or any(len(each) > _MOST_LINE_BYTES for each in whole):
-            raise OverflowError(f"a line of more than {_MOST_LINE_BYTES} bytes")
-        for each in whole:
-            line(each)
-    if rest:
-        line(bytes(rest))
-    return b""
-
-
-async def _feed(sink: asyncssh.SSHWriter[bytes], given: bytes) -> None:
-    """The command's input; a command that does not want it all is no error."""
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        for at in range(0, len(given), _BLOCK_BYTES):
-            sink.write(given[at : at + _BLOCK_BYTES])
-            await sink.drain()
-        sink.write_eof()
 
 
 def _digest(source: BinaryIO, size: int) -> str:

@@ -162,7 +162,7 @@ class Pip:
             return ConfigError(f"pip found no way: {_complaint(said)}.", mend=mend)
         mend = "Build them on such a device with `pip wheel`, and give that folder with --find-links."
         if self._target.machine == "armv7l":
-            mend = f"For a Raspberry Pi give --extra-index ADDRESS. Or else: {mend}"
+            mend = f"For a Raspberry Pi give piwheels' index with --extra-index. Or else: {mend}"
         return ConfigError(f"No index has wheels for {self._target} of: {', '.join(missing)}.", mend=mend)
 
     def _missing(self, own: Path) -> list[str]:

@@ -61,7 +61,11 @@ def checkout() -> Path | None:
 
 
 def _built(root: Path, folder: Path) -> Path:
-    isolation = ["--no-build-isolation"] if find_spec("hatchling") else []  # else pip fetches it
+    if find_spec("hatchling") is None:  # pip would fetch whichever is the newest today, and run it
+        raise ConfigError(
+            "TinySight runs here from a checkout, and hatchling, which builds its wheel, is not installed.",
+            mend="Install it: `python -m pip install hatchling`, or install TinySight as a package.",
+        )
     command = [
         sys.executable,
         "-P",
@@ -70,7 +74,7 @@ def _built(root: Path, folder: Path) -> Path:
         "wheel",
         "--quiet",
         "--no-deps",
-        *isolation,
+        "--no-build-isolation",
         "-w",
         str(folder),
         str(root),
@@ -80,7 +84,7 @@ def _built(root: Path, folder: Path) -> Path:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(
             f"The wheel of {root} was not built: {last[:300]}.",
-            mend="Install pip and hatchling: `python -m ensurepip`, then `python -m pip install hatchling`.",
+            mend="Look at that. If there is no pip: `python -m ensurepip`.",
         )
     return next(iter(sorted(folder.glob(f"{NAME}-*.whl"))))
 
