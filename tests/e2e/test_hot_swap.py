@@ -256,9 +256,7 @@ def test_when_what_is_active_loads_no_more_the_one_before_sees_and_that_is_told(
     device.start()
     eventually(lambda: device.seeing() == first)
     eventually(lambda: (alert := device.alerts()["update-failed"]) and "is active and cannot run" in alert.what)
-    now = device.reported()
-    assert now is not None
-    assert now.bundle == first
+    eventually(lambda: (now := device.reported()) and now.bundle == first)
     assert device.end() == 0
 
 
@@ -278,7 +276,7 @@ def test_the_very_first_bundle_is_tested_and_an_end_meanwhile_is_heeded(
     assert device.end() == 0
     coming = device.state().candidate
     assert coming is not None
-    assert (coming.state, coming.attempts) == (UpdateState.SELFTEST, 0)
+    assert (coming.state, coming.attempts) == (UpdateState.VERIFIED, 0)
     device.start()
     eventually(lambda: device.seeing() == first)
     assert device.end() == 0
