@@ -90,6 +90,18 @@ def test_a_bundle_that_takes_the_device_down_uses_up_its_attempts(to: UpdateStat
 def test_a_start_that_is_broken_off_on_purpose_does_not_count() -> None:
     state = u.attempt(come(running(1), 2), NOW)
     assert u.attempt(u.spare(state), NOW).candidate == state.candidate
+    tested = u.attempt(u.attempt(come(running(1), 2, to=UpdateState.VERIFIED), NOW), NOW)
+    spared = u.spare(tested)
+    assert spared.candidate is not None
+    assert (spared.candidate.state, spared.candidate.attempts) == (UpdateState.VERIFIED, 1)
+    assert u.spare(spared) == spared, "who says so again takes nothing off"
+
+
+@pytest.mark.parametrize("code", [Code.TAMPERED, Code.DISK, Code.NO_SPACE, Code.SUPERSEDED])
+def test_what_is_the_disks_fault_is_not_held_against_a_bundle(code: Code) -> None:
+    state = u.attempt(come(running(1), 2), NOW)
+    state = u.end(state, NOW, UpdateState.ROLLED_BACK, code=code, reason="Not its fault.")
+    assert u.refusal(state, release(2)) is None
 
 
 def test_what_failed_here_is_not_taken_again_unless_a_person_asks() -> None:
