@@ -333,7 +333,19 @@ def test_a_whole_transfer_where_there_could_be_a_difference_has_its_reason(
     assert "is missing in the repository" in line_of(repository.find("belt@1.1.0"), result)
 
 
-def test_a_difference_that_the_device_cannot_use_is_followed_by_the_whole(
+def test_flashed_again_a_damaged_active_bundle_is_whole_again(
+    device: MakeDevice, settle: Settle, flash: Callable[..., list[Result]]
+) -> None:
+    address = device("gate")
+    release = settle(folder_of(address), "belt@1.0.0")
+    store_of(address).path(release.digest).write_bytes(b"damaged")
+    with store_of(address).run():
+        (result,) = flash("belt@1.0.0", [address])
+    assert (result.outcome, result.transfer) == ("staged", "full")
+    assert store_of(address).is_whole(release.digest)
+
+
+def test_a_device_whose_active_bundle_is_damaged_gets_the_whole(
     device: MakeDevice, settle: Settle, flash: Callable[..., list[Result]]
 ) -> None:
     address = device("gate")

@@ -33,6 +33,7 @@ class _State(Struct):
 class _Shown(Struct):
     state: _State
     runs: bool = False
+    whole: bool = True
 
 
 class Held(Struct, frozen=True, kw_only=True):
@@ -42,23 +43,26 @@ class Held(Struct, frozen=True, kw_only=True):
         active: what runs there, or would.
         candidate: what is on its way there.
         runs: whether an agent runs from the store.
+        whole: whether the active one's file is what it was.
     """
 
     active: Release | None
     candidate: Update | None
     runs: bool
+    whole: bool = True
 
     def settled_on(self, digest: str) -> bool:
-        """Whether this bundle is active and nothing else is to come."""
+        """Whether this bundle is active, its file undamaged, and nothing else is to come."""
         coming = None if self.candidate is None else self.candidate.bundle
-        return self.active is not None and self.active.digest == digest and (coming is None or coming.digest == digest)
+        is_active = self.active is not None and self.active.digest == digest and self.whole
+        return is_active and (coming is None or coming.digest == digest)
 
     def base(self, digest: str) -> str | None:
-        """What a transfer of this bundle starts from: itself if it is there, else what is active."""
+        """What a transfer of this bundle starts from: itself if it is there, else what is active and whole."""
         coming = None if self.candidate is None else self.candidate.bundle
         if coming is not None and coming.digest == digest and self.candidate and self.candidate.state in _HERE:
             return digest
-        return None if self.active is None else self.active.digest
+        return None if self.active is None or not self.whole else self.active.digest
 
 
 def read_held(target: SshTarget, answer: bytes) -> Held:
@@ -71,7 +75,7 @@ def read_held(target: SshTarget, answer: bytes) -> Held:
         shown = msgspec.json.decode(answer, type=_Shown)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _nonsense(target, answer) from error
-    return Held(active=shown.state.active, candidate=shown.state.candidate, runs=shown.runs)
+    return Held(active=shown.state.active, candidate=shown.state.candidate, runs=shown.runs, whole=shown.whole)
 
 
 def read_update(target: SshTarget, line: bytes) -> Update:
