@@ -345,6 +345,22 @@ def test_flashed_again_a_damaged_active_bundle_is_whole_again(
     assert store_of(address).is_whole(release.digest)
 
 
+def test_a_difference_that_the_device_cannot_use_is_followed_by_the_whole(
+    device: MakeDevice, settle: Settle, flash: Callable[..., list[Result]], repository: Repository, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(repository.folder, copy)
+    for delta in (copy / "deltas").iterdir():
+        delta.write_bytes(delta.read_bytes()[:-1] + b"!")
+    address = device("gate")
+    settle(folder_of(address), "belt@1.0.0")
+    other = Repository(copy, repository.folder.parent / "keys")
+    with store_of(address).run():
+        (result,) = flash("belt@1.1.0", [address], repo=other)
+    assert (result.outcome, result.transfer) == ("staged", "full")
+    assert result.why_full
+
+
 def test_a_device_whose_active_bundle_is_damaged_gets_the_whole(
     device: MakeDevice, settle: Settle, flash: Callable[..., list[Result]]
 ) -> None:
@@ -457,10 +473,13 @@ def test_root_writes_a_store_as_its_owner_who_need_not_see_the_repository(
         assert done.returncode == 0, done.stdout + done.stderr
         assert {path.stat().st_uid for path in card.rglob("*")} == {owner}
         assert {path.stat().st_uid for path in repository.folder.rglob("*")} == {os.geteuid()}
-        if owner == os.geteuid():
-            card.chmod(0o500)
-        else:
+        if owner != os.geteuid():  # root passes where the owner may not
             parent.chmod(0o700)
+            done = tinysight("flash", "belt@1.1.0", "--to", f"dir:{card}", *flags)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert {path.stat().st_uid for path in card.rglob("*")} == {owner}
+            return
+        card.chmod(0o500)
         done = tinysight("flash", "belt@1.1.0", "--to", f"dir:{card}", *flags)
         card.chmod(0o700)
         assert done.returncode == 1
