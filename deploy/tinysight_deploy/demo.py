@@ -4,6 +4,7 @@ data → training → int8 bundle with its proof → a device's store → camera
 step is a subprocess of the ``tinysight`` command; the broker and the reader live here. It checks itself.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -84,9 +85,10 @@ def demo(
     steps.say("Quantize it to int8 and prove it on held-out pictures (report: belt.report.html)")
     proof = steps.run("convert", "run", "--out", "belt.bundle", "--name", "belt")
     steps.say("Sign the bundle, and flash it into a device's store")
-    steps.run("keys", "init", "--repo", "repo")
-    steps.run("release", "add", "belt.bundle", "--repo", "repo")
-    steps.run("flash", "belt.bundle", "--to", "dir:device", "--repo", "repo")
+    mine = ("--repo", "repo", "--keys", "keys")
+    steps.run("keys", "init", *mine)
+    steps.run("release", "add", "belt.bundle", *mine)
+    steps.run("flash", "belt.bundle", "--to", "dir:device", *mine)
     steps.say("Run the device on a live camera for 20 s, publish to a broker, read it back")
     ports = free_ports()
     url = f"mqtt://127.0.0.1:{ports.mqtt5}"
@@ -140,14 +142,17 @@ class _Steps:
         console.print(f"[bold cyan]{time.monotonic() - self._begun_s:5.1f} s[/]  {line}")
 
     def run(self, *arguments: str) -> dict[str, Any]:
-        """One ``tinysight`` command with ``--json``; its result.
+        """One ``tinysight`` command with ``--json``; its result. It asks nobody, and sees nothing of the user's own.
 
         Raises:
             TinySightError: it failed.
         """
         console.print(f"         [dim]$ tinysight {' '.join(arguments)}[/]")
         command = [sys.executable, "-P", "-m", "tinysight_deploy", *arguments, "--json"]
-        done = subprocess.run(command, cwd=self._out, stdout=subprocess.PIPE, check=False)
+        own = {name: value for name, value in os.environ.items() if not name.startswith("TINYSIGHT_")}
+        done = subprocess.run(
+            command, cwd=self._out, env=own, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False
+        )
         if done.returncode != 0:
             raise TinySightError(
                 f"`tinysight {arguments[0]}` ended with status {done.returncode}.", mend="See what it said above."

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from tinysight_contract.scalars import Count, Digest, Time, Unit
 
-__all__ = ["ENDED", "Code", "Gate", "Release", "Update", "UpdateState"]
+__all__ = ["Code", "Gate", "Release", "Update", "UpdateState"]
 
 
 class UpdateState(StrEnum):
@@ -27,10 +27,6 @@ class UpdateState(StrEnum):
     REJECTED = "rejected"
     FAILED = "failed"
     ROLLED_BACK = "rolled-back"
-
-
-ENDED = {UpdateState.CONFIRMED, UpdateState.REJECTED, UpdateState.FAILED, UpdateState.ROLLED_BACK}
-"""States after which nothing more becomes of it."""
 
 
 class Code(StrEnum):

@@ -5,6 +5,7 @@ of a second; nothing is kept on disk. How accurate a variant is plays no part: w
 that.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,9 @@ from tinysight_edge.compiled import Accelerator, CompiledEngine, accelerators, r
 from tinysight_edge.engines import Engine, InterpreterEngine, Runtime, edge_tpu, find_runtime, has_edge_tpu_code
 from tinysight_edge.interpreter import Model, prove
 
-__all__ = ["EngineName", "choose", "is_better"]
+__all__ = ["EngineName", "choose", "is_better", "scheme_of"]
+
+log = logging.getLogger(__name__)
 
 EngineName = Literal["auto", "interpreter", "compiled-model", "edgetpu"]
 MAX_RUNS: Final = 15
@@ -81,6 +84,15 @@ def choose(
         raise RuntimeLoadError(refused.what, mend=refused.mend) from refused
     best.choice = (*told, f"kept: {best.variant.scheme} by {best.engine.name}")
     return best
+
+
+def scheme_of(bundle: Bundle, wanted: str | None) -> str | None:
+    """The variant to take of a store's bundle: the wanted one, any when it has none of this name."""
+    if wanted is None or wanted in {variant.scheme for variant in bundle.manifest.variants}:
+        return wanted
+    name = f"{bundle.manifest.name} {bundle.manifest.version}"
+    log.warning("%s has no variant %r; the fastest of its own is taken. Correct `scheme` under [model].", name, wanted)
+    return None
 
 
 def is_better(ms: float, best_ms: float) -> bool:

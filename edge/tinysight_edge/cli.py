@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn
@@ -13,6 +14,7 @@ import typer
 if TYPE_CHECKING:
     from tinysight_contract.bundle import Bundle
     from tinysight_edge.config.types import AgentConfig, ModelConfig
+    from tinysight_edge.config.watch import Watch
 
 __all__ = ["from_flags", "memory_of", "open_bundle", "run"]
 
@@ -112,7 +114,8 @@ def run(
             start_offline=start_offline,
         )
     address = address_of(told.broker, os.environ)
-    agent = Agent(open_bundle(told.model, start=True), told, watch=watch, watchdog=Watchdog())
+
+    agent = Agent(_first(told, watch, is_asked=lambda: asked), told, watch=watch, watchdog=Watchdog())
     lock = _hold(told.state)
     if asked:
         agent.stop()
@@ -139,6 +142,29 @@ def run(
     finish(result, as_json=as_json)
 
 
+def _first(config: "AgentConfig", watch: "Watch | None", *, is_asked: Callable[[], bool]) -> "Bundle":
+    """The bundle to start with. Of a store it may have to pass its self-test first, which the end of this process ends.
+
+    Raises:
+        TinySightError: there is none.
+        typer.Exit: the end is asked for.
+    """
+    from tinysight_edge.store import Store
+    from tinysight_edge.update.starting import open_first
+
+    def heed() -> None:
+        if is_asked():
+            raise typer.Exit
+
+    if config.model.store is None:
+        return open_bundle(config.model)
+    try:
+        return open_first(Store(config.model.store), config, heed=heed)
+    finally:
+        if watch is not None and is_asked():
+            watch.reloader.close()
+
+
 def _begin_again() -> NoReturn:
     """Have systemd start another process; without it become one, under the same number."""
     if "NOTIFY_SOCKET" in os.environ:
@@ -148,20 +174,16 @@ def _begin_again() -> NoReturn:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- the very command that runs
 
 
-def open_bundle(model: "ModelConfig", *, start: bool = False) -> "Bundle":
-    """What is to run; to ``start`` it, of a store also what was installed and never run, or ran before a damaged one.
+def open_bundle(model: "ModelConfig") -> "Bundle":
+    """What is to run. Changes nothing.
 
     Raises:
         TinySightError: it is not there or damaged.
     """
     from tinysight_contract.bundle import Bundle
     from tinysight_edge.store import Store
-    from tinysight_edge.update.installer import Installer, boot
 
-    if model.bundle is not None:
-        return Bundle.open(model.bundle)
-    store = Store(model.store or Path())
-    return boot(Installer(store), store, scheme=model.scheme, threads=model.threads) if start else store.active()
+    return Bundle.open(model.bundle) if model.bundle is not None else Store(model.store or Path()).active()
 
 
 def from_flags(

@@ -1,13 +1,17 @@
 """``tinysight store``: a device's bundles, on the device: show, verify, install, roll back, clean up."""
 
+import signal
 import sys
 import time
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tinysight_contract.updates import Release, Update
     from tinysight_edge.store import Store
 
@@ -17,6 +21,8 @@ store_app = typer.Typer(no_args_is_help=True)
 
 PLACE: Final = Path("/var/lib/tinysight/store")
 POLL_S: Final = 0.2
+BACK_S: Final = 30.0
+"""So long a roll-back waits for whoever changes the store; a server that hangs is waited for meanwhile."""
 Root = Annotated[Path, typer.Option("--store", envvar="TINYSIGHT_STORE", help="The store's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON line at the end; with install one for each step.")]
 
@@ -28,18 +34,19 @@ def _store() -> None:
 
 @store_app.command("show")
 def show(*, store: Root = PLACE, as_json: AsJson = False) -> None:
-    """Say what is active, what was before, what became of the newest bundle, and whether an agent runs."""
+    """Say what is active and if its file is whole, what was before, what became of the newest, if an agent runs."""
     from tinysight_edge.console import finish
     from tinysight_edge.store import Store
 
     here = Store(store)
     state = here.state()
+    whole = state.active is None or here.is_whole(state.active.digest)
     if as_json:
-        finish({"state": state, "runs": here.is_run()}, as_json=True)
+        finish({"state": state, "runs": here.is_run(), "whole": whole}, as_json=True)
         return
     told = state.newest
     rows = {
-        "active": _said(state.active),
+        "active": _said(state.active) + ("" if whole else ", damaged: flash it again"),
         "previous": _said(state.previous),
         "agent": "runs" if here.is_run() else "does not run",
         "newest": "none" if told is None else _line(told),
@@ -79,11 +86,13 @@ def trust(
     from tinysight_contract.files import read_capped
     from tinysight_edge.console import finish
     from tinysight_edge.store import Store
+    from tinysight_edge.update.owner import become_owner
     from tinysight_edge.update.trust import new_trust
     from tinysight_edge.update.tuf_client import MAX_ROOT_BYTES
 
     here = Store(store)
-    raw = read_capped(root, MAX_ROOT_BYTES)
+    raw = read_capped(root, MAX_ROOT_BYTES)  # of whoever runs this
+    become_owner(store)
     with here.alone():
         new_trust(here.trust, raw, here.disk)
     finish({"root": here.trust / "root.json"}, as_json=as_json)
@@ -103,19 +112,27 @@ def install(
     """Verify a signed release, take it in and test it.
 
     An agent that runs from this store tests it and tries it under its cameras; without one it is tested here and waits
-    for the next start. Status 1 when it was not taken or did not stay.
+    for the next start. Status 1 when it was not taken or did not stay; 0 also while that is not decided, which is said.
     """
     from tinysight_contract.updates import UpdateState
+    from tinysight_edge.health.machine import clock_synced
     from tinysight_edge.store import Store
     from tinysight_edge.update.installer import UNTESTED, Installer
+    from tinysight_edge.update.owner import become_owner
     from tinysight_edge.update.sources import open_source
 
+    become_owner(store)
     here = Store(store)
-    installer = Installer(here, tell=lambda update: _tell(update, as_json=as_json))
-    told = installer.install(open_source(source), target, digest=digest, again=again)
-    if told.state in UNTESTED and not here.is_run():
-        told = installer.test() or told
+    synced = clock_synced() is True
+    installer = Installer(here, tell=lambda update: _tell(update, as_json=as_json), synced=synced)
+    with _undisturbed():
+        told = installer.install(open_source(source), target, digest=digest, again=again)
+        if told.state in UNTESTED and not here.is_run():
+            told = installer.test() or told
     told = _await(here, told, wait, as_json=as_json)
+    if told.state in {UpdateState.VERIFIED, UpdateState.SELFTEST, UpdateState.TRIAL}:
+        by = "Its agent has not decided yet" if here.is_run() else "No agent runs here: one decides once it does"
+        sys.stderr.write(f"{by}; see `tinysight store show`.\n")
     if told.state in {UpdateState.REJECTED, UpdateState.FAILED, UpdateState.ROLLED_BACK}:
         raise typer.Exit(1)
 
@@ -130,10 +147,12 @@ def rollback(*, store: Root = PLACE, as_json: AsJson = False) -> None:
     from tinysight_contract.messages import utc_now
     from tinysight_edge.console import finish
     from tinysight_edge.store import Store
+    from tinysight_edge.update.owner import become_owner
     from tinysight_edge.update.update import roll_back
 
+    become_owner(store)
     here = Store(store)
-    with here.alone():
+    with _given_up(here):
         state = here.state()
         back = roll_back(state, utc_now())
         if back is None or back.active is None:
@@ -149,12 +168,54 @@ def collect(*, store: Root = PLACE, as_json: AsJson = False) -> None:
     """Remove what no state names: older bundles, and what is left of broken-off transfers."""
     from tinysight_edge.console import finish
     from tinysight_edge.store import Store
+    from tinysight_edge.update.owner import become_owner
 
+    become_owner(store)
     here = Store(store)
     with here.alone():
         before = _used(here)
         here.sweep(here.state())
         finish({"freed_bytes": before - _used(here), "kept_bytes": _used(here)}, as_json=as_json)
+
+
+@contextmanager
+def _given_up(store: "Store") -> "Iterator[None]":
+    """Have the store alone; whoever fetches or tests something gives it up for this.
+
+    Raises:
+        StoreError: it is not given up in time.
+        OSError: the store cannot be written.
+    """
+    from tinysight_contract.errors import StoreError
+
+    until_s = time.monotonic() + BACK_S
+    with ExitStack() as held, store.wanted_back():
+        while True:
+            try:
+                held.enter_context(store.alone())
+                break
+            except StoreError:
+                if time.monotonic() >= until_s:
+                    raise
+            time.sleep(POLL_S)
+        yield
+
+
+@contextmanager
+def _undisturbed() -> "Iterator[None]":
+    """A lost connection breaks nothing off; a request to end does as Ctrl-C does, so that a test does not count."""
+
+    def end(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _await(store: "Store", told: "Update", wait_s: float, *, as_json: bool) -> "Update":
@@ -177,8 +238,9 @@ def _tell(update: "Update", *, as_json: bool) -> None:
     import msgspec
 
     line = msgspec.json.encode(update).decode() if as_json else _line(update)
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):  # nobody listens any more; what was begun is brought to its end
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 def _line(update: "Update") -> str:

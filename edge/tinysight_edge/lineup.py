@@ -138,8 +138,10 @@ class Lineup:
         """Let every view be able to look through this model, those to come as well.
 
         Raises:
-            ConfigError: a camera asks for what it cannot give.
+            ConfigError: a camera asks for what it cannot give, though it be unplugged or switched off now.
         """
+        for id_ in self.config.cameras.keys() - self.views.keys():
+            View(seer, self.config, id_, still=False)
         try:
             for view in self.views.values():
                 view.ready(seer)

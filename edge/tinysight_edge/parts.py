@@ -155,7 +155,8 @@ def make_updater(
         return dict(came)
 
     from tinysight_edge.store import Store  # noqa: PLC0415 -- not before frames flow
-    from tinysight_edge.update.updater import Body, Updater  # noqa: PLC0415 -- see above
+    from tinysight_edge.update.body import Body  # noqa: PLC0415 -- see above
+    from tinysight_edge.update.updater import Updater  # noqa: PLC0415 -- see above
 
     body = Body(
         config=config,

@@ -21,12 +21,12 @@ from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import BrokerError, ConfigError, TinySightError
 from tinysight_contract.messages import utc_now
 from tinysight_edge.cameras.hub import Frame, Hub
-from tinysight_edge.choice import choose
 from tinysight_edge.config.types import AgentConfig
 from tinysight_edge.config.watch import Watch
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.describe import describe
 from tinysight_edge.health.meter import Meter
+from tinysight_edge.health.verdict import Code
 from tinysight_edge.lineup import Lineup
 from tinysight_edge.looking import Look, Looking, Switched
 from tinysight_edge.meaning.closing import closings
@@ -41,6 +41,7 @@ from tinysight_edge.steering import Steering
 from tinysight_edge.telling import Teller
 from tinysight_edge.update.report import Report
 from tinysight_edge.update.shadow import Shadow
+from tinysight_edge.update.starting import load_first
 from tinysight_edge.update.swap import Swapper
 from tinysight_edge.update.trial import Pulse
 from tinysight_edge.view import Seer, View
@@ -169,17 +170,16 @@ class Agent:
 
     def _prepare(self) -> None:
         """Load the model, open what can be opened, and begin to tell; close what an earlier start left open."""
-        config, watch, wanted = self.config, self._watch, self.config.model
-        if watch is not None:
-            watch.reloader.runs(self._first.digest)
+        config, watch = self.config, self._watch
         self._outbox = outbox = Outbox(config.state / "outbox.db", config.outbox)
         with self._guard(START_WITHIN_S):
-            model = choose(
-                self._first, scheme=wanted.scheme, threads=wanted.threads, engine=wanted.engine, heed=self._heed
-            )
-        seer = Seer(self._first, model, self.boot_id, Sequence())
-        del self._first, model  # other models may follow, and this one's memory is theirs then
+            bundle, model, unfit = load_first(self._first, config.model, heed=self._heed)
+        seer = Seer(bundle, model, self.boot_id, Sequence())
+        del self._first, bundle, model  # other models may follow, and this one's memory is theirs then
+        if watch is not None:
+            watch.reloader.runs(seer.bundle.digest)
         self._caretaker = care = make_caretaker(config, self.boot_id, self.meter, self._governor)
+        care.say(Code.UPDATE_FAILED, unfit)
         hands = Hands(
             config=lambda: self._steering.config,
             watch=watch,
@@ -293,7 +293,13 @@ class Agent:
     def _see(self, look: Look) -> None:
         """From the model's answer to events."""
         frame, view = look.frame, look.view
-        told = view.tell(frame, look.looked, clock_synced=self._caretaker.clock_synced)
+        try:
+            told = view.tell(frame, look.looked, clock_synced=self._caretaker.clock_synced)
+        except Exception as error:
+            if not self.swapper.broke(error):
+                raise
+            self.meter.drop(frame.camera, "reloaded")
+            return
         self._teller.seen(frame.camera, told.events, told.counts)
         self._portraits.offer(frame)
         self._pulse.note(frame.camera, look.run_ms, now_s := time.monotonic())

@@ -5,21 +5,20 @@
     STORE/state.json                  what is decided: see `update.update.State`; a line of JSON and its SHA-256
     STORE/state.last.json             the same once more, for a card that damages files
     STORE/bundles/<sha256>.bundle     bundles by content; none has this name before it was verified
+    STORE/bundles/<sha256>.json       that it was confirmed here, and as what; for when the state is lost
     STORE/bundles/<sha256>.part       what is here of one that is on its way
     STORE/trust/                      who may sign, and what was last signed: see `update.trust`
     STORE/lock, STORE/running         held by who changes the store; by the agent that runs from it
+    STORE/way-back                    held by a person who wants to go back while somebody else changes the store
 
 A kill or a power cut at any moment leaves the old or the new bundle active, never a mixture. How a bundle comes in is
 `update.installer`; what is decided, and why, is `update.update`.
 """
 
-import fcntl
-import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +30,9 @@ from tinysight_contract.files import read_capped
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release
 from tinysight_edge.update.disk import Disk
-from tinysight_edge.update.update import SCHEMA, State, project_of, recover
+from tinysight_edge.update.lock import hold, is_held
+from tinysight_edge.update.notes import Note, checked, salvage, unchecked
+from tinysight_edge.update.update import SCHEMA, State, recover
 
 __all__ = ["Store"]
 
@@ -47,11 +48,15 @@ class Store:
     Args:
         root: the folder; made by whoever first writes.
         disk: what writes.
+
+    Attributes:
+        owed: what is decided and was not followed by what was found then, as the disk did not take it; or None.
     """
 
     def __init__(self, root: Path, *, disk: Disk | None = None) -> None:
         self.root, self.disk = root, disk or Disk()
         self.trust = root / "trust"
+        self.owed: tuple[State, State] | None = None
         self._state, self._copy = root / "state.json", root / "state.last.json"
 
     def path(self, digest: str) -> Path:
@@ -62,13 +67,25 @@ class Store:
         """Where what is here of it lies while it is on its way."""
         return self.root / "bundles" / f"{digest}.part"
 
+    def note(self, digest: str) -> Path:
+        """Where it says what this bundle was confirmed as."""
+        return self.root / "bundles" / f"{digest}.json"
+
     def state(self) -> State:
-        """What is decided now; from the copy if the file is damaged, from the bundles themselves if both are.
+        """What is decided now; from the copy if the file is lost, from what lies beside the bundles if both are.
 
         Raises:
             StoreError: it cannot be read, or a newer version has written it.
         """
-        damaged, unread = False, None
+        return self._decided() or salvage(self.root / "bundles")
+
+    def _decided(self) -> State | None:
+        """What the state or its copy says; None when both are lost.
+
+        Raises:
+            StoreError: it cannot be read, or a newer version has written it.
+        """
+        unread = None
         for path in (self._state, self._copy):
             try:
                 raw = read_capped(path, MAX_STATE_BYTES)
@@ -79,14 +96,11 @@ class Store:
                 continue
             if (state := _parse(path, raw)) is not None:
                 return state
-            damaged = True
             log.error("%s is damaged.", path)
         if unread is not None:  # it may be right, and readable the next time
             what = f"{unread.filename or self._state}: {unread.strerror}."
             raise StoreError(what, mend="Check the path and its rights.") from unread
-        if damaged or self._state.exists():
-            return self._from_bundles()
-        return State()
+        return None
 
     def save(self, state: State) -> None:
         """Decide. Only while the store is held by `alone`.
@@ -94,8 +108,13 @@ class Store:
         Raises:
             OSError: the disk is full or broken; then the state before still holds, or already this one.
         """
-        line = msgspec.json.encode(state, order="sorted")
-        raw = line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
+        left = {each.digest for each in state.bad}
+        for release in (state.active, state.previous):
+            if release is not None:
+                path, raw = self.note(release.digest), checked(Note(release=release, left=release.digest in left))
+                if _raw(path) != raw:
+                    self.disk.replace(path, raw)
+        raw = checked(state)
         for path in (self._state, self._copy):
             self.disk.replace(path, raw)
 
@@ -155,10 +174,10 @@ class Store:
 
     def sweep(self, state: State, *, keep_parts: bool = False) -> None:
         """Remove what no state names: older bundles, and what is left of downloads that nobody goes on with."""
-        wanted = {self.path(digest) for digest in state.wanted}
+        wanted = {path for digest in state.wanted for path in (self.path(digest), self.note(digest))}
         coming = None if state.candidate is None else state.candidate.bundle
         if coming is not None or keep_parts:
-            wanted |= {path for path in (self.root / "bundles").glob("*.part") if _is_of(path, coming)}
+            wanted |= {path for path in (self.root / "bundles").glob("[!.]*.part") if _is_of(path, coming)}
         for path in [*(self.root / "bundles").glob("*"), *self.root.glob(".*.part")]:
             if path not in wanted:
                 with suppress(OSError):  # the switch is done; the next one tries again
@@ -176,10 +195,15 @@ class Store:
     def tidy(self) -> None:
         """Put right what a kill or a power cut has left; nothing that a download could go on from is removed."""
         try:
-            state = self.state()
+            state = self._decided()
+            if state is None:
+                if (state := salvage(self.root / "bundles")) == State():
+                    return
+                log.error("%s: what was decided is lost; what lies beside the bundles counts.", self.root)
+                self.save(state)  # before what it was found in is swept
+            self.sweep(state, keep_parts=True)  # which may make the room for the rest
             if _raw(self._state) != _raw(self._copy):
                 self.save(state)
-            self.sweep(state, keep_parts=True)
         except (OSError, StoreError) as error:  # who came to change something meets it again, and says so
             log.error("%s cannot be tidied: %s", self.root, error)
 
@@ -194,17 +218,14 @@ class Store:
             OSError: the store cannot be written.
         """
         self.make()
-        handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
+        with ExitStack() as held:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held.enter_context(hold(self.root / "lock", alone=True))
             except BlockingIOError as error:
                 what = f"{self.root} is being written to."
                 raise StoreError(what, mend="Wait for the other flash or the trial to end.") from error
             self.tidy()
             yield
-        finally:
-            os.close(handle)
 
     @contextmanager
     def run(self) -> Iterator[None]:
@@ -214,39 +235,27 @@ class Store:
             OSError: the store cannot be written.
         """
         self.make()
-        handle = os.open(self.root / "running", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH)  # nobody holds it otherwise but for a moment, to ask
+        with hold(self.root / "running", alone=False):
             yield
-        finally:
-            os.close(handle)
 
     def is_run(self) -> bool:
         """Whether an agent runs from this store."""
-        try:
-            handle = os.open(self.root / "running", os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        return is_held(self.root / "running")
 
-    def _from_bundles(self) -> State:
-        """What the bundles say of themselves: the newest runs. Their names were given after they were verified."""
-        found: list[Release] = []
-        for path in sorted((self.root / "bundles").glob("*.bundle")):
-            with suppress(BundleError):
-                bundle = Bundle.open(path)
-                if bundle.digest == path.stem:
-                    found.append(_release_of(bundle))
-        found.sort(key=lambda each: each.release, reverse=True)
-        log.error("%s: nothing is left of what was decided; the newest of %d bundles runs.", self.root, len(found))
-        floor = {project_of(each.target): each.release for each in reversed(found)}
-        return State(active=found[0] if found else None, previous=found[1] if len(found) > 1 else None, floor=floor)
+    @contextmanager
+    def wanted_back(self) -> Iterator[None]:
+        """Ask who changes the store to give it up for a way back, as long as the ``with`` lasts.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        self.make()
+        with hold(self.root / "way-back", alone=False):
+            yield
+
+    def is_wanted_back(self) -> bool:
+        """Whether a person waits for the store to go back."""
+        return is_held(self.root / "way-back")
 
 
 def _parse(path: Path, raw: bytes) -> State | None:
@@ -255,8 +264,7 @@ def _parse(path: Path, raw: bytes) -> State | None:
     Raises:
         StoreError: a newer version has written it.
     """
-    line, _, check = raw.partition(b"\n")
-    if hashlib.sha256(line).hexdigest().encode() != check.strip():
+    if (line := unchecked(raw)) is None:
         return None
     try:
         schema = msgspec.json.decode(line, type=dict[str, object]).get("schema")
@@ -265,18 +273,6 @@ def _parse(path: Path, raw: bytes) -> State | None:
         return msgspec.json.decode(line, type=State)
     except (msgspec.MsgspecError, RecursionError):
         return None
-
-
-def _release_of(bundle: Bundle) -> Release:
-    manifest = bundle.manifest
-    return Release(
-        target=f"{manifest.name}/{manifest.name}-{manifest.version}.bundle",
-        digest=bundle.digest,
-        size_bytes=bundle.size_bytes,
-        name=manifest.name,
-        version=manifest.version,
-        release=manifest.release,
-    )
 
 
 def _raw(path: Path) -> bytes | None:

@@ -25,7 +25,7 @@ from tinysight_contract.bundle import MANIFEST, Bundle, file_ref, pack_bundle
 from tinysight_contract.manifest import Manifest
 from tinysight_contract.updates import Release
 from tinysight_deploy.repo.repository import Repository
-from tinysight_deploy.signing import rotation
+from tinysight_deploy.signing import beginning, rotation
 from tinysight_deploy.signing.keys import KeyFolder
 from tinysight_edge.store import Store
 from tinysight_edge.update.update import State
@@ -111,8 +111,8 @@ class World:
 
 def begun(folder: Path, kind: str) -> World:
     world = World(folder)
-    policy, roots = (rotation.FLEET, 3) if kind == "fleet" else (rotation.HOBBY, 1)
-    rotation.begin(world.repo, world.keys, policy, roots=roots, threshold=min(2, roots), now=datetime.now(UTC))
+    policy, roots = (beginning.FLEET, 3) if kind == "fleet" else (beginning.HOBBY, 1)
+    beginning.begin(world.repo, world.keys, policy, roots=roots, threshold=min(2, roots), now=datetime.now(UTC))
     return world
 
 
@@ -233,12 +233,16 @@ def device(sshd: Any, sshd_module: ModuleType, repository: Repository, tmp_path:
     return make
 
 
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of whoever runs the tests: no repository, keys or inventory of theirs."""
-    for name in list(os.environ):
-        if name.startswith(("XDG_", "TINYSIGHT_")) and name not in {"TINYSIGHT_NO_SKIPS", "TINYSIGHT_FUZZ_S"}:
-            monkeypatch.delenv(name)
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings() -> Iterator[None]:
+    """Nothing of whoever runs the tests: no repository, keys, passphrase or inventory of theirs."""
+    folders = {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"}
+    ours = {"TINYSIGHT_NO_SKIPS", "TINYSIGHT_FUZZ_S"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name in folders or (name.startswith("TINYSIGHT_") and name not in ours):
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture

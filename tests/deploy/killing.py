@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinysight_deploy.repo.repository import Repository
-from tinysight_deploy.signing import rotation
+from tinysight_deploy.signing import beginning, rotation
 from tinysight_deploy.signing.keys import KeyFolder
 
 STEPS = ("replace", "rename", "unlink", "link")
@@ -24,8 +24,8 @@ def command(world: Path, words: list[str]) -> None:
     now, keys = datetime.now(UTC), KeyFolder(world / "keys")
     match words:
         case ["init", kind]:
-            policy, roots = (rotation.FLEET, 3) if kind == "fleet" else (rotation.HOBBY, 1)
-            rotation.begin(world / "repo", keys, policy, roots=roots, threshold=min(2, roots), now=now)
+            policy, roots = (beginning.FLEET, 3) if kind == "fleet" else (beginning.HOBBY, 1)
+            beginning.begin(world / "repo", keys, policy, roots=roots, threshold=min(2, roots), now=now)
         case ["add", path]:
             repository.add(Path(path))
         case ["retire", name]:

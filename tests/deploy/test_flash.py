@@ -4,26 +4,32 @@ import asyncio
 import fcntl
 import getpass
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 import pytest
 
-from tinysight_contract.updates import Code, Release
+from tinysight_contract.updates import Code, Release, UpdateState
 from tinysight_deploy.devices.goals import goals_of
 from tinysight_deploy.devices.inventory import Inventory
 from tinysight_deploy.flashing import over_ssh as flash_ssh
 from tinysight_deploy.flashing.cli import Plan, flash_all
 from tinysight_deploy.flashing.over_ssh import Order
 from tinysight_deploy.flashing.report import Result, Silence, Step, View, line_of, size
+from tinysight_deploy.flashing.shared import Slice, Slices
 from tinysight_deploy.remote.answers import failed
 from tinysight_deploy.remote.known_hosts import KnownHosts
 from tinysight_deploy.remote.targets import SshTarget
 from tinysight_deploy.repo.repository import Repository
 from tinysight_edge.store import Store
+from tinysight_edge.update.installer import Installer
+from tinysight_edge.update.signed import Requires
+from tinysight_edge.update.update import State
 
 Run = Callable[..., Any]
 MakeDevice = Callable[..., str]
@@ -249,15 +255,17 @@ echo '{UPDATE % "belt/belt-1.0.0.bundle"}'
 
 
 def test_on_a_device_of_its_own_the_agents_user_installs_from_a_folder_that_is_closed_to_others(
-    sshd: Any, sshd_module: Any, flash: Callable[..., list[Result]], tmp_path: Path
+    sshd: Any, sshd_module: Any, flash: Callable[..., list[Result]], tmp_path: Path, monkeypatch: Any
 ) -> None:
     notes = '#!/bin/sh\necho "chgrp $*" >> FOLDER/asked\n'
     for name, script in {"runuser": AS_ANOTHER, "sudo": AS_ANOTHER, "chgrp": notes}.items():
         (sshd.fakes / name).write_text(script.replace("FOLDER", str(tmp_path)))
         (sshd.fakes / name).chmod(0o755)
     sshd_module.install_program(tmp_path, TAKES_IT.replace("FOLDER", str(tmp_path)))
-    user = getpass.getuser()
-    room = Path(f"/var/tmp/tinysight-{user}")  # noqa: S108 -- the real one, on the real machine
+    shared = tmp_path / "var-tmp"
+    shared.mkdir()
+    monkeypatch.setattr(flash_ssh, "SHARED", PurePosixPath(shared))
+    room = shared / f"tinysight-{getpass.getuser()}"
     try:
         (result,) = flash("belt@1.0.0", [sshd.address()])
         assert result.outcome == "confirmed", result
@@ -277,7 +285,6 @@ def test_on_a_device_of_its_own_the_agents_user_installs_from_a_folder_that_is_c
     finally:
         for name in ("runuser", "sudo", "chgrp"):
             (sshd.fakes / name).unlink()
-        room.unlink() if room.is_symlink() else shutil.rmtree(room, ignore_errors=True)
 
 
 def test_a_dry_run_says_what_would_be_moved_and_changes_nothing(
@@ -362,6 +369,137 @@ def test_a_folder_is_given_the_root_and_the_bundle_and_waits_for_its_agent(
     (again,) = flash("belt@1.0.0", [f"dir:{card}"])
     assert again.outcome == "staged"
     assert contents(card) == before
+
+
+def test_a_folder_for_another_machine_is_filled_and_the_device_looks_whether_it_fits(
+    flash: Callable[..., list[Result]], tmp_path: Path, hobby: Any, belt_bundle: Path
+) -> None:
+    repository = hobby.repository()
+    repository.add(belt_bundle, requires=Requires(arch=["riscv64"]))
+    card = tmp_path / "card"
+    name = repository.releases()[0].release.target
+    (dry,) = flash(name, [f"dir:{card}"], repo=repository, dry_run=True)
+    (told,) = flash(name, [f"dir:{card}"], repo=repository)
+    assert (dry.outcome, told.outcome) == ("would-install", "staged"), told
+    assert dry.moved_bytes == told.moved_bytes
+    tested = Installer(Store(card)).test()
+    assert tested is not None
+    assert (tested.state, tested.code) == (UpdateState.REJECTED, Code.HARDWARE)
+
+
+def test_a_dry_run_into_a_folder_foresees_what_the_flash_will_say(
+    flash: Callable[..., list[Result]], tmp_path: Path, hobby: Any, belt_bundle: Path
+) -> None:
+    card = tmp_path / "card"
+    flash("belt@1.0.0", [f"dir:{card}"])
+    store = Store(card)
+    with store.alone():
+        state = store.state()
+        assert state.candidate is not None
+        release = state.candidate.bundle
+        assert release is not None
+        store.save(State(active=release, floor={"belt": release.release}))
+    (dry,) = flash("belt@1.2.0", [f"dir:{card}"], dry_run=True)
+    (told,) = flash("belt@1.2.0", [f"dir:{card}"])
+    assert (dry.outcome, dry.transfer, dry.why_full) == ("would-install", "delta", "")
+    assert (told.outcome, told.transfer, told.moved_bytes) == ("staged", "delta", dry.moved_bytes)
+    with store.alone():
+        store.save(State(active=release, floor={"belt": 3}))
+    for dry_run in (True, False):
+        (old,) = flash("belt@1.1.0", [f"dir:{card}"], dry_run=dry_run)
+        assert (old.outcome, old.code) == ("rejected", Code.TOO_OLD)
+    hobby.repository().add(belt_bundle)
+    (strange,) = flash(
+        hobby.repository().releases()[0].release.target, [f"dir:{card}"], repo=hobby.repository(), dry_run=True
+    )
+    assert (strange.outcome, strange.code) == ("rejected", Code.UNSIGNED)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_empty_folder_is_not_given_the_root_of_a_repository_that_was_exchanged(
+    flash: Callable[..., list[Result]], tmp_path: Path, repository: Repository, hobby: Any, dry_run: bool
+) -> None:
+    shutil.copytree(repository.folder, tmp_path / "exchanged")
+    exchanged = Repository(tmp_path / "exchanged", hobby.folder / "keys")
+    (result,) = flash("belt@1.0.0", [f"dir:{tmp_path / 'card'}"], repo=exchanged, dry_run=dry_run)
+    assert result.outcome == "failed"
+    assert "another first root" in result.reason
+    assert not (tmp_path / "card").exists()
+
+
+def test_root_writes_a_store_as_its_owner_who_need_not_see_the_repository(
+    tinysight: Run, flags: list[str], repository: Repository
+) -> None:
+    owner = 65534 if os.geteuid() == 0 else os.geteuid()  # others write what is theirs anyway
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders let nobody pass
+        parent, card = Path(name), Path(name) / "card"
+        parent.chmod(0o755)
+        card.mkdir(mode=0o750)
+        os.chown(card, owner, -1)
+        kept = repository.folder.stat().st_mode
+        repository.folder.chmod(0o700)
+        try:
+            done = tinysight("flash", "belt@1.0.0", "--to", f"dir:{card}", *flags)
+        finally:
+            repository.folder.chmod(kept)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert {path.stat().st_uid for path in card.rglob("*")} == {owner}
+        assert {path.stat().st_uid for path in repository.folder.rglob("*")} == {os.geteuid()}
+        if owner == os.geteuid():
+            card.chmod(0o500)
+        else:
+            parent.chmod(0o700)
+        done = tinysight("flash", "belt@1.1.0", "--to", f"dir:{card}", *flags)
+        card.chmod(0o700)
+        assert done.returncode == 1
+        assert f"cannot be written by user {owner}. Be its owner or root; mount" in done.stdout
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_with_what_to_do(tinysight: Run, flags: list[str]) -> None:
+    done = tinysight("flash", "belt@1.0.0", "--to", "dir:/proc/tinysight-test", *flags)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert "/proc" in done.stdout
+    assert "rights" in done.stdout or "owner" in done.stdout
+    assert done.stderr == ""
+
+
+def test_what_is_rejected_is_said_once(tinysight: Run, flags: list[str], tmp_path: Path, hobby: Any) -> None:
+    trust = tmp_path / "card" / "trust"
+    trust.mkdir(parents=True)
+    (trust / "root.json").write_bytes(hobby.repository().root_bytes())
+    done = tinysight("flash", "belt@1.0.0", "--to", f"dir:{tmp_path / 'card'}", *flags)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_a_file_that_was_damaged_is_not_brought_anywhere(
+    tinysight: Run, flags: list[str], tmp_path: Path, repository: Repository
+) -> None:
+    raw = bytearray((repository.folder / repository.look_up("belt@1.0.0").file).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (tmp_path / "belt.bundle").write_bytes(raw)
+    done = tinysight("flash", "belt.bundle", "--to", f"dir:{tmp_path / 'card'}", *flags)
+    assert done.returncode == 2
+    assert "has the wrong digest" in done.stderr
+    assert not (tmp_path / "card").exists()
+
+
+def test_devices_with_strange_bundles_share_one_copy_of_the_whole(repository: Repository, tmp_path: Path) -> None:
+    release, bases = repository.find("belt@1.1.0"), [None, "0" * 64, "1" * 64, "1" * 64]
+    known = repository.find("belt@1.0.0").digest
+
+    async def get() -> list[Slice]:
+        slices = Slices(repository, release, tmp_path)
+        return await asyncio.gather(*map(slices.get, [*bases, known, release.digest]))
+
+    *whole, delta, none = asyncio.run(get())
+    assert len({each.folder for each in whole}) == 1
+    assert [each.payload.transfer for each in [*whole, delta, none]] == [*["full"] * 4, "delta", "none"]
+    assert ["0000" in each.payload.why_full for each in whole] == [False, True, False, False]
+    assert len([path for path in tmp_path.rglob("*.bundle") if path.is_file()]) == 1
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_folder_that_trusts_another_repository_takes_nothing_from_this_one(

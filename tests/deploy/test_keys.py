@@ -16,7 +16,7 @@ from tuf.api.exceptions import RepositoryError
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import replace_file
 from tinysight_deploy.repo.repository import Repository
-from tinysight_deploy.signing import rotation
+from tinysight_deploy.signing import beginning, rotation
 from tinysight_deploy.signing.keys import KeyFolder, Passphrase
 from tinysight_deploy.signing.metadata import Policy, sign
 
@@ -33,14 +33,14 @@ def pem_files(site: World) -> list[Path]:
 
 
 def begin(folder: Path, policy: Policy, *, roots: int = 1, threshold: int = 1) -> None:
-    rotation.begin(
+    beginning.begin(
         folder / "repo", KeyFolder(folder / "keys"), policy, roots=roots, threshold=threshold, now=datetime.now(UTC)
     )
 
 
 def test_a_hobby_has_one_key_and_a_fleet_one_for_each_role(hobby: World, tmp_path: Path) -> None:
     assert len(pem_files(hobby)) == 1
-    begin(tmp_path / "fleet", rotation.FLEET, roots=5, threshold=3)
+    begin(tmp_path / "fleet", beginning.FLEET, roots=5, threshold=3)
     assert sorted(path.name.rpartition("-")[0] for path in (tmp_path / "fleet" / "keys").glob("*.pem")) == [
         *["online", "root", "root", "root", "root", "root", "targets"]
     ]
@@ -51,8 +51,8 @@ def test_a_hobby_has_one_key_and_a_fleet_one_for_each_role(hobby: World, tmp_pat
 @pytest.mark.parametrize(
     ("policy", "days"),
     [
-        (rotation.HOBBY, {"root": 3650, "targets": 365, "snapshot": 365, "timestamp": 365}),
-        (rotation.FLEET, {"root": 730, "targets": 365, "snapshot": 30, "timestamp": 7}),
+        (beginning.HOBBY, {"root": 3650, "targets": 365, "snapshot": 365, "timestamp": 365}),
+        (beginning.FLEET, {"root": 730, "targets": 365, "snapshot": 30, "timestamp": 7}),
     ],
 )
 def test_how_long_signatures_hold(tmp_path: Path, policy: Policy, days: dict[str, int]) -> None:
@@ -86,34 +86,50 @@ def test_keys_that_others_may_read_are_refused_with_what_mends_it(
 def test_a_second_beginning_is_refused_and_changes_nothing(hobby: World, tmp_path: Path) -> None:
     before = [path.read_bytes() for path in hobby.folder.rglob("*.*") if path.is_file()]
     with pytest.raises(ConfigError, match="There is a repository in"):
-        begin(hobby.folder, rotation.HOBBY)
+        begin(hobby.folder, beginning.HOBBY)
     assert [path.read_bytes() for path in hobby.folder.rglob("*.*") if path.is_file()] == before
     hobby.repo.rename(tmp_path / "away")
     with pytest.raises(ConfigError, match=r"those of a repository that is not in .*backup"):
-        begin(hobby.folder, rotation.HOBBY)
+        begin(hobby.folder, beginning.HOBBY)
     (tmp_path / "away").rename(hobby.repo)
     with pytest.raises(ConfigError, match="of other keys"):
-        rotation.begin(hobby.repo, KeyFolder(tmp_path / "other"), rotation.HOBBY, roots=1, threshold=1, now=NOW)
+        beginning.begin(hobby.repo, KeyFolder(tmp_path / "other"), beginning.HOBBY, roots=1, threshold=1, now=NOW)
+
+
+@pytest.mark.parametrize("kind", ["hobby", "fleet"])
+def test_a_key_that_lies_in_the_folder_and_is_nobodys_is_not_taken(tmp_path: Path, hobby: World, kind: str) -> None:
+    policy, label = (beginning.FLEET, "targets") if kind == "fleet" else (beginning.HOBBY, "hobby")
+    (old,) = pem_files(hobby)
+    folder = tmp_path / "new" / "keys"
+    folder.mkdir(mode=0o700, parents=True)
+    stray = folder / old.name.replace("hobby", label)
+    stray.write_bytes(old.read_bytes())
+    stray.chmod(0o600)
+    with pytest.raises(ConfigError, match=rf"lies here already: {re.escape(str(stray))}.*other --keys"):
+        begin(tmp_path / "new", policy)
+    stray.unlink()
+    begin(tmp_path / "new", policy)
+    assert sorted(path.suffix for path in folder.iterdir()) == [*[".json"], *[".pem"] * (3 if kind == "fleet" else 1)]
 
 
 def test_keys_are_not_kept_in_what_is_served(tmp_path: Path) -> None:
     keys = KeyFolder(tmp_path / "repo" / "keys")
     with pytest.raises(ConfigError, match=r"lies in the repository.*--keys outside"):
-        rotation.begin(tmp_path / "repo", keys, rotation.HOBBY, roots=1, threshold=1, now=NOW)
+        beginning.begin(tmp_path / "repo", keys, beginning.HOBBY, roots=1, threshold=1, now=NOW)
     assert not (tmp_path / "repo").exists()
 
 
 @pytest.mark.parametrize(("roots", "threshold"), [(2, 3), (0, 0), (17, 2)])
 def test_a_threshold_that_cannot_be_met_is_refused(tmp_path: Path, roots: int, threshold: int) -> None:
     with pytest.raises(ConfigError, match=r"cannot be.*--roots 3 --threshold 2"):
-        begin(tmp_path, rotation.FLEET, roots=roots, threshold=threshold)
+        begin(tmp_path, beginning.FLEET, roots=roots, threshold=threshold)
 
 
 def test_with_a_passphrase_the_files_are_encrypted(
     tmp_path: Path, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TINYSIGHT_PASSPHRASE", "open sesame")
-    begin(tmp_path, rotation.HOBBY)
+    begin(tmp_path, beginning.HOBBY)
     (path,) = (tmp_path / "keys").glob("*.pem")
     assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
     secret = tmp_path / "passphrase"
@@ -149,11 +165,16 @@ def test_on_a_terminal_the_passphrase_is_asked_for_once(
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("getpass.getpass", typed)
-    begin(tmp_path, rotation.FLEET, roots=3, threshold=2)
+    begin(tmp_path, beginning.FLEET, roots=3, threshold=2)
     assert len(asked) == 2, "typed twice, for all keys"
     asked.clear()
     repository = Repository(tmp_path / "repo", tmp_path / "keys")
     repository.add(bundle())
+    assert len(asked) == 3, "for the keys that sign, and twice for the project's new one"
+    asked.clear()
+    repository.add(bundle(2))
+    assert asked == []
+    Repository(tmp_path / "repo", tmp_path / "keys").refresh()
     assert len(asked) == 1
     assert all(b"ENCRYPTED" in path.read_bytes() for path in (tmp_path / "keys").glob("*.pem"))
 
@@ -174,12 +195,14 @@ def test_each_key_may_have_a_passphrase_of_its_own_and_a_person_may_mistype(
     def typed(prompt: str) -> str:
         asked.append(prompt)
         name = re.search(r"of (.*\.pem)", prompt)
-        return "wrong" if len(asked) == 1 or name is None else words[name[1]]
+        return "wrong" if len(asked) == 1 else "" if name is None else words[name[1]]
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("getpass.getpass", typed)
     fleet.rotate("targets")
-    assert len(asked) == 5, "three root keys, of which one was mistyped, and the online key"
+    assert len(asked) == 6, "three root keys, of which one was mistyped, the online key, and the new one"
+    (new,) = (path for path in pem_files(fleet) if path.name.startswith("targets-") and path.name not in words)
+    assert b"ENCRYPTED" not in new.read_bytes(), "what was typed to read others is not what it is written with"
     monkeypatch.setattr("getpass.getpass", lambda _: "never right")
     with pytest.raises(ConfigError, match="does not open"):
         fleet.rotate("targets")
@@ -335,7 +358,7 @@ def test_a_kill_at_any_step_of_a_beginning_is_completed_by_the_same_command(
     (tmp_path / "nothing").mkdir()
     folders = killed_at(tmp_path / "nothing", "init", kind)
     assert len(folders) > 5
-    policy, roots = (rotation.FLEET, 3) if kind == "fleet" else (rotation.HOBBY, 1)
+    policy, roots = (beginning.FLEET, 3) if kind == "fleet" else (beginning.HOBBY, 1)
     for folder in folders[:-1]:
         killed = type(hobby)(folder)
         begin(folder, policy, roots=roots, threshold=min(2, roots))

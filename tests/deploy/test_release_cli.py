@@ -130,13 +130,20 @@ def test_the_keys_may_lie_elsewhere(run: Any, bundle: MakeBundle, tmp_path: Path
     assert run("release", "add", bundle(), "--keys", tmp_path / "stick")[0] == 0
 
 
-def test_as_a_program_it_says_nothing_but_its_line(tmp_path: Path, bundle: MakeBundle) -> None:
+def test_as_a_program_it_says_nothing_but_its_line(
+    tmp_path: Path, bundle: MakeBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
     def called(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tinysight_deploy", *words, "--repo", str(tmp_path / "repo")]
         return subprocess.run(command, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
 
     called("keys", "init")
-    done = called("release", "add", str(bundle()), "--json")
+    done = called("release", "add", str(bundle()), "--project", "a-name-as-long-as-some-are", "--json")
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(done.stdout)["release"] == 1
     assert done.stderr == ""
+    _, row = called("release", "list").stdout.splitlines()
+    assert row.startswith("a-name-as-long-as-some-are/pets-1.0.1.bundle  ")
+    assert row.endswith("nothing special")

@@ -13,8 +13,14 @@ from tuf.api.exceptions import ExpiredMetadataError
 
 from tinysight_contract.errors import BundleError, ConfigError
 from tinysight_contract.files import locked
+from tinysight_contract.updates import Release, UpdateState
+from tinysight_edge.store import Store
+from tinysight_edge.update import update
 from tinysight_edge.update.delta import apply_delta
+from tinysight_edge.update.installer import Installer
 from tinysight_edge.update.signed import Requires, parse_signed
+from tinysight_edge.update.sources import open_source
+from tinysight_edge.update.trust import new_trust
 from tinysight_edge.update.tuf_client import LIMITS
 
 World = Any  # see conftest
@@ -103,6 +109,34 @@ def test_an_old_bundle_becomes_the_newest_with_a_higher_number_and_keeps_what_it
     signed = parse_signed(site.device("one").sees(site.repo, FIRST).custom)
     assert signed.release == 3
     assert digest(bundle(2)) in signed.deltas, "devices go back from what they run"
+
+
+def installed(site: World, store: Store, target: str) -> Release | None:
+    """By a device, from the repository; what it runs then."""
+    if not (store.trust / "root.json").exists():
+        with store.alone():
+            new_trust(store.trust, site.repository().root_bytes(), store.disk)
+    told = Installer(store).install(open_source(str(site.repo)), target)
+    assert told.state is UpdateState.VERIFIED, told
+    with store.alone():  # as after its self-test, and its trial
+        state = update.tested(update.attempt(store.state(), told.at), {}, told.at)
+        store.save(state if state.candidate is None else update.confirm(state, {}, told.at))
+    return store.state().active
+
+
+def test_the_signed_number_decides_also_on_the_device_and_brings_an_old_bundle_back(
+    hobby: World, bundle: MakeBundle, tmp_path: Path
+) -> None:
+    repository, store = hobby.repository(), Store(tmp_path / "store")
+    for path, number in ((bundle(1), 5), (bundle(2), 6)):
+        release = repository.add(path, number=number)[0].release
+        assert installed(hobby, store, release.target) == release
+        assert store.state().floor == {"pets": number}
+    back = repository.add(bundle(1), number=7)[0].release
+    assert installed(hobby, store, back.target) == back
+    assert store.state().floor == {"pets": 7}
+    store.path(repository.find("pets@1.0.2").digest).unlink()
+    assert store.boot().digest == digest(bundle(1))
 
 
 @pytest.mark.parametrize("name", ["root", "timestamp", "online", "hobby", "../up", "Shop", ""])
@@ -315,8 +349,9 @@ def test_the_repository_of_other_keys_is_not_signed(hobby: World, bundle: MakeBu
     (tmp_path / "keys" / "root.json").write_bytes(b"{}")
     hobby.folder.joinpath("keys").rename(tmp_path / "away")
     (tmp_path / "keys").rename(hobby.folder / "keys")
-    with pytest.raises(ConfigError, match="is not the repository of the keys in"):
-        hobby.repository().add(bundle())
+    for act in (lambda: hobby.repository().add(bundle()), hobby.repository().root_bytes):
+        with pytest.raises(ConfigError, match=r"is not the repository of the keys in.*first root.*backup"):
+            act()
 
 
 def test_where_there_is_no_repository_it_says_how_to_make_one(tmp_path: Path, bundle: MakeBundle, hobby: World) -> None:

@@ -245,6 +245,45 @@ def test_a_device_that_goes_down_in_the_trial_starts_on_what_it_had_and_gives_up
     assert (state.active.digest, state.candidate) == (first, None)
 
 
+def test_when_what_is_active_loads_no_more_the_one_before_sees_and_that_is_told(
+    device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
+) -> None:
+    first = device.put(belt_bundle)
+    device.put(later("2.0.0", wrong=True))  # as after an upgrade of the runtime
+    with device.store.alone():
+        device.store.save(decide.confirm(device.state(), {}, utc_now()))
+    device.write(more='repository = "repo"')
+    device.start()
+    eventually(lambda: device.seeing() == first)
+    eventually(lambda: (alert := device.alerts()["update-failed"]) and "is active and cannot run" in alert.what)
+    now = device.reported()
+    assert now is not None
+    assert now.bundle == first
+    assert device.end() == 0
+
+
+def test_the_very_first_bundle_is_tested_and_an_end_meanwhile_is_heeded(
+    device: Device, belt_bundle: Path, eventually: Any
+) -> None:
+    first = Bundle.open(belt_bundle).digest
+    device.put(belt_bundle)
+    with device.store.alone():
+        release = device.state().active
+        assert release is not None
+        state = decide.queue(State(), release, utc_now())
+        device.store.save(decide.progress(state, utc_now(), UpdateState.VERIFIED))
+    device.write()
+    device.start()
+    eventually(lambda: (coming := device.state().candidate) and coming.attempts == 1)
+    assert device.end() == 0
+    coming = device.state().candidate
+    assert coming is not None
+    assert (coming.state, coming.attempts) == (UpdateState.SELFTEST, 0)
+    device.start()
+    eventually(lambda: device.seeing() == first)
+    assert device.end() == 0
+
+
 def test_the_end_of_the_agent_does_not_count_against_a_candidate(
     device: Device, belt_bundle: Path, later: Callable[..., Path], eventually: Any
 ) -> None:

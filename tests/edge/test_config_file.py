@@ -68,6 +68,21 @@ def test_a_right_file_has_no_findings_and_absolute_paths(check: Callable[..., Ch
     assert config.model.threads == 2
 
 
+@pytest.mark.parametrize("where", ["ftp://h/repo", "https://", "https://h/repo?x=1", "http://h:99999/"])
+def test_an_address_from_which_nothing_could_be_fetched_is_refused(where: str, check: Callable[..., Checked]) -> None:
+    (finding,) = check(f'{BASE}[update]\nrepository = "{where}"\n').findings
+    assert (finding.key, finding.level, finding.line) == ("update.repository", "error", 17)
+    assert check(f'{BASE}[update]\nrepository = "https://me:x@h:8443/repo"\n').findings == ()
+
+
+def test_certificates_of_the_repository_that_are_not_there_yet_are_a_warning(check: Callable[..., Checked]) -> None:
+    checked = check(f'{BASE}[update]\nrepository = "https://h/repo"\nca_file = "ca.pem"\n')
+    (finding,) = checked.findings
+    assert (finding.key, finding.level) == ("update.ca_file", "warning")
+    assert "ca.pem cannot be read as certificates" in finding.what
+    assert checked.config is not None
+
+
 WRONG = [
     ("site = \"plant-1\"", "site = \"Plant 1\"", 1, "site", "\"Plant 1\" does not fit here. Write an id"),
     ("site = \"plant-1\"", "", 0, "site", "It is missing. Write an id"),

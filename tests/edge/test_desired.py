@@ -500,7 +500,7 @@ def test_a_bundle_that_somebody_sees_to_becomes_what_he_says(agent: Agent) -> No
     agent.reloader.answers(lambda: said[0])
     agent.ask(1, zones(1), bundle="cd" * 32)
     agent.passes(40)
-    assert agent.reloader.wish == Wish(1, "cd" * 32, None)
+    assert agent.reloader.wish == Wish("cd" * 32, None)
     assert agent.became() == (1, DesiredState.WAITING, 1), "the configuration holds, the bundle is not here"
     for state, reason in (
         (DesiredState.WAITING, "It is fetched."), (DesiredState.TRIAL, ""), (DesiredState.ROLLED_BACK, "It is slow."),

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import CameraError
+from tinysight_contract.errors import CameraError, ConfigError
 from tinysight_contract.messages import CameraState, Counts, Event
 from tinysight_edge.cameras.hub import Hub
 from tinysight_edge.config.reload import Content, changes
@@ -87,6 +87,19 @@ def test_a_camera_that_asks_for_what_the_model_cannot_give_is_told_and_the_other
     assert set(each.lineup.cameras) == {"gate"}
     assert "cannot look at tiles" in each.lineup.broken()["tiled"]
     assert len(each.hub._seats) == 1, "nothing of it is left at the hub"
+
+
+def test_a_model_that_cannot_do_what_a_camera_asks_for_is_refused_though_it_is_switched_off_or_unplugged(
+    kit: Callable[..., Kit], tmp_path: Path, belt_bundle: Path
+) -> None:
+    missing = CameraConfig(source=str(tmp_path / "film.mp4"), tiles=TilesConfig())
+    each = kit(gate=CameraConfig(source=BELT), film=missing)
+    each.lineup.open(all_of_them=False)
+    classifier = Bundle.open(belt_bundle)
+    classifier.manifest = replace(classifier.manifest, task="classify")
+    with pytest.raises(ConfigError, match="cannot look at tiles"):
+        each.lineup.ready(Seer(classifier, Model.load(Bundle.open(belt_bundle)), "b00t", Sequence()))
+    assert each.lineup._beside == set()
 
 
 def test_all_or_none_and_none_at_all_are_errors(kit: Callable[..., Kit], tmp_path: Path) -> None:

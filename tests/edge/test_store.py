@@ -1,6 +1,7 @@
 """The store runs the old bundle or the new one, whatever is damaged or stands in the way."""
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,13 +30,13 @@ def store(tmp_path: Path) -> Store:
 def put(sample: Sample, store: Store) -> Callable[..., Release]:
     """Have a release's file in the store, and confirm it if wanted."""
 
-    def make(number: int, *, active: bool = True) -> Release:
+    def make(number: int, *, active: bool = True, project: str = "pets") -> Release:
         raw = pack_bundle(*sample(release=number, version=f"{number}.0.0"))
         store.make()
         path = store.root / "new"
         path.write_bytes(raw)
         release = Release(
-            target=f"pets/pets-{number}.0.0.bundle",
+            target=f"{project}/pets-{number}.0.0.bundle",
             digest=sha256_of(path),
             size_bytes=len(raw),
             name="pets",
@@ -114,11 +115,73 @@ def test_when_both_are_damaged_the_newest_whole_bundle_runs_and_no_older_one_is_
     newest = put(2)
     for name in ("state.json", "state.last.json"):
         (store.root / name).write_bytes(b"rot")
+    put(3, active=False)
     state = store.state()
-    assert state.active is not None
-    assert state.active.digest == newest.digest
+    assert state.active == newest, "the third was never confirmed"
     assert state.floor == {"pets": 2}
     assert store.boot().digest == newest.digest
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_when_both_are_gone_no_bundle_is_lost_and_the_project_stays_the_one_that_signed(
+    noted: bool, store: Store, put: Callable[..., Release]
+) -> None:
+    kept = [put(number, project="garden") for number in (1, 2)]
+    for path in (*store.root.glob("state*.json"), *([] if noted else (store.root / "bundles").glob("*.json"))):
+        path.unlink()
+    with store.alone():
+        state = store.state()
+    assert state.active is not None
+    assert state.previous is not None
+    assert [state.previous.digest, state.active.digest] == [each.digest for each in kept]
+    assert state.floor == {"garden" if noted else "pets": 2}
+    assert (store.root / "state.json").exists()
+
+
+def test_what_a_person_left_is_not_what_runs_when_both_are_lost(store: Store, put: Callable[..., Release]) -> None:
+    old, left = put(1), put(2)
+    with store.alone():
+        back = u.roll_back(store.state(), utc_now())
+        assert back is not None
+        store.save(back)
+    for path in store.root.glob("state*.json"):
+        path.unlink()
+    state = store.state()
+    assert (state.active, state.previous, state.floor) == (old, left, {"pets": 2})
+    assert [each.digest for each in state.bad] == [left.digest]
+
+
+def test_files_of_others_are_no_hindrance(store: Store, put: Callable[..., Release]) -> None:
+    """Somebody who was root was cut between the two writes of the state, had a umask of his own, and took the lock."""
+    put(1)
+    for name in (".state.json.part", ".state.last.json.part", "lock"):
+        path = store.root / name
+        path.unlink(missing_ok=True)
+        path.touch()
+        path.chmod(0o444)
+    before = os.umask(0o077)
+    try:
+        put(2)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in store.root.rglob("*.json")} == {0o644}
+    assert store.boot().manifest.release == 2
+
+
+def test_a_store_holds_three_bundles_one_part_and_one_difference_at_most(
+    store: Store, put: Callable[..., Release]
+) -> None:
+    kept = [put(1), put(2), put(3, active=False)]
+    for number in range(4, 9):
+        put(number, active=False)
+    for digest in (kept[-1].digest, "0" * 64, "1" * 64):
+        for end in (".part", ".delta.part", ".tried.part"):
+            store.part(digest).with_suffix(end).write_bytes(b"part")
+    state = u.queue(store.state(), kept[-1], utc_now())
+    store.sweep(state)
+    there = sorted(path.name for path in (store.root / "bundles").iterdir() if path.suffix != ".json")
+    bundles = [f"{each.digest}.bundle" for each in kept]
+    assert there == sorted([*bundles, *(f"{kept[-1].digest}{end}" for end in (".part", ".delta.part", ".tried.part"))])
 
 
 def test_the_state_of_a_newer_version_is_not_touched(store: Store, put: Callable[..., Release]) -> None:

@@ -10,6 +10,8 @@ import errno
 import os
 import random
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +212,8 @@ def check_end(act: Act, on: Stage, root: Path) -> None:
     assert state.candidate is None
     assert state.last is not None
     assert state.last.code in act.codes, state.last
-    assert {path.name for path in (root / "bundles").iterdir()} == {f"{digest}.bundle" for digest in state.wanted}
+    names = {path.name for path in (root / "bundles").iterdir()}
+    assert names == {f"{digest}.{kind}" for digest in state.wanted for kind in ("bundle", "json")}
     assert [path for path in root.rglob("*") if path.suffix == ".part"] == []
     assert (root / "state.json").read_bytes() == (root / "state.last.json").read_bytes()
     floor = 1 if act.before is None else 3 if act.before == 3 else act.runs
@@ -380,3 +383,132 @@ def test_asking_again_neither_gives_a_candidate_new_attempts_nor_ends_it_where_t
     assert told.code is Code.UNREACHABLE
     assert store.state().candidate == coming.candidate
     assert store.state().active == stage.releases[2]
+
+
+def coming(stage: Stage, root: Path, *, base: str = "two") -> Store:
+    """A store in which release 4 waits for its self-test."""
+    shutil.copytree(stage.bases / base, root)
+    store = Store(root)
+    told = Installer(store, machine=HERE).install(FolderSource(stage.shop.folder), stage.releases[4].target)
+    assert told.state is UpdateState.VERIFIED
+    return store
+
+
+def tries(store: Store, selftest: Callable[..., Verdict]) -> Update | None:
+    with mock.patch("tinysight_edge.update.selftest.run_selftest", selftest):
+        return Installer(store, machine=HERE).test()
+
+
+def test_what_is_not_its_fault_does_not_count_against_a_bundle(stage: Stage, quick: Path) -> None:
+    """It is broken off, no process can be begun, or the disk does not take what was found."""
+    store = coming(stage, quick / "store")
+
+    def broken_off(*_: object, **__: object) -> Verdict:
+        raise KeyboardInterrupt
+
+    def no_process(*_: object, **__: object) -> Verdict:
+        raise UpdateError("No process can be begun.", mend="Free some memory.", code=Code.MEMORY)
+
+    for _ in range(update.MAX_ATTEMPTS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            tries(store, broken_off)
+        told = tries(store, no_process)
+        assert told is not None
+        assert told.code is Code.MEMORY
+    counted = store.state().candidate
+    assert counted is not None
+    assert (counted.state, counted.attempts, store.state().bad) == (UpdateState.VERIFIED, 0, [])
+
+    def passes_and_fills_the_disk(*_: object, **__: object) -> Verdict:
+        store.disk.replace = full  # type: ignore[method-assign]
+        return Verdict()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    told = tries(store, passes_and_fills_the_disk)
+    assert told is not None
+    assert told.code is Code.NO_SPACE
+    del store.disk.replace
+    told = tries(store, no_process)
+    assert told is not None
+    assert told.state is UpdateState.TRIAL, "it is not tested again"
+
+
+def test_a_file_that_rots_before_its_test_is_removed_and_may_come_again(stage: Stage, quick: Path) -> None:
+    store, path = coming(stage, quick / "store"), Store(quick / "store").path(stage.releases[4].digest)
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    told = tries(store, lambda *_, **__: Verdict())
+    assert told is not None
+    assert told.code is Code.TAMPERED
+    assert not path.exists()
+    assert store.state().bad == []
+    assert stage.install(store, 4).state is UpdateState.CONFIRMED
+
+
+def test_the_bundle_before_goes_only_if_that_makes_the_room(stage: Stage, quick: Path) -> None:
+    root = quick / "store"
+    shutil.copytree(stage.bases / "two", root)
+    with mock.patch.object(Disk, "free_bytes", return_value=0):
+        told = stage.install(Store(root), 4)
+    assert told.code is Code.NO_SPACE
+    assert Store(root).state().previous == stage.releases[1]
+
+
+def test_a_way_back_does_not_wait_for_what_is_fetched_or_tested(stage: Stage, quick: Path) -> None:
+    store = coming(stage, quick / "store")
+
+    def goes_on(*_: object, heed: Callable[[], None], **__: object) -> Verdict:
+        person = threading.Thread(target=rollback, kwargs={"store": store.root})
+        person.start()
+        try:
+            while True:
+                heed()
+                time.sleep(0.01)
+        finally:
+            people.append(person)
+
+    people: list[threading.Thread] = []
+    told = tries(store, goes_on)
+    people[0].join(30)
+    assert told is not None
+    assert told.code is Code.SUPERSEDED
+    state = store.state()
+    assert (state.active, state.candidate) == (stage.releases[1], None)
+    assert [each.digest for each in state.bad] == [stage.releases[2].digest]
+    assert not store.is_wanted_back()
+
+    source, part = FolderSource(stage.shop.folder), store.part(stage.releases[4].digest)
+    with store.wanted_back():
+        told = Installer(store, machine=HERE).install(source, stage.releases[4].target)
+    assert told.code is Code.SUPERSEDED
+    assert not part.exists() or store.state().candidate is None
+
+
+def test_what_is_active_asked_for_again_ends_the_trouble_before(stage: Stage, quick: Path) -> None:
+    root = quick / "store"
+    shutil.copytree(stage.bases / "two", root)
+    assert stage.install(Store(root), 5).code is Code.TAMPERED
+    assert stage.install(Store(root), 2).code is None
+    last = Store(root).state().last
+    assert last is not None
+    assert (last.state, last.code) == (UpdateState.CONFIRMED, None)
+
+
+@pytest.mark.parametrize("how", ["too little is free", "it is not enough", "it ends the process"])
+def test_where_there_is_too_little_memory_for_a_difference_the_whole_file_comes(
+    how: str, stage: Stage, quick: Path, disks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = quick / "store"
+    shutil.copytree(stage.bases / "two", root)
+    if how == "too little is free":
+        monkeypatch.setattr(transfer, "free_mib", lambda: -1)
+    elif how == "it is not enough":
+        monkeypatch.setattr("tinysight_edge.update.delta.apply_delta", mock.Mock(side_effect=MemoryError))
+    else:
+        with mock.patch("tinysight_edge.update.delta.apply_delta", side_effect=lambda *_, **__: os._exit(9)):
+            assert disks.in_child(lambda: stage.install(Store(root), 3)) == 9
+    said = Installer(Store(root), machine=HERE).install(FolderSource(stage.shop.folder), stage.releases[3].target)
+    assert (said.state, said.transfer) == (UpdateState.VERIFIED, "full")
+    assert "memory" in said.why_full or "did not come to an end" in said.why_full
+    assert list((root / "bundles").glob("*.part")) == []

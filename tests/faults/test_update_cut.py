@@ -166,7 +166,7 @@ def test_a_file_system_that_is_really_full_costs_the_update_and_nothing_else(
     here = fields.Field(device.shop, small_disk / "store", device.make)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - left_bytes))
-    blind: dict[str, Any] = {"transfer__RESERVE_BYTES": 0, "transfer__room": lambda *_: 0}
+    blind: dict[str, Any] = {"transfer__RESERVE_BYTES": 0, "transfer___missing": lambda *_: 0}
     for replaced in ({}, blind):  # it sees that there is no room; it would not have seen it
         full = forked(*here.command(2), **replaced)
         assert (full.status, full.code) == (1, Code.NO_SPACE.value), full

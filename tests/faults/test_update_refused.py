@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from tinysight_contract.updates import Code
+from tinysight_contract.updates import Code, UpdateState
 from tinysight_edge.update.installer import Installer
 from tinysight_edge.update.selftest import Limits, Verdict
 from tinysight_edge.update.signed import Requires
@@ -118,6 +118,35 @@ def test_what_must_not_be_installed_is_refused_with_its_own_code_and_what_runs_g
         told[name] = code.value
     said_all = ", ".join(f"{name} `{code}`" for name, code in told.items())
     tell("a release that must not be installed", published=f"`rejected` or `failed` with its code: {said_all}")
+
+
+def test_the_number_that_was_signed_counts_and_not_the_one_that_the_bundle_was_packed_with(
+    shops: Any, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = device.make(2)
+    assert data.count(b'"release": 2') == 1, "it stands in the manifest once"
+    device.shop.add(data.replace(b'"release": 2', b'"release": 9'), 2)
+    monkeypatch.setattr("tinysight_edge.update.selftest.run_selftest", lambda *_, **__: Verdict())
+    told = Installer(device.store).install(FolderSource(device.shop.folder), shops.target_of(2))
+    assert told.code is None
+    assert told.bundle is not None
+    assert told.bundle.release == 2
+
+
+def test_a_workstation_leaves_it_to_the_device_whether_a_release_fits(
+    shops: Any, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.shop.add(device.make(2), 2, requires=Requires(arch=["mips"]))
+    monkeypatch.setattr("tinysight_edge.update.selftest.run_selftest", lambda *_, **__: Verdict())
+    installer = Installer(device.store)
+    told = installer.install(FolderSource(device.shop.folder), shops.target_of(2), here=False)
+    assert told.state is UpdateState.VERIFIED
+    tested = installer.test()
+    assert tested is not None
+    assert (tested.state, tested.code) == (UpdateState.REJECTED, Code.HARDWARE)
+    state = device.store.state()
+    assert (state.candidate, state.needs, state.bad) == (None, None, [])
+    device.check_runs(1)
 
 
 def test_a_path_that_leaves_the_repository_is_no_release(device: Any, forked: Any) -> None:

@@ -67,7 +67,7 @@ class Field:
         assert state.active.release == release
         assert self.store.boot().digest == state.active.digest
         found = {path.name for path in (self.root / "bundles").iterdir()}
-        assert found - {f"{digest}.bundle" for digest in state.wanted} == set()
+        assert found - {f"{digest}.{kind}" for digest in state.wanted for kind in ("bundle", "json")} == set()
 
 
 def new_field(folder: Path, shops: Any, bundle: Path) -> Field:

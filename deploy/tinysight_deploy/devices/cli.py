@@ -65,10 +65,10 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List devices."""
-    from rich.console import Console
     from rich.table import Table
 
     from tinysight_deploy.devices.inventory import select
+    from tinysight_deploy.tables import show_table
 
     book = _book(inventory)
     devices = book.devices()
@@ -84,7 +84,7 @@ def list_(
         table.add_column(column, overflow="fold")
     for name in names:
         _row(table, name, devices[name])
-    Console(highlight=False).print(table)
+    show_table(table)
 
 
 @device_app.command("show")
@@ -207,12 +207,12 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Run `tinysight doctor` on a device. Status 1 if anything fails."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from tinysight_deploy.devices.run import doctor as examine
     from tinysight_deploy.remote.targets import plain
+    from tinysight_deploy.tables import show_table
     from tinysight_edge.doctor.result import Verdict
 
     book = _book(inventory)
@@ -225,7 +225,7 @@ def doctor(
         for each in found:
             words = plain(each.what) + (f" → {plain(each.mend)}" if each.mend else "")
             table.add_row(Text(each.verdict.value, style=colours[each.verdict]), Text(plain(each.check)), Text(words))
-        Console(highlight=False).print(table)
+        show_table(table)
     if any(each.verdict is Verdict.FAIL for each in found):
         raise typer.Exit(1)
 

@@ -1,6 +1,6 @@
 """``tinysight flash``: bring a signed release to devices, many at once, and say what became of it on each.
 
-One way for all: `flash_goals` says which devices, `flash_ssh` and `flash_folder` bring it to one, `flash_report` tells.
+One way for all: `goals` says which devices, `over_ssh` and `into_folder` bring it to one, `report` tells.
 A device that fails, lies or hangs is a line of its own and disturbs no other.
 """
 
@@ -32,6 +32,7 @@ from tinysight_deploy.remote.targets import plain
 from tinysight_deploy.repo.repository import Repository
 from tinysight_deploy.signing.keys import Passphrase
 from tinysight_edge.console import console
+from tinysight_edge.update import installer
 
 __all__ = ["Plan", "flash", "flash_all"]
 
@@ -102,6 +103,7 @@ def flash(
         _keep_fresh(repository)
     order = Order(repository.find(bundle), wait_s=wait, again=again, dry_run=dry_run)
     plan = Plan(order, repository, KnownHosts(book.known_hosts), identity, parallel)
+    logging.getLogger(installer.__name__).addFilter(lambda record: record.levelno < logging.ERROR)  # a result says it
     with nullcontext(Silence()) if quiet or as_json else Bars.shown() as view:
         results = _go(plan, goals, view)
     if as_json:
@@ -119,7 +121,7 @@ def _go(plan: Plan, goals: Sequence[Goal], view: View) -> list[Result]:
 
 
 async def flash_all(plan: Plan, goals: Sequence[Goal], view: View, room: Path) -> list[Result]:
-    """Flash all devices, a bounded number at once. What goes wrong on one is its result.
+    """Flash all devices, a bounded number at once, and folders before them, one by one. What goes wrong is a result.
 
     Args:
         plan: what to do.
@@ -127,8 +129,7 @@ async def flash_all(plan: Plan, goals: Sequence[Goal], view: View, room: Path) -
         view: who watches.
         room: an empty folder on this machine for what is brought.
     """
-    release, repository = plan.order.release, plan.repository
-    slices = Slices(lambda base, to: repository.slice(release, base=base, to=to), room)
+    slices = Slices(plan.repository, plan.order.release, room)
     free = asyncio.Semaphore(plan.parallel)
 
     async def one(goal: Goal) -> Result:
@@ -137,14 +138,21 @@ async def flash_all(plan: Plan, goals: Sequence[Goal], view: View, room: Path) -
                 return await _one(plan, goal, slices, view)
             except UpdateError as error:
                 return Result(device=goal.name, outcome="failed", code=error.code, reason=plain(str(error), 600))
-            except (TinySightError, OSError) as error:
+            except TinySightError as error:
                 return Result(device=goal.name, outcome="failed", reason=plain(str(error), 600))
+            except OSError as error:
+                why = f"{error.filename or goal.name}: {error.strerror or error}."
+                mend = "Check the path, its rights and the free space."
+                return Result(device=goal.name, outcome="failed", reason=plain(f"{why} {mend}", 600))
             except Exception as error:  # a hostile device must not end the flash of the others
                 log.debug("%s", goal.name, exc_info=True)
                 why = f"{goal.name} answers in a way that was not foreseen: {type(error).__name__}: {error}"
                 return Result(device=goal.name, outcome="failed", reason=plain(why, 600))
 
-    return await asyncio.gather(*(one(goal) for goal in goals))
+    done = {goal: await one(goal) for goal in goals if isinstance(goal.where, Path)}
+    others = [goal for goal in goals if goal not in done]
+    done.update(zip(others, await asyncio.gather(*map(one, others)), strict=True))
+    return [done[goal] for goal in goals]
 
 
 async def _one(plan: Plan, goal: Goal, slices: Slices, view: View) -> Result:

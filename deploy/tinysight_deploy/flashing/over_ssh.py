@@ -6,7 +6,6 @@ it is installed decides the device, with the keys that it trusts.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from tinysight_contract.errors import DeviceError
+from tinysight_contract.files import sha256_of
 from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_deploy.flashing.report import Outcome, Result, Step, View
 from tinysight_deploy.flashing.shared import Slice, Slices
@@ -32,6 +32,7 @@ TRIES: Final = 4
 PAUSE_S: Final = 1.0
 INSTALL_S: Final = 1200.0
 """For the self-test and a slow card; the trial's time comes on top."""
+SHARED: Final = PurePosixPath("/var/tmp")  # noqa: S108 -- what is made there is checked to be ours, on the device
 _MOST_SAID: Final = 4 << 20
 _PREPARE: Final = """
 umask 022
@@ -181,7 +182,7 @@ class _Flash:
     async def _push(self, remote: Remote, part: Slice) -> PurePosixPath:
         """Bring what is not there yet into the private folder."""
         target = remote.target
-        shared = PurePosixPath(f"/var/tmp/tinysight-{target.user}")  # noqa: S108 -- checked to be ours, on the device
+        shared = SHARED / f"tinysight-{target.user}"
         room = target.prefix / "var/lib/tinysight/incoming" if target.own_root else shared
         group = "" if target.own_root else AGENT_USER
         name = self._order.release.digest[:32]
@@ -197,7 +198,7 @@ class _Flash:
         total, before = part.payload.total_bytes, 0
         for each in files:
             local = part.folder / each
-            if there.get(each) != await asyncio.to_thread(_digest, local):
+            if there.get(each) != await asyncio.to_thread(sha256_of, local):
                 self._moved += await remote.push(
                     local,
                     str(room / name / each),
@@ -244,8 +245,3 @@ def _said(result: Result, payload: Payload, why_full: str) -> Result:
     """A result with how the bundle came, and why not by its difference alone."""
     transfer = "" if payload.transfer == "none" else payload.transfer
     return replace(result, transfer=transfer, why_full=why_full if transfer == "full" else "")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()

@@ -91,7 +91,7 @@ class Silence:
 
 
 class Bars:
-    """A bar for each device, on stderr. Made by `bars`."""
+    """A bar for each device, on stderr. Made by `shown`."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

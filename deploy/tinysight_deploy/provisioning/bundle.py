@@ -48,7 +48,7 @@ def flash_of(
         tell(f"bringing {release.name} {release.version}")
         way = Way(wishes.target, KnownHosts(inventory.known_hosts), wishes.identity, wishes.fingerprint, tell)
         with tempfile.TemporaryDirectory(prefix="tinysight-add-") as room:
-            slices = Slices(lambda base, to: repository.slice(release, base=base, to=to), Path(room))
+            slices = Slices(repository, release, Path(room))
             result = await flash_ssh(wishes.name, way, Order(release), slices, Silence())
         if result.outcome not in GOOD:
             raise DeviceError(

@@ -80,8 +80,9 @@ def list_releases(
 ) -> None:
     """List what devices may install, the newest of each name first."""
     import msgspec
-    from rich.console import Console
     from rich.table import Table
+
+    from tinysight_deploy.tables import show_table
 
     releases = _repository(repo, None, None).releases()
     if as_json:
@@ -101,7 +102,7 @@ def list_releases(
             str(len(each.signed.deltas)),
             row["needs"],
         )
-    Console(highlight=False).print(table)
+    show_table(table)
 
 
 @release_app.command("show")

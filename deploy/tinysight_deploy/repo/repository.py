@@ -25,7 +25,8 @@ from tinysight_contract.files import replace_file, sha256_of
 from tinysight_contract.updates import Release
 from tinysight_deploy.repo.deltas import BASES, make_deltas
 from tinysight_deploy.repo.releases import Listed, enter, listed, open_project, refuse_number, requires_of, tidy
-from tinysight_deploy.repo.slices import Payload, cut
+from tinysight_deploy.repo.slices import Choice, Payload, choose, cut
+from tinysight_deploy.signing.beginning import refuse_exchanged
 from tinysight_deploy.signing.keys import KeyFolder, Passphrase
 from tinysight_deploy.signing.metadata import Chain, publish
 from tinysight_deploy.signing.rotation import writing
@@ -110,10 +111,12 @@ class Repository:
         """The first root: what a device is given once, and believes from then on.
 
         Raises:
-            ConfigError: there is no repository, or it is damaged.
+            ConfigError: there is no repository, it is damaged, or it is not the one whose root lies beside the keys.
             OSError: it cannot be read.
         """
-        return self.chain().roots[0]
+        first = self.chain().roots[0]
+        refuse_exchanged(self.folder, self.keys.folder, first)
+        return first
 
     def slice(self, release: Release, *, base: str | None, to: Path, root_version: int = 1) -> Payload:
         """Make a folder that is a repository by itself, with what one device needs for one release and no more.
@@ -129,22 +132,38 @@ class Repository:
             OSError: the folder cannot be written.
         """
         chain = self.chain()
-        found = next((each for each in listed(chain) if each.release == release), None)
-        if found is None:
-            raise ConfigError(
-                f"{release.target} is no release any more.", mend="Choose one from `tinysight release list`."
-            )
+        found = self._listed(chain, release)
         return cut(
             self.folder,
             chain,
             to,
             project=found.project,
-            digest=release.digest,
             full=found.file,
-            deltas={start: delta.path for start, delta in found.signed.deltas.items()},
-            base=base,
+            choice=self._choice(found, base),
             root_version=root_version,
         )
+
+    def choice(self, release: Release, *, base: str | None) -> Choice:
+        """Which file `slice` takes for a base. Bases with the same one may share a slice.
+
+        Raises:
+            ConfigError: it is no release any more.
+            OSError: the repository cannot be read.
+        """
+        return self._choice(self._listed(self.chain(), release), base)
+
+    def _choice(self, found: Listed, base: str | None) -> Choice:
+        deltas = {start: delta.path for start, delta in found.signed.deltas.items()}
+        return choose(self.folder, digest=found.release.digest, full=found.file, deltas=deltas, base=base)
+
+    @staticmethod
+    def _listed(chain: Chain, release: Release) -> Listed:
+        found = next((each for each in listed(chain) if each.release == release), None)
+        if found is None:
+            raise ConfigError(
+                f"{release.target} is no release any more.", mend="Choose one from `tinysight release list`."
+            )
+        return found
 
     def add(
         self,
@@ -212,6 +231,7 @@ class Repository:
             tell("Signing")
             enter(chain, new)
             publish(self.folder / "metadata", chain, changed, self.keys, now=now)
+            self.keys.settle()
             tidy(self.folder, listed(chain))
         return new, True
 

@@ -14,7 +14,20 @@ from pathlib import Path
 from tinysight_contract.errors import ConfigError
 from tinysight_deploy.signing.metadata import Chain
 
-__all__ = ["Payload", "cut"]
+__all__ = ["Choice", "Payload", "choose", "cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which file brings a bundle to a device.
+
+    Attributes:
+        path: of the delta or the whole bundle, in the repository; empty when the device runs this very bundle.
+        why_full: why it is not a delta, for people; else empty.
+    """
+
+    path: str
+    why_full: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +51,28 @@ class Payload:
     total_bytes: int
 
 
-def cut(
-    repo: Path,
-    chain: Chain,
-    to: Path,
-    *,
-    project: str,
-    digest: str,
-    full: str,
-    deltas: Mapping[str, str],
-    base: str | None,
-    root_version: int,
-) -> Payload:
+def choose(repo: Path, *, digest: str, full: str, deltas: Mapping[str, str], base: str | None) -> Choice:
+    """Choose the smallest that is there.
+
+    Args:
+        repo: the repository's folder.
+        digest: of the bundle.
+        full: the path of the bundle in the repository.
+        deltas: by the digest of the bundle that they start from, their paths.
+        base: the digest of what the device runs.
+    """
+    if base == digest:
+        return Choice("", "")
+    if base is None:
+        return Choice(full, "the device runs no bundle yet")
+    if base not in deltas:
+        return Choice(full, f"the repository holds no difference from what the device runs ({base[:12]})")
+    if not (repo / deltas[base]).exists():
+        return Choice(full, f"{deltas[base]} is missing in the repository")
+    return Choice(deltas[base], "")
+
+
+def cut(repo: Path, chain: Chain, to: Path, *, project: str, full: str, choice: Choice, root_version: int) -> Payload:
     """Make the folder.
 
     Args:
@@ -57,27 +80,15 @@ def cut(
         chain: its state.
         to: the folder to make.
         project: whose release it is.
-        digest: of the bundle.
         full: the path of the bundle in the repository.
-        deltas: by the digest of the bundle that they start from, their paths.
-        base: the digest of what the device runs.
+        choice: what is to be in it.
         root_version: of the newest root that the device has.
 
     Raises:
         ConfigError: the file is missing in the repository.
         OSError: the folder cannot be written.
     """
-    path, why = full, ""
-    if base == digest:
-        path = ""
-    elif base is None:
-        why = "the device runs no bundle yet"
-    elif base not in deltas:
-        why = f"the repository holds no difference from what the device runs ({base[:12]})"
-    elif not (repo / deltas[base]).exists():
-        why = f"{deltas[base]} is missing in the repository"
-    else:
-        path = deltas[base]
+    path = choice.path
     files = [] if not path else [path]
     if path:
         _link(repo / path, to / path)
@@ -92,7 +103,7 @@ def cut(
     size = (to / path).stat().st_size if path else 0
     return Payload(
         transfer="none" if not path else "full" if path == full else "delta",
-        why_full=why,
+        why_full=choice.why_full,
         path=path,
         size_bytes=size,
         files=tuple(files),

@@ -34,9 +34,10 @@ def init(
 
     Devices get the first root of the repository when they are set up, and believe what follows from it.
     """
+    from tinysight_deploy.signing.beginning import FLEET, HOBBY, begin
     from tinysight_deploy.signing.keys import KeyFolder, Passphrase, name_of
     from tinysight_deploy.signing.metadata import Chain
-    from tinysight_deploy.signing.rotation import FLEET, HOBBY, begin, current_keys
+    from tinysight_deploy.signing.rotation import current_keys
 
     folder = repo_folder(repo)
     ring = KeyFolder(keys_folder(keys, folder), Passphrase(passphrase_file))
@@ -73,11 +74,11 @@ def show(
     import sys
 
     import msgspec
-    from rich.console import Console
     from rich.table import Table
 
     from tinysight_deploy.repo.repository import Repository
     from tinysight_deploy.signing.keys import name_of
+    from tinysight_deploy.tables import show_table
 
     folder = repo_folder(repo)
     repository = Repository(folder, keys_folder(keys, folder))
@@ -109,7 +110,7 @@ def show(
             until = "" if head[0] == "" else f"{row['expires']:%Y-%m-%d}"
             table.add_row(*head, key["id"][:8], key["file"], here, until)
             head = ["", ""]
-    Console(highlight=False).print(table)
+    show_table(table)
     for row in rows:
         if row["days_left"] < min(SOON_DAYS, chain.lives(row["role"]).days // 3):
             console.print(f"{row['role']} holds for {row['days_left']} days more: {_renewal(row['role'])}.")

@@ -1,17 +1,16 @@
 """The keys that releases are signed with: files in a folder, for their owner's eyes only.
 
 In: the public half of a key, as the repository's metadata names it.  Out: what signs with the private half.
-`Signers` is the seam: whoever keeps keys in a token (PKCS#11) or an agent writes a class with its two methods. A file
-is PKCS#8 in PEM, encrypted when there is a passphrase; one that others could read is refused.
+`Signers` is all that signing asks for. A token (PKCS#11) or an agent could be behind it; making keys and replacing them
+is of files alone, in `KeyFolder`. A file is PKCS#8 in PEM, encrypted when there is a passphrase; one that others could
+read is refused.
 """
 
-import getpass
-import os
 import re
-import sys
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,17 +24,19 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # public, t
 )
 
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.files import read_capped
+from tinysight_contract.files import fsync_folder, read_capped, replace_file
 from tinysight_deploy.brokers.pki import write_private
+from tinysight_deploy.signing.passphrase import PASSPHRASE_VARIABLE, TYPING_TRIES, Passphrase, refuse_open
 
-__all__ = ["PASSPHRASE_VARIABLE", "KeyFolder", "Passphrase", "Signers", "name_of"]
+__all__ = ["KeyFolder", "Passphrase", "Signers", "name_of"]
 
-PASSPHRASE_VARIABLE: Final = "TINYSIGHT_PASSPHRASE"  # noqa: S105 -- the name of the variable, not its value
 NAME_FIELD: Final = "x-tinysight-name"
 """Where the metadata says what a key's file is called, so that one that is not here can be asked for."""
 
+MADE: Final = "made.json"
+"""Beside the keys, while a command runs: the names of those that it makes for what had none."""
+
 MAX_KEY_BYTES: Final = 16 << 10
-TYPING_TRIES: Final = 3
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,90}")
 _ENCRYPTED: Final = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 
@@ -52,59 +53,6 @@ class Signers(Protocol):
 
     def place_of(self, key: Key) -> str:
         """Where the private half would be, for people."""
-
-
-class Passphrase:
-    """What key files are encrypted with: from the environment, a file, or a person at the terminal.
-
-    Attributes:
-        typed: whether a person typed it, and may have meant another file.
-    """
-
-    def __init__(self, file: Path | None = None) -> None:
-        self.typed = False
-        self._file = file
-        self._known: bytes | None = None
-
-    def to_read(self, path: Path, *, again: bool = False) -> bytes:
-        """The passphrase for a file that is encrypted; with ``again`` another one than the one that was typed.
-
-        Raises:
-            ConfigError: none was given and nobody can be asked.
-        """
-        if not again and (given := self._given()) is not None:
-            return given
-        if not sys.stdin.isatty():
-            raise ConfigError(
-                f"{path} is encrypted.", mend=f"Set ${PASSPHRASE_VARIABLE}, or give --passphrase-file FILE."
-            )
-        self._known, self.typed = getpass.getpass(f"Passphrase of {path.name}: ").encode(), True
-        return self._known
-
-    def to_write(self) -> bytes | None:
-        """The passphrase for new files, or None to leave them plain.
-
-        Raises:
-            ConfigError: it was typed in two ways.
-        """
-        if (given := self._given()) is not None or not sys.stdin.isatty():
-            return given
-        first = getpass.getpass("Passphrase for the new keys (empty for none): ").encode()
-        if first and getpass.getpass("Again: ").encode() != first:
-            raise ConfigError("The two passphrases differ.", mend="Run it again and type the same one twice.")
-        self._known, self.typed = first or None, True
-        return self._known
-
-    def _given(self) -> bytes | None:
-        if self._known is None and self._file is not None:
-            _refuse_open(self._file)
-            lines = read_capped(self._file, 4096).splitlines()
-            if not lines or not lines[0]:
-                raise ConfigError(f"{self._file} is empty.", mend="Write the passphrase into its first line.")
-            self._known = lines[0]
-        if self._known is None and (variable := os.environ.get(PASSPHRASE_VARIABLE)):
-            self._known = variable.encode()
-        return self._known
 
 
 class KeyFolder:
@@ -135,37 +83,72 @@ class KeyFolder:
         """Whether its file is here; not whether it can be used."""
         return self._path(key).exists()
 
-    def make(self, label: str, count: int = 1) -> list[SSlibKey]:
+    def make(self, label: str, count: int = 1, *, note: bool = False) -> list[SSlibKey]:
         """New keys, each in a file of its own that nobody else may read.
 
         Args:
             label: what their names begin with.
             count: how many.
+            note: name them in a file before, for `take_or_make`.
 
         Raises:
             ConfigError: others may read the folder, or the passphrase was typed in two ways.
             OSError: the disk is full, or the folder is not writable.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_open(self.folder)
+        refuse_open(self.folder)
         passphrase = self._passphrase.to_write()
-        return [self._make(label, passphrase) for _ in range(count)]
+        made = [Ed25519PrivateKey.generate() for _ in range(count)]
+        named = [(private, _signer(private, label)) for private in made]
+        if note:
+            names = [*self._begun(), *(name_of(signer.public_key) for _, signer in named)]
+            replace_file(self.folder / MADE, msgspec.json.encode(names))
+        return [self._write(private, signer, passphrase) for private, signer in named]
 
     def take_or_make(self, label: str, count: int = 1) -> list[SSlibKey]:
         """Keys for what never had any: those that an interrupted command left with this label, and then new ones.
 
+        What a command is about to make is named in a file first, until `settle`. A key that lies here and is not named
+        there is nobody knows whose, and is never taken.
+
         Raises:
-            ConfigError: as `make`; or one that was left cannot be opened.
+            ConfigError: as `make`; or one that was left cannot be opened, or one lies here that none left.
             OSError: as `make`.
         """
         pattern = re.compile(rf"{re.escape(label)}-[0-9a-f]{{8}}")
-        left = sorted(path for path in self.folder.glob("*.pem") if pattern.fullmatch(path.stem))
-        keys = [self._take(path) for path in left[:count]]
-        return keys + (self.make(label, count - len(keys)) if len(keys) < count else [])
+        here = sorted(path for path in self.folder.glob("*.pem") if pattern.fullmatch(path.stem))
+        begun = self._begun()
+        if strange := [str(path) for path in here if path.stem not in begun]:
+            raise ConfigError(
+                f"A key that this command has not made lies here already: {', '.join(strange)}.",
+                mend="Give other --keys, or move it away.",
+            )
+        keys = [self._take(path) for path in here[:count]]
+        return keys + (self.make(label, count - len(keys), note=True) if len(keys) < count else [])
 
-    def _make(self, label: str, passphrase: bytes | None) -> SSlibKey:
-        private = Ed25519PrivateKey.generate()
-        signer = _signer(private, label)
+    def settle(self) -> None:
+        """What was made is in use now: the next command that needs new keys makes its own.
+
+        Raises:
+            OSError: the folder is not writable.
+        """
+        if (path := self.folder / MADE).exists():
+            path.unlink()
+            fsync_folder(self.folder)
+
+    def _begun(self) -> list[str]:
+        """Names of keys that a command has made, or was about to, and has not used yet."""
+        path = self.folder / MADE
+        try:
+            return msgspec.json.decode(read_capped(path, MAX_KEY_BYTES), type=list[str])
+        except FileNotFoundError:
+            return []
+        except msgspec.MsgspecError as error:
+            raise ConfigError(
+                f"{path} cannot be understood: {error}.", mend="Begin with other --keys, or remove it."
+            ) from error
+
+    def _write(self, private: Ed25519PrivateKey, signer: CryptoSigner, passphrase: bytes | None) -> SSlibKey:
         encryption = (
             serialization.NoEncryption() if passphrase is None else serialization.BestAvailableEncryption(passphrase)
         )
@@ -191,8 +174,8 @@ class KeyFolder:
         raise ConfigError(f"{key.keyid[:8]} is no key that a file can hold.", mend="Sign where that key is.")
 
     def _read(self, path: Path) -> Ed25519PrivateKey:
-        _refuse_open(self.folder)
-        _refuse_open(path)
+        refuse_open(self.folder)
+        refuse_open(path)
         pem = read_capped(path, MAX_KEY_BYTES)
         private = self._opened(path, pem) if _ENCRYPTED in pem else _parsed(pem, None)
         if private is None:
@@ -242,15 +225,3 @@ def _signer(private: Ed25519PrivateKey, label: str) -> CryptoSigner:
     signer = CryptoSigner(private)
     signer.public_key.unrecognized_fields[NAME_FIELD] = f"{label}-{signer.public_key.keyid[:8]}"
     return signer
-
-
-def _refuse_open(path: Path) -> None:
-    """Refuse what others than its owner may read or write.
-
-    Raises:
-        ConfigError: they may.
-        OSError: it is not there.
-    """
-    if path.stat().st_mode & 0o077:
-        rights = "700" if path.is_dir() else "600"
-        raise ConfigError(f"Others may read or write {path}.", mend=f"Run `chmod {rights} {path}`.")

@@ -36,7 +36,7 @@ from tinysight_contract.files import read_capped, replace_file
 from tinysight_deploy.signing.keys import Signers
 from tinysight_edge.update.tuf_client import LIMITS
 
-__all__ = ["TOP", "Chain", "Days", "Policy", "publish", "sign", "signers_for"]
+__all__ = ["TOP", "Chain", "Days", "Policy", "ends", "publish", "sign", "signers_for"]
 
 TOP: Final = ("root", "targets", "snapshot", "timestamp")
 KEPT_VERSIONS: Final = 10
@@ -148,6 +148,11 @@ class Chain:
     def copied(self) -> Self:
         """The same, to be changed."""
         return copy.deepcopy(self)
+
+
+def ends(now: datetime, days: int) -> datetime:
+    """When a signature ends that holds so many days."""
+    return (now + timedelta(days=days)).replace(microsecond=0)
 
 
 def signers_for(chain: Chain, role: str, signers: Signers) -> list[Signer]:

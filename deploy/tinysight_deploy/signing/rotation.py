@@ -14,44 +14,21 @@ that it was given to the newest, step by step.
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]  # public, though not listed
-from tuf.api.metadata import (  # type: ignore[attr-defined]  # public, though not listed
-    Delegations,
-    Metadata,
-    MetaFile,
-    Role,
-    Root,
-    Snapshot,
-    Targets,
-    Timestamp,
-)
+from securesystemslib.signer import Key  # type: ignore[attr-defined]  # public, though not listed
+from tuf.api.metadata import Metadata, Root  # type: ignore[attr-defined]  # public, though not listed
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import fsync_folder, locked, read_capped, replace_file
+from tinysight_deploy.signing.beginning import is_busy, refuse_exchanged
 from tinysight_deploy.signing.keys import KeyFolder, name_of
-from tinysight_deploy.signing.metadata import (
-    MAX_METADATA_BYTES,
-    POLICY_FIELD,
-    TOP,
-    Chain,
-    Days,
-    Policy,
-    publish,
-    sign,
-    signers_for,
-)
+from tinysight_deploy.signing.metadata import MAX_METADATA_BYTES, TOP, Chain, ends, publish, sign, signers_for
 
-__all__ = ["FLEET", "HOBBY", "Turn", "begin", "current_keys", "revoke", "rotate", "writing"]
-
-HOBBY: Final = Policy("hobby", Days(root=3650, targets=365, snapshot=365, timestamp=365))
-FLEET: Final = Policy("fleet", Days(root=730, targets=365, snapshot=30, timestamp=7))
-ANCHOR: Final = "root.json"
-"""Beside the keys: the first root, so that nobody who can write to the repository can exchange it."""
+__all__ = ["Turn", "current_keys", "revoke", "rotate", "writing"]
 
 JOURNAL: Final = "rotation.json"
 
@@ -79,55 +56,6 @@ class Turn(msgspec.Struct, frozen=True):
         return {name_of(key): name_of(new[key.keyid]) for key in self.former()}
 
 
-def begin(repo: Path, keys: KeyFolder, policy: Policy, *, roots: int, threshold: int, now: datetime) -> None:
-    """Make keys and an empty repository. What an interrupted call left is used.
-
-    Raises:
-        ConfigError: there is a repository already, or the keys are those of another one.
-        OSError: a folder is not writable, or the disk is full.
-    """
-    folder, anchor = repo / "metadata", keys.folder / ANCHOR
-    if anchor.exists() or (folder / "timestamp.json").exists():
-        _finish_beginning(repo, anchor)
-        return
-    if keys.folder.resolve().is_relative_to(repo.resolve()):
-        raise ConfigError(
-            f"{keys.folder} lies in the repository, which is to be served.", mend="Give --keys outside of --repo."
-        )
-    if not 1 <= threshold <= roots <= 16:
-        raise ConfigError(f"{threshold} of {roots} root keys cannot be.", mend="Give --roots 3 --threshold 2.")
-    for each in (folder, repo / "targets", repo / "deltas"):
-        each.mkdir(parents=True, exist_ok=True)
-    with locked(repo, _busy(repo)):
-        root, targets, online = _first_keys(keys, policy, roots)
-        days = policy.days
-        owners = {"root": root, "targets": targets, "snapshot": online, "timestamp": online}
-        chain = Chain(
-            roots=(),
-            root=Metadata(
-                Root(
-                    expires=_ends(now, days.root),
-                    keys={key.keyid: key for each in owners.values() for key in each},
-                    roles={
-                        role: Role([key.keyid for key in each], threshold if role == "root" else 1)
-                        for role, each in owners.items()
-                    },
-                    unrecognized_fields={POLICY_FIELD: msgspec.to_builtins(policy)},
-                )
-            ),
-            targets=Metadata(Targets(expires=_ends(now, days.targets), delegations=Delegations({}, {}))),
-            snapshot=Metadata(Snapshot(expires=_ends(now, days.snapshot), meta={"targets.json": MetaFile()})),
-            timestamp=Metadata(Timestamp(expires=_ends(now, days.timestamp), snapshot_meta=MetaFile())),
-            projects={},
-        )
-        for role in TOP:
-            sign(chain.of(role), signers_for(chain, role, keys))
-        for role in TOP:
-            name = "timestamp.json" if role == "timestamp" else f"1.{role}.json"
-            replace_file(folder / name, chain.of(role).to_bytes())
-        replace_file(anchor, chain.root.to_bytes())
-
-
 @contextmanager
 def writing(repo: Path, keys: KeyFolder, *, now: datetime, busy: Exception | None = None) -> Iterator[Chain]:
     """Have the repository to oneself, in its present state; a change of keys that was interrupted is finished first.
@@ -139,14 +67,9 @@ def writing(repo: Path, keys: KeyFolder, *, now: datetime, busy: Exception | Non
     """
     if not repo.is_dir():
         Chain.read(repo / "metadata")  # says what is missing
-    with locked(repo, busy or _busy(repo)):
+    with locked(repo, busy or is_busy(repo)):
         chain = Chain.read(repo / "metadata")
-        anchor = keys.folder / ANCHOR
-        if anchor.exists() and anchor.read_bytes() != chain.roots[0]:
-            raise ConfigError(
-                f"{repo} is not the repository of the keys in {keys.folder}.",
-                mend="Give the --repo or --keys that match.",
-            )
+        refuse_exchanged(repo, keys.folder, chain.roots[0])
         if (begun := _journal(keys)) is not None:
             _turn(repo, keys, chain, begun, now)
             chain = Chain.read(repo / "metadata")
@@ -261,7 +184,7 @@ def _turn_root(folder: Path, keys: KeyFolder, chain: Chain, new: Mapping[str, Ke
     for each in root.roles.values():
         each.keyids = [new[keyid].keyid if keyid in new else keyid for keyid in each.keyids]
     root.version += 1
-    root.expires = _ends(now, chain.policy.days.root)
+    root.expires = ends(now, chain.policy.days.root)
     sign(after.root, [*signers_for(chain, "root", keys), *signers_for(after, "root", keys)])
     for role in ("targets", "snapshot", "timestamp"):
         if {key.keyid for key in chain.keys(role)} & set(new):
@@ -272,33 +195,6 @@ def _turn_root(folder: Path, keys: KeyFolder, chain: Chain, new: Mapping[str, Ke
             replace_file(folder / name, metadata.to_bytes())
     replace_file(folder / f"{root.version}.root.json", after.root.to_bytes())
     return after
-
-
-def _first_keys(keys: KeyFolder, policy: Policy, roots: int) -> tuple[list[SSlibKey], list[SSlibKey], list[SSlibKey]]:
-    """Keys of the root, of targets, and of what is signed often."""
-    if policy.kind == "hobby":
-        only = keys.take_or_make("hobby")
-        return only, only, only
-    return keys.take_or_make("root", roots), keys.take_or_make("targets"), keys.take_or_make("online")
-
-
-def _finish_beginning(repo: Path, anchor: Path) -> None:
-    """After a call that was interrupted just before its end, write what it did not; else refuse."""
-    if not (repo / "metadata" / "timestamp.json").exists():
-        raise ConfigError(
-            f"The keys in {anchor.parent} are those of a repository that is not in {repo}.",
-            mend="Give its --repo, bring it back from its web server or a backup, or begin with other --keys.",
-        )
-    if anchor.exists():
-        raise ConfigError(
-            f"There is a repository in {repo} already.", mend="Use it, or give another --repo and --keys."
-        )
-    chain = Chain.read(repo / "metadata")
-    if not any((anchor.parent / f"{name_of(key)}.pem").exists() for key in chain.keys("root")):
-        raise ConfigError(
-            f"There is a repository in {repo}, of other keys.", mend="Give another --repo, or its --keys."
-        )
-    replace_file(anchor, chain.roots[0])
 
 
 def _journal(keys: KeyFolder) -> Turn | None:
@@ -324,11 +220,3 @@ def _matching(keys: Iterable[Key], wanted: str) -> list[Key]:
 
 def _plain(key: Key) -> tuple[str, dict[str, Any]]:
     return key.keyid, key.to_dict()
-
-
-def _ends(now: datetime, days: int) -> datetime:
-    return (now + timedelta(days=days)).replace(microsecond=0)
-
-
-def _busy(repo: Path) -> ConfigError:
-    return ConfigError(f"Another command is writing to {repo}.", mend="Wait until it has ended, and run this again.")

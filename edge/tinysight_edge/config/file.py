@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,7 +21,7 @@ from tinysight_edge.config import checks, toml_lines
 from tinysight_edge.config.checks import Finding, Where
 from tinysight_edge.config.compare import UNKNOWN, compare, read_leaf
 from tinysight_edge.config.overlay import merged, not_from_outside
-from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig
+from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, UpdateConfig
 
 __all__ = ["Checked", "address_of", "check_config", "is_path", "parse_config", "read_config", "secret_of"]
 
@@ -128,6 +129,7 @@ def parse_config(
         found += checks.contradictions(config)
         found += _sources(config, {each.path for each in found}) + _secrets(config, environ) + _missing(config)
         found += _trust(config.broker, environ) if not any(each.path[:1] == ("broker",) for each in found) else []
+        found += _repository(config.update)
         found += checks.unknown_labels(config, labels) if labels is not None else []
     placed = _placed(found, text)
     placed.sort(key=lambda each: (each.line or 0, each.path != ()))
@@ -287,6 +289,31 @@ def _trust(broker: BrokerConfig, environ: Mapping[str, str]) -> list[Finding]:
         mend = f"Use {address.scheme}s://; `tinysight broker config` makes a broker that speaks it."
         return [Finding(("broker", "url"), "The password crosses the network in the clear.", mend, "warning")]
     return []
+
+
+def _repository(update: UpdateConfig) -> list[Finding]:
+    """Where no bundle could ever be fetched from. The certificates may come later, and what runs needs neither."""
+    found, where = [], update.repository
+    if where is not None and "://" in where:
+        try:
+            url = urlsplit(where)
+            good = url.scheme in {"http", "https"} and bool(url.hostname) and not url.query and not url.fragment
+            good = good and url.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            mend = "Give a folder's path, or an address such as https://models.example.com/repo."
+            found.append(Finding(("update", "repository"), "This is no address of a repository.", mend))
+    if update.ca_file is not None:
+        from ssl import SSLError, create_default_context  # noqa: PLC0415 -- only where it is needed
+
+        try:
+            create_default_context(cafile=update.ca_file)
+        except (OSError, SSLError) as error:
+            what = f"{update.ca_file} cannot be read as certificates: {error}."
+            mend = "Name a file with the CA's certificate in PEM form."
+            found.append(Finding(("update", "ca_file"), what, mend, "warning"))
+    return found
 
 
 def _missing(config: AgentConfig) -> list[Finding]:

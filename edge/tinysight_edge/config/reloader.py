@@ -108,7 +108,7 @@ class Reloader:
         return self._now.running.config
 
     def runs(self, bundle: str) -> None:
-        """The digest of the active bundle. Call it after `start`, before somebody tells what `became`; then at will."""
+        """The digest of what runs. Call it after `start`, before somebody tells what `became`; then at will."""
         self._wanted.bundle = bundle
         self.became = self._wanted.became(self._now)
 

@@ -85,7 +85,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     Attributes:
         store: a device store; what is active in it runs.
         bundle: a bundle file.
-        scheme: the variant to run; without it the fastest that passes its self-test here.
+        scheme: the variant to run; without it, or of a store's bundle that has none of this name, the fastest that
+            passes its self-test here.
         threads: of the interpreter.
         engine: ``auto`` takes the fastest that works here.
     """
@@ -340,9 +341,10 @@ class UpdateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         repository: what `desired` asks for is fetched from here: a folder, or an ``http(s)://`` address; without it
             nothing is.
         ca_file: certificates to trust instead of the machine's, with https.
-        trial: so long a new model sees the real cameras before it is confirmed.
+        trial: so long a new model sees the real cameras before it is confirmed; up to five minutes longer, until it was
+            run often enough to judge its speed.
         shadow: before that, for as long, it is compared on every so-many-th frame with the one that sees; 0 is never.
-        min_agreement: which share of what both see has to be the same then.
+        min_agreement: which share of what both see has to be the same then; fewer than ten objects decide nothing.
         max_slowdown: how many times the time of the one before a run may take (p95); up to 20 ms are always allowed.
         memory: what its self-test may take.
     """

@@ -110,7 +110,7 @@ class Wanted:
     def wish(self) -> Wish | None:
         """The bundle that is asked for; from any thread."""
         asked = self._kept.asked
-        return None if asked is None or asked.bundle is None else Wish(asked.revision, asked.bundle, asked.target)
+        return None if asked is None or asked.bundle is None else Wish(asked.bundle, asked.target)
 
     def load(self) -> None:
         """Remember what was asked before; what cannot be read is said, and as if it were not there."""

@@ -66,14 +66,14 @@ class Desk:
         site: the site's id.
         device: the device's id.
         boot_id: of this process.
-        bundle: the digest of what is active.
+        bundle: the digest of what runs.
         hands: what the actions reach.
         ledger: which commands are known.
         clock_synced: whether this device's clock is right.
 
     Attributes:
         filters: what the publisher is to listen to.
-        bundle: the digest of what is active; may be changed, from any thread.
+        bundle: the digest of what runs; may be changed, from any thread.
         update: what became of the newest bundle that was to be installed; likewise.
     """
 

@@ -16,19 +16,30 @@ class Disk:
     """A file system, one step at a time. Every method raises OSError as the call that it makes does."""
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder and those above it; it is there after a power cut."""
+        """Make a folder and those above it, for all to read; it is there after a power cut."""
         missing = [each for each in (path, *path.parents) if not each.is_dir()]
         path.mkdir(parents=True, exist_ok=True)
         for each in missing:
+            each.chmod(0o755)
             self.sync_folder(each.parent)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a file that nobody reads yet; not synced."""
-        path.write_bytes(data)
+        """Write a file that nobody reads yet, for all to read; not synced.
+
+        What is there is not opened but replaced: it may be somebody else's.
+        """
+        path.unlink(missing_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with open(handle, "wb") as out:  # noqa: PTH123 -- it is open already
+            os.fchmod(handle, 0o644)  # whatever the umask is
+            out.write(data)
 
     def append(self, path: Path, data: bytes) -> None:
-        """Add to a file that nobody reads yet, or begin it; not synced."""
-        with path.open("ab") as out:
+        """Add to a file that nobody reads yet, or begin it, for all to read; not synced."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        with open(handle, "ab") as out:  # noqa: PTH123 -- it is open already
+            if not out.tell():
+                os.fchmod(handle, 0o644)
             out.write(data)
 
     def sync(self, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 In: a path.  Out: its bytes in memory, or a file that grows across any number of connections. A server may be slow, cut,
 lie about lengths, ignore Range, or answer for ever: each costs a bounded number of tries, bytes and seconds (`Budget`).
-What an answer means is decided in `http_answer`; connections are made in `http_line`.
+What an answer means is decided in `http_answer`; connections are made in `http_line`, files grow in `http_part`.
 """
 
 import contextlib
@@ -24,15 +24,14 @@ from tinysight_edge.update.http_answer import (
     AgainError,
     is_distrust,
     length_of,
-    part_of,
     short,
-    strong_etag,
     too_slow,
     unreachable,
     verdict,
 )
 from tinysight_edge.update.http_line import Line, trusted_context
-from tinysight_edge.update.sources import Budget, append, check_path, discard, held_bytes, other_length, sync, too_large
+from tinysight_edge.update.http_part import Part
+from tinysight_edge.update.sources import Budget, check_path, sync, too_large
 
 __all__ = ["HttpSource"]
 
@@ -116,7 +115,7 @@ class HttpSource:
     def fetch(self, path: str, to: Path, *, size: int, disk: Disk, budget: Budget, tell: Callable[[int], None]) -> None:
         """See `Source.fetch`."""
         url = self._url(path)
-        part = _Part(url, to, size, disk)
+        part = Part(url, to, size, disk)
         most = 2 * size + (1 << 20) if budget.most_bytes is None else budget.most_bytes
         tries = self._tries(url, budget)
 
@@ -264,54 +263,3 @@ class _Tries:
                     began_s, came = self._clock(), 0
         if self._line.cut:
             raise AgainError(too_slow(self._url))
-
-
-class _Part:
-    """A file that is not whole yet, and how the rest of it is asked for.
-
-    Attributes:
-        have: bytes that are on disk.
-    """
-
-    def __init__(self, url: str, to: Path, size: int, disk: Disk) -> None:
-        self.have = held_bytes(to, size, disk)
-        self._url, self._to, self._size, self._disk = url, to, size, disk
-        self._etag: str | None = None
-        self._ranges = True
-        self._skip = 0
-
-    def wanted(self) -> dict[str, str]:
-        """The headers that ask for what is missing."""
-        if not self.have or not self._ranges:
-            return {}
-        return {"Range": f"bytes={self.have}-", **({"If-Range": self._etag} if self._etag else {})}
-
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """See where an answer's body goes on. A whole file in place of a part is skipped up to what is here."""
-        etag, before = strong_etag(headers), self._etag
-        self._etag = etag or before
-        changed = before is not None and etag not in {None, before}
-        if changed and self.have:
-            discard(self._disk, self._to)
-            self.have = 0
-        if status == 200:
-            self._skip = self.have
-            if (length := length_of(headers)) is not None and length != self._size:
-                raise other_length(self._url, length, self._size)
-            return
-        self._skip = 0
-        if (part := part_of(headers)) is not None and part[2] not in {None, self._size}:
-            raise other_length(self._url, part[2] or 0, self._size)
-        if part is None or part[0] != self.have or part[1] >= self._size:
-            self._ranges = changed  # what changed meanwhile may be asked for in parts again
-            raise AgainError(unreachable(self._url, "the server sends another part than it was asked for"))
-
-    def take(self, data: bytes) -> None:
-        """Keep what of ``data`` is new."""
-        new = data[self._skip :]
-        self._skip -= len(data) - len(new)
-        if self.have + len(new) > self._size:
-            raise too_large(self._url, self._size)
-        if new:
-            append(self._disk, self._to, new)
-            self.have += len(new)

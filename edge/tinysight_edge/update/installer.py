@@ -18,10 +18,10 @@ from tinysight_contract.errors import StoreError, UpdateError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_edge.store import Store
+from tinysight_edge.update.examine import Work, examine
 from tinysight_edge.update.sources import disk_error
 from tinysight_edge.update.update import (
     State,
-    attempt,
     confirm,
     end,
     ended,
@@ -29,13 +29,13 @@ from tinysight_edge.update.update import (
     progress,
     queue,
     refusal,
-    tested,
 )
 
 if TYPE_CHECKING:
     from tinysight_edge.update.selftest import Limits
-    from tinysight_edge.update.signed import Machine, Signed
+    from tinysight_edge.update.signed import Machine
     from tinysight_edge.update.sources import Budget, Source
+    from tinysight_edge.update.trust import Offer
 
 __all__ = ["Installer", "boot"]
 
@@ -92,7 +92,7 @@ class Installer:
         synced: bool = False,
     ) -> None:
         self._store, self._machine, self._limits = store, machine, limits
-        self._tell, self._heed, self._synced = tell, heed, synced
+        self._tell, self._own_heed, self._synced = tell, heed, synced
 
     def install(
         self,
@@ -101,6 +101,7 @@ class Installer:
         *,
         digest: str | None = None,
         again: bool = False,
+        here: bool = True,
         budget: "Budget | None" = None,
     ) -> Update:
         """Verify, fetch and store a release: it is `verified` then, `confirmed` if it is active already, or has ended.
@@ -112,6 +113,7 @@ class Installer:
             target: the release's path in it.
             digest: only if it is this one.
             again: although it failed here before.
+            here: whether this machine is the one that runs it; else that one looks whether it is what is needed.
             budget: what fetching may cost.
 
         Raises:
@@ -120,16 +122,17 @@ class Installer:
         try:
             with self._store.alone():
                 try:
-                    return self._install(source, target, digest=digest, again=again, budget=budget)
+                    return self._install(source, target, digest=digest, again=again, here=here, budget=budget)
                 except UpdateError as error:
                     return self._end(target, error)
                 except OSError as error:
                     return self._end(target, disk_error(self._store.root, error))
         except OSError as error:
-            return self._unwritten(Update(target=target, state=UpdateState.FAILED, at=utc_now()), error)
+            coming = Update(target=target, state=UpdateState.FAILED, at=utc_now())
+            return self._not_now(coming, disk_error(self._store.root, error))
 
     def _install(
-        self, source: "Source", target: str, *, digest: str | None, again: bool, budget: "Budget | None"
+        self, source: "Source", target: str, *, digest: str | None, again: bool, here: bool, budget: "Budget | None"
     ) -> Update:
         """See install.
 
@@ -137,15 +140,20 @@ class Installer:
             UpdateError: it comes no further.
             OSError: the disk is full or broken.
         """
-        release, signed, state = self._resolve(source, target, digest, self._store.state())
+        from tinysight_edge.update.offered import ask, misfit  # noqa: PLC0415 -- the agent starts without
+
+        store, state = self._store, self._store.state()
+        offer, state = ask(store, source, target, digest=digest, state=state, synced=self._synced)
+        release, needs = offer.release, offer.signed.requires
         if state.active is not None and state.active.digest == release.digest:
             if self._store.is_whole(release.digest):
                 return self._stays(state, release)
         elif (no := refusal(state, release, again=again)) is not None:
             raise no
-        self._fits(release, signed)
-        state = self._save(queue(state, release, utc_now()))
-        return self._told(self._bring(source, release, signed, state, budget))
+        if here and (no := misfit(release, needs, self._machine)) is not None:
+            raise no
+        state = self._save(queue(state, release, utc_now(), needs=needs))
+        return self._told(self._bring(source, offer, state, budget))
 
     def test(self, *, scheme: str | None = None, threads: int = 1) -> Update | None:
         """Let a candidate pass its self-test: it is on `trial` then, or active where nothing was.
@@ -161,84 +169,36 @@ class Installer:
             with self._store.alone():
                 state = self._store.state()
                 coming = state.candidate
-                if coming is None or coming.state not in UNTESTED:
+                if coming is None or coming.bundle is None or coming.state not in UNTESTED:
                     return None
-                state = self._save(attempt(state, utc_now()))
-                if state.candidate is not None:
-                    self._tell(state.candidate)
-                    state = self._save(self._found(state, scheme=scheme, threads=threads))
+                work = Work(self._store, self._machine, self._limits, self._tell, self._heed)
+                state = examine(work, state, coming.bundle, scheme=scheme, threads=threads)
                 self._store.sweep(state)
                 return self._told(state)
+        except UpdateError as error:  # it could not be tested, and still waits
+            return self._not_now(coming, error)
         except OSError as error:
             if coming is None:
                 what = f"{self._store.root} cannot be written: {error.strerror or error}."
                 raise StoreError(what, mend="Check its rights and free space.") from error
-            return self._unwritten(coming, error)
+            return self._not_now(coming, disk_error(self._store.root, error))
 
-    def _found(self, state: State, *, scheme: str | None, threads: int) -> State:
-        """Run the self-test: what it makes of the candidate."""
-        from tinysight_edge.update.selftest import Limits, run_selftest  # noqa: PLC0415 -- the agent starts without
+    def _heed(self) -> None:
+        """Look whether to go on.
 
-        coming = None if state.candidate is None else state.candidate.bundle
-        if coming is None:
-            raise ValueError("there is no candidate")
-        found = run_selftest(
-            self._store.path(coming.digest),
-            active=None if state.active is None else self._store.path(state.active.digest),
-            limits=self._limits or Limits(),
-            scheme=scheme,
-            threads=threads,
-            heed=self._heed,
-        )
-        if found.code is None:
-            return tested(state, found.gates, utc_now())
-        return end(state, utc_now(), UpdateState.FAILED, code=found.code, reason=found.reason, gates=found.gates)
+        Raises:
+            UpdateError: SUPERSEDED, a person waits to go back.
+        """
+        self._own_heed()
+        if self._store.is_wanted_back():
+            what = "It was given up, since a person goes back to the bundle before."
+            raise UpdateError(what, mend="Ask for it again if it is still wanted.", code=Code.SUPERSEDED)
 
     def _save(self, state: State) -> State:
         self._store.save(state)
         return state
 
-    def _resolve(
-        self, source: "Source", target: str, digest: str | None, state: State
-    ) -> tuple[Release, "Signed", State]:
-        """What was signed under a path, as of now.
-
-        Raises:
-            UpdateError: nothing, or something else.
-        """
-        from tinysight_edge.update.clock import raise_floor, right_time  # noqa: PLC0415 -- the agent starts without
-        from tinysight_edge.update.trust import Trust  # noqa: PLC0415 -- the agent starts without
-
-        now, suspect = right_time(utc_now(), state.clock_floor, synced=self._synced)
-        if suspect:
-            log.warning("The clock cannot be right; %s counts.", now.isoformat())
-        trust = Trust(self._store.trust, source, now=now, disk=self._store.disk)
-        trust.refresh()
-        offer = trust.resolve(target)
-        if digest is not None and digest != offer.release.digest:
-            what = f"{target} is signed as {offer.release.digest[:12]}, asked for is {digest[:12]}."
-            raise UpdateError(what, mend="Ask for what the repository has.", code=Code.UNSIGNED)
-        floor = raise_floor(
-            state.clock_floor, system=utc_now(), synced=self._synced, released_at=offer.signed.released_at
-        )
-        return offer.release, offer.signed, replace(state, clock_floor=floor)
-
-    def _fits(self, release: Release, signed: "Signed") -> None:
-        """Whether this machine is what the release needs.
-
-        Raises:
-            UpdateError: it is not.
-        """
-        from tinysight_edge.update.signed import Machine, lack  # noqa: PLC0415 -- the agent starts without
-
-        if (lacking := lack(signed.requires, self._machine or Machine.here())) is not None:
-            code, needs = lacking
-            what = f"{release.name} {release.version} does not fit this device: {needs}."
-            raise UpdateError(what, mend="Flash a release that was made for it.", code=code)
-
-    def _bring(
-        self, source: "Source", release: Release, signed: "Signed", state: State, budget: "Budget | None"
-    ) -> State:
+    def _bring(self, source: "Source", offer: "Offer", state: State, budget: "Budget | None") -> State:
         """Have the candidate's file in the store.
 
         Raises:
@@ -246,44 +206,22 @@ class Installer:
             OSError: the disk is full or broken.
         """
         from tinysight_edge.update.sources import Budget  # noqa: PLC0415 -- the agent starts without
-        from tinysight_edge.update.transfer import Moved, bring, room  # noqa: PLC0415 -- the agent starts without
+        from tinysight_edge.update.transfer import Moved, bring, make_room  # noqa: PLC0415 -- the agent starts without
 
-        moved = Moved(0, "")
+        moved, release = Moved(0, ""), offer.release
         if self._store.is_whole(release.digest):
             if state.candidate is not None and state.candidate.state in HERE:
                 return state  # else a bundle that brings the device down would never use up its attempts
         else:
-            state = self._make_room(state, release, room)
+            state = make_room(self._store, state, release)
             state = self._save(progress(state, utc_now(), UpdateState.DOWNLOADING))
-            moved = bring(
-                self._store,
-                source,
-                release,
-                signed,
-                active=state.active,
-                budget=budget or Budget(),
-                tell=self._teller(state.candidate, release),
-            )
+            tell = self._teller(state.candidate, release)
+            active = state.active
+            moved = bring(self._store, source, offer, active=active, budget=budget or Budget(), tell=tell)
         state = self._save(
             progress(state, utc_now(), UpdateState.VERIFIED, moved_bytes=moved.size_bytes, why_full=moved.why_full)
         )
         self._store.sweep(state)
-        return state
-
-    def _make_room(self, state: State, release: Release, room: Callable[[Store, Release], int]) -> State:
-        """See that there is room, for which the bundle before the active one may go.
-
-        Raises:
-            UpdateError: there is not.
-        """
-        self._store.sweep(state)
-        if room(self._store, release) and state.previous is not None and state.previous.digest != release.digest:
-            log.warning("%s %s makes room; there is no way back to it.", state.previous.name, state.previous.version)
-            state = self._save(replace(state, previous=None))
-            self._store.sweep(state)
-        if missing := room(self._store, release):
-            what = f"{self._store.root} has {-(-missing >> 20)} MiB too few for {release.name} {release.version}."
-            raise UpdateError(what, mend="Free some space on the device.", code=Code.NO_SPACE)
         return state
 
     def _teller(self, coming: Update | None, release: Release) -> Callable[[int], None]:
@@ -302,11 +240,13 @@ class Installer:
 
     def _stays(self, state: State, release: Release) -> Update:
         """The release runs already; what was on its way instead is given up."""
+        told = Update(target=release.target, bundle=release, state=UpdateState.CONFIRMED, at=utc_now())
         if state.candidate is not None:
             reason = f"{release.name} {release.version}, which is active, was asked for."
-            state = self._save(end(state, utc_now(), UpdateState.FAILED, code=Code.SUPERSEDED, reason=reason))
+            state = end(state, told.at, UpdateState.FAILED, code=Code.SUPERSEDED, reason=reason)
+        if state.last is None or state.last.code is not None or state.last.bundle != release:
+            self._save(ended(state, told))  # what went wrong before is no trouble any more
         self._store.sweep(state)
-        told = Update(target=release.target, bundle=release, state=UpdateState.CONFIRMED, at=utc_now())
         self._tell(told)
         return told
 
@@ -328,11 +268,12 @@ class Installer:
         self._tell(told)
         return told
 
-    def _unwritten(self, update: Update, error: OSError) -> Update:
-        """Tell that the disk does not take what was decided. The state before holds."""
-        no = disk_error(self._store.root, error)
+    def _not_now(self, coming: Update | None, no: UpdateError) -> Update:
+        """Tell what the device cannot do now. What was decided before holds."""
+        if coming is None:
+            raise no
         log.error("%s", no)
-        told = replace(update, state=UpdateState.FAILED, at=utc_now(), code=no.code, reason=str(no))
+        told = replace(coming, state=UpdateState.FAILED, at=utc_now(), code=no.code, reason=str(no))
         self._tell(told)
         return told
 

@@ -6,14 +6,13 @@ raises. The active bundle is tried likewise, so that slow means slow beside what
 """
 
 import os
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tinysight_contract.updates import Code, Gate
 from tinysight_edge.choice import EngineName
+from tinysight_edge.update.memory import free_mib
 from tinysight_edge.update.selftest_child import Task
 from tinysight_edge.update.selftest_process import Figures, Outcome, attempt, too_much
 
@@ -61,11 +60,6 @@ class Verdict:
     active: Figures | None = None
     active_reason: str = ""
 
-    @property
-    def passed(self) -> bool:
-        """Whether it may."""
-        return self.code is None
-
 
 def run_selftest(
     bundle: Path,
@@ -87,8 +81,11 @@ def run_selftest(
         threads: of every engine, as configured.
         engine: as configured.
         heed: called several times a second; what it raises ends the process and is raised.
+
+    Raises:
+        UpdateError: MEMORY, no process can be begun; of which the bundle is not to blame.
     """
-    limits = replace(limits, memory_mib=min(limits.memory_mib, _free_mib()))
+    limits = replace(limits, memory_mib=min(limits.memory_mib, free_mib()))
 
     def tried(path: Path, *, watched: bool = False) -> Outcome:
         task = Task(
@@ -150,15 +147,6 @@ def judge(figures: Figures, active: Figures | None, limits: Limits, *, active_re
             f"It takes {figures.p95_ms:.3g} ms for a run (95th percentile){beside}; {allowed}. {mend}",
         )
     return Verdict(gates, code, reason, figures, active, active_reason)
-
-
-def _free_mib(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """What may be taken without driving out others, which on a small device is less than any fixed limit."""
-    try:
-        found = re.search(r"(?m)^MemAvailable: +(\d+) kB$", meminfo.read_text())
-    except OSError:
-        found = None
-    return int(found[1]) // 1024 if found else sys.maxsize
 
 
 def _faster(one: Figures, other: Figures | None) -> Figures:

@@ -22,6 +22,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from tinysight_contract.errors import UpdateError
 from tinysight_contract.scalars import Count
 from tinysight_contract.updates import Code
 from tinysight_edge.update.selftest_child import Task
@@ -108,7 +109,11 @@ class _Bad(Struct, frozen=True, forbid_unknown_fields=True, tag_field="bundle", 
 
 
 def attempt(task: Task, heed: Callable[[], None]) -> Outcome:
-    """Let a process try a bundle. What ``heed`` raises ends the process, too."""
+    """Let a process try a bundle. What ``heed`` raises ends the process, too.
+
+    Raises:
+        UpdateError: MEMORY, no process can be begun; of which the bundle is not to blame.
+    """
     heed()
     try:
         child = subprocess.Popen(
@@ -120,10 +125,8 @@ def attempt(task: Task, heed: Callable[[], None]) -> Outcome:
             start_new_session=True,
         )
     except OSError as error:
-        return Outcome(
-            code=Code.MEMORY,
-            reason=f"No process could be begun to try it: {error.strerror}. Free some memory, and try it again.",
-        )
+        what = f"No process can be begun to try it: {error.strerror}."
+        raise UpdateError(what, mend="Free some memory; it is tried again.", code=Code.MEMORY) from error
     try:
         heard = _heard(child, task, heed)
     finally:

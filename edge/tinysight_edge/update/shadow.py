@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from msgspec.structs import replace
 
+from tinysight_contract.errors import InferenceError, TinySightError
 from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.config.types import CameraConfig
 from tinysight_edge.decode import Detections
@@ -17,7 +18,7 @@ from tinysight_edge.inference import Inference
 from tinysight_edge.update.trial import Agreement
 from tinysight_edge.view import Seer
 
-__all__ = ["Shadow", "comparable"]
+__all__ = ["Shadow", "comparable", "unreadable"]
 
 
 def comparable(now: Seer, new: Seer) -> bool:
@@ -59,13 +60,18 @@ class Shadow:
         """Look at the next frame that is offered within this time, if one is.
 
         Raises:
-            InferenceError: the new model fails on it.
+            InferenceError: the new model fails on it, or answers what cannot be read.
         """
         try:
             frame, found = self._held.get(timeout=wait_s)
         except Empty:
             return
-        other = self._ways[frame.camera](frame.image_bgr, frame.at_s).found
+        try:
+            other = self._ways[frame.camera](frame.image_bgr, frame.at_s).found
+        except TinySightError:
+            raise
+        except Exception as error:
+            raise unreadable(self._new, error) from error
         if other is None:
             return
         if self._classifies:
@@ -75,6 +81,12 @@ class Shadow:
         else:
             sure = _sure(found, self._now.threshold), _sure(other, self._new.threshold)
             self.agreement.detections(*sure, labels=self._labels)
+
+
+def unreadable(seer: Seer, error: Exception) -> InferenceError:
+    """What its answers to a frame were, when nothing could be made of them."""
+    what = f"{seer.ref.name} {seer.ref.version} answers what cannot be read: {type(error).__name__}: {error}."
+    return InferenceError(what[:500], mend="Convert the model again.")
 
 
 def _sure(found: Detections, threshold: float) -> Detections:

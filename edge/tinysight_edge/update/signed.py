@@ -1,6 +1,6 @@
 """What a project signs about its bundle, and whether this machine can use it.
 
-In: the target's ``custom`` field in the signed metadata.  Out: `Signed`, every length of it bounded. `unmet` compares
+In: the target's ``custom`` field in the signed metadata.  Out: `Signed`, every length of it bounded. `lack` compares
 what a bundle needs with what a `Machine` is; only `Machine.here` looks at one.
 Canonical JSON, over which signatures are made, has no fractions: every number here is a whole one.
 """
@@ -22,7 +22,7 @@ from tinysight_contract.manifest import Version
 from tinysight_contract.scalars import Digest, Id, Time
 from tinysight_contract.updates import Code
 
-__all__ = ["EDGE_TPU", "Delta", "Machine", "Requires", "Signed", "lack", "parse_signed", "unmet"]
+__all__ = ["EDGE_TPU", "Delta", "Machine", "Requires", "Signed", "lack", "parse_signed"]
 
 EDGE_TPU: Final = "edgetpu"
 MAX_WHOLE: Final = 2**53 - 1
@@ -140,12 +140,6 @@ def lack(requires: Requires, machine: Machine) -> tuple[Code, str] | None:
     if requires.min_tinysight and _order(machine.tinysight) < _order(requires.min_tinysight):
         return Code.RUNTIME, f"it needs TinySight {requires.min_tinysight}, here is {machine.tinysight}"
     return None
-
-
-def unmet(requires: Requires, machine: Machine) -> str | None:
-    """Why a machine cannot use a bundle, for people, or None."""
-    found = lack(requires, machine)
-    return None if found is None else found[1]
 
 
 def _order(version: str) -> tuple[int, int, int, bool]:

@@ -4,7 +4,7 @@ In: a bundle, from the thread of whoever wants it to run.  Out: it sees, or an e
 model is loaded and warmed in that thread, the inference thread changes over between two frames, and the telling thread
 follows at exactly that place: so each frame is told once, by the model that saw it.
 
-With ``back`` the old model stays loaded, and sees again at once when the new one fails on a frame.
+With ``keep`` the old model stays loaded, and sees again at once when the new one fails on a frame.
 """
 
 import logging
@@ -17,11 +17,12 @@ from typing import Final, get_args
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError, DeviceError, InferenceError, RuntimeLoadError, TinySightError
-from tinysight_edge.choice import EngineName, choose
+from tinysight_edge.choice import EngineName, choose, scheme_of
 from tinysight_edge.config.types import ModelConfig
 from tinysight_edge.interpreter import Model
 from tinysight_edge.lineup import Lineup
 from tinysight_edge.looking import Looking, Switch, Switched
+from tinysight_edge.update.shadow import unreadable
 from tinysight_edge.view import Seer
 
 __all__ = ["Swapper"]
@@ -38,12 +39,23 @@ class _Asked:
 
     def __init__(self, switch: Switch) -> None:
         self.switch = switch
-        self.done = threading.Event()
         self.error: TinySightError | None = None
+        self._done, self._lock = threading.Event(), threading.Lock()
+        self.is_given_up = False
 
-    def end(self, error: TinySightError | None = None) -> None:
-        self.error = error
-        self.done.set()
+    def end(self, error: TinySightError | None = None) -> bool:
+        """It is done, or cannot be; whether anybody still waits for it."""
+        with self._lock:
+            self.error = error
+            self._done.set()
+            return not self.is_given_up
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it ended in time; else nobody waits for it any more."""
+        if not self._done.wait(seconds):
+            with self._lock:
+                self.is_given_up = not self._done.is_set()
+        return not self.is_given_up
 
 
 class Swapper:
@@ -97,7 +109,7 @@ class Swapper:
             same: EngineName = now.engine.name  # type: ignore[assignment]  # just seen
             with suppress(RuntimeLoadError):  # then whatever works
                 return choose(bundle, scheme=now.variant.scheme, threads=wanted.threads, engine=same, heed=heed)
-        scheme = wanted.scheme if wanted.scheme in schemes else None
+        scheme = scheme_of(bundle, wanted.scheme)
         return choose(bundle, scheme=scheme, threads=wanted.threads, engine=wanted.engine, heed=heed)
 
     def swap(self, seer: Seer, *, keep: bool = False) -> None:
@@ -109,7 +121,7 @@ class Swapper:
 
         Raises:
             ConfigError: a camera asks for what this model cannot give.
-            DeviceError: the loop did not come to it, or has ended.
+            DeviceError: the loop did not come to it, or has ended. It does not happen later, or is undone at once.
         """
         self.failure = None
         self._ask(Switch(self.seer, seer, self.seer if keep else None))
@@ -140,7 +152,7 @@ class Swapper:
         self._asked.put(asked)
         if self._closed:
             self.close()
-        if not asked.done.wait(WITHIN_S):
+        if not asked.wait(WITHIN_S):
             raise DeviceError("The inference loop did not change its model in time.", mend="Restart the agent.")
         if asked.error is not None:
             raise asked.error
@@ -159,6 +171,8 @@ class Swapper:
         """Begin what is asked for."""
         while not self._asked.empty():
             asked = self._asked.get()
+            if asked.is_given_up and asked.switch.seer is not self.back:  # going back is right at any time
+                continue
             try:
                 self._lineup.ready(asked.switch.seer)
             except ConfigError as error:
@@ -182,7 +196,24 @@ class Swapper:
             return
         asked = self._begun.pop(now.asked)
         fits = now.seer is now.asked.seer
-        asked.end(None if fits else self.failure or DeviceError("Another model sees by now.", mend="Ask again."))
+        no = None if fits else self.failure or DeviceError("Another model sees by now.", mend="Ask again.")
+        if (
+            not asked.end(no) and fits and now.asked.back is not None
+        ):  # too late: whoever asked reckons with the old one
+            self._asked.put(_Asked(Switch(now.seer, now.asked.back)))
+
+    def broke(self, error: Exception) -> bool:
+        """What the model that sees has answered cannot be read: the one before is to see again.
+
+        False when there is none, so that nobody can see.
+        """
+        if self.back is None:
+            return False
+        if self.failure is None:
+            self.failure = unreadable(self.seer, error)
+            log.error("%s gives way to the model before: %s", self.seer.ref.name, self.failure.what)
+            self._asked.put(_Asked(Switch(self.seer, self.back)))
+        return True
 
 
 def _ended() -> DeviceError:

@@ -26,6 +26,8 @@ ROWS: Final = 1024
 LEAST_RUNS: Final = 20
 """Fewer say nothing of a 95th percentile."""
 WARM_RUNS: Final = 5
+RUNS_WITHIN_S: Final = 300.0
+"""So much longer a trial goes on at most when the model is run too rarely for a figure, as where little moves."""
 SILENT_S: Final = 15.0
 """A camera may be told to give a picture each ten seconds."""
 SAME_IOU: Final = 0.5
@@ -103,7 +105,7 @@ class Outcome:
     Attributes:
         gates: the figures that decided.
         code: why it was not stood; None when it was.
-        reason: the same for people, with what to do.
+        reason: the same for people, with what to do; of one that was stood, what could not be judged.
     """
 
     gates: dict[str, Gate] = field(default_factory=dict)
@@ -155,7 +157,12 @@ class Trial:
         if self._stood_s < self._rules.over_s:
             return None
         speed = gates.get("trial_p95_ms")
-        if speed is not None and not speed.ok:
+        if speed is None:
+            if self._before.p95_ms is not None and self._stood_s < self._rules.over_s + RUNS_WITHIN_S:
+                return None
+            which = "the one before" if self._before.p95_ms is None else "it"
+            return Outcome(gates, reason=f"Its speed here was not judged: {which} was run too few times.")
+        if not speed.ok:
             reason = (
                 f"A run takes {speed.value:.1f} ms (p95) here, {speed.limit:.1f} are allowed. Take a smaller model."
             )
@@ -220,9 +227,12 @@ class Agreement:
         return self._same / self._shown if self._shown >= LEAST_SHOWN else None
 
     def judge(self, rules: Rules) -> Outcome:
-        """Whether they see the same; too little to compare is nothing to hold against it."""
+        """Whether they see the same; too little to compare is nothing to hold against it, and said."""
         if (share := self.share) is None:
-            return Outcome()
+            shown = f"{self._shown} of {LEAST_SHOWN} objects or pictures were there to compare"
+            return Outcome(
+                reason=f"Whether it sees the same was not judged: {shown}. Try it when there is more to see."
+            )
         gate = Gate(value=round(share, 4), limit=rules.min_agreement, ok=share >= rules.min_agreement)
         if gate.ok:
             return Outcome({"agreement": gate})

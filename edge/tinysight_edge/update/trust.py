@@ -51,10 +51,17 @@ _MENDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A bundle that may be fetched, as its project signed it."""
+    """A bundle that may be fetched, as its project signed it.
+
+    Attributes:
+        release: which one.
+        signed: what was signed about it.
+        expires: until when what the repository says as a whole may be believed.
+    """
 
     release: Release
     signed: Signed
+    expires: datetime
 
     @property
     def path(self) -> str:
@@ -107,7 +114,7 @@ class Trust:
                 mend="Release it with `tinysight release add`, or name another, see `tinysight release list`.",
                 code=Code.UNSIGNED,
             )
-        return _offer(found)
+        return _offer(found, client.expires)
 
     def _refreshed(self) -> Client:
         client = Client(
@@ -213,7 +220,7 @@ def _has_signed(old: Root, new: Metadata[Root]) -> bool:
     return new.signed.version > old.version
 
 
-def _offer(found: TargetFile) -> Offer:
+def _offer(found: TargetFile, expires: datetime) -> Offer:
     """What is signed about a target, if it makes sense."""
     target = found.path
     digest = found.hashes.get("sha256", "")
@@ -236,7 +243,7 @@ def _offer(found: TargetFile) -> Offer:
         version=signed.version,
         release=signed.release,
     )
-    return Offer(release, signed)
+    return Offer(release, signed, expires)
 
 
 def _nonsense(target: str, why: str) -> UpdateError:

@@ -76,6 +76,11 @@ class Client(Updater):
             raise disk_error(folder, error) from error
         self._trusted_set.reference_time = now
 
+    @property
+    def expires(self) -> datetime:
+        """When the timestamp that was verified does; only after ``refresh``."""
+        return self._trusted_set.timestamp.expires
+
     def last_is_signed(self) -> bool:
         """Whether what was read last is validly signed, so that only its time or place is wrong."""
         path, data = self._own_fetcher.last

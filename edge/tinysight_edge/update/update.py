@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from tinysight_contract.errors import UpdateError
 from tinysight_contract.scalars import Digest, Time
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
+from tinysight_edge.update.signed import Requires
 
 __all__ = [
     "MAX_ATTEMPTS",
@@ -50,6 +51,10 @@ REJECTS: Final = frozenset(
 """What must not be installed; all else could not be."""
 
 
+FAULTLESS: Final = frozenset({Code.SUPERSEDED, Code.TAMPERED, Code.DISK, Code.NO_SPACE})
+"""Ends of which the bundle is not to blame: its file here is removed, and it may come again."""
+
+
 class Bad(Struct, frozen=True, kw_only=True):
     """A bundle that failed here.
 
@@ -70,6 +75,7 @@ class State(Struct, frozen=True, kw_only=True):
         active: what runs.
         previous: what ran before, kept to go back to.
         candidate: what is to run next, and how far it has come; null when there is none.
+        needs: what the candidate needs of the machine that is to run it; null when that is not known.
         last: the newest that has ended, however.
         floor: by project, the highest release that was ever confirmed: none below it is installed.
         bad: what failed here.
@@ -80,6 +86,7 @@ class State(Struct, frozen=True, kw_only=True):
     active: Release | None = None
     previous: Release | None = None
     candidate: Update | None = None
+    needs: Requires | None = None
     last: Update | None = None
     floor: dict[str, int] = {}
     bad: list[Bad] = []
@@ -127,7 +134,7 @@ def refusal(state: State, release: Release, *, again: bool = False) -> UpdateErr
     return None
 
 
-def queue(state: State, release: Release, now: datetime) -> State:
+def queue(state: State, release: Release, now: datetime, *, needs: Requires | None = None) -> State:
     """A release that may be installed is to be. What was on its way is given up for it."""
     if state.candidate is not None:
         coming = state.candidate.bundle
@@ -137,7 +144,7 @@ def queue(state: State, release: Release, now: datetime) -> State:
             state, now, UpdateState.FAILED, code=Code.SUPERSEDED, reason="A newer wish came before it had ended."
         )
     fresh = Update(target=release.target, bundle=release, state=UpdateState.QUEUED, at=now)
-    return replace(state, candidate=fresh)
+    return replace(state, candidate=fresh, needs=needs)
 
 
 def progress(state: State, now: datetime, to: UpdateState, *, moved_bytes: int = 0, why_full: str = "") -> State:
@@ -168,9 +175,15 @@ def attempt(state: State, now: datetime) -> State:
 
 
 def spare(state: State) -> State:
-    """The attempt that runs was broken off on purpose, as by the end of the agent: it does not count."""
+    """The attempt that runs was broken off on purpose, as by the end of the agent: it does not count.
+
+    A self-test for which that was said already is `verified` again, and stays as it is.
+    """
     coming = _coming(state)
-    return replace(state, candidate=replace(coming, attempts=max(coming.attempts - 1, 0)))
+    if coming.state not in {UpdateState.SELFTEST, UpdateState.TRIAL}:
+        return state
+    to = UpdateState.TRIAL if coming.state is UpdateState.TRIAL else UpdateState.VERIFIED
+    return replace(state, candidate=replace(coming, state=to, attempts=max(coming.attempts - 1, 0)))
 
 
 def tested(state: State, gates: Mapping[str, Gate], now: datetime) -> State:
@@ -194,6 +207,7 @@ def confirm(state: State, gates: Mapping[str, Gate], now: datetime) -> State:
         active=release,
         previous=state.previous if same else state.active,
         candidate=None,
+        needs=None,
         last=told,
         floor=floor,
         bad=[each for each in state.bad if each.digest != release.digest],
@@ -212,7 +226,7 @@ def end(
     """The candidate comes no further. What is active goes on."""
     coming = _coming(state)
     told = replace(coming, state=outcome, code=code, reason=reason, at=now, gates={**coming.gates, **(gates or {})})
-    return _against(replace(state, candidate=None, last=told), told)
+    return _against(replace(state, candidate=None, needs=None, last=told), told)
 
 
 def ended(state: State, told: Update) -> State:
@@ -258,7 +272,7 @@ def recover(state: State, now: datetime, *, whole: set[str]) -> State:
 
 def _against(state: State, told: Update) -> State:
     """Remember what failed here: it is not tried again unless a person asks for it."""
-    failed = told.attempts > 0 and told.code is not Code.SUPERSEDED
+    failed = told.attempts > 0 and told.code not in FAULTLESS
     if told.bundle is None or told.code is None or not (failed or told.code is Code.OPERATOR):
         return state
     others = [each for each in state.bad if each.digest != told.bundle.digest]

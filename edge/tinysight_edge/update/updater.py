@@ -4,78 +4,43 @@ In: ``state.json``, whoever writes it, and the desired state.  Out: the model th
 the candidate on its trial; each step is decided in the store before anything relies on it, and told in ``reported``.
 All waiting for disks and networks is done here. What runs never waits for this, and goes on when it fails.
 
-`update` decides what is to become of a bundle, `installer` fetches and tests it, `swap` changes the model, `trial`
-judges it, `wish` says what becomes of the operator's wish.
+`update` decides what is to become of a bundle, `wish` what becomes of the operator's; `fetch` and `installer` bring it
+in and test it, `tryout` gives it its trial, `swap` changes the model.
 """
 
 import contextlib
 import logging
-import random
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
-from tinysight_contract.errors import ConfigError, DeviceError, InferenceError, StoreError, TinySightError
-from tinysight_contract.messages import DesiredState, utc_now
-from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
-from tinysight_edge.config.types import AgentConfig
-from tinysight_edge.store import Store
-from tinysight_edge.update.installer import UNTESTED, Installer
-from tinysight_edge.update.shadow import Shadow, comparable
-from tinysight_edge.update.swap import Swapper
-from tinysight_edge.update.trial import Before, Outcome, Pulse, Rules, Trial
-from tinysight_edge.update.update import State, attempt, confirm, end, spare
-from tinysight_edge.update.wish import Answer, Wish, answer, pause_s
-from tinysight_edge.view import Seer
+from msgspec.structs import replace
 
-__all__ = ["Body", "Updater"]
+from tinysight_contract.errors import StoreError, TinySightError
+from tinysight_contract.messages import DesiredState, utc_now
+from tinysight_contract.updates import Code, Release, Update, UpdateState
+from tinysight_edge.store import Store
+from tinysight_edge.update.body import Body, Off, Otherwise
+from tinysight_edge.update.fetch import Fetcher
+from tinysight_edge.update.installer import UNTESTED, Installer
+from tinysight_edge.update.starting import forgive, scheme_for
+from tinysight_edge.update.trial import Outcome
+from tinysight_edge.update.tryout import Tryout
+from tinysight_edge.update.update import State, attempt, confirm, end
+from tinysight_edge.update.wish import Answer, Standing, Wish, answer, pause_s
+
+__all__ = ["Updater"]
 
 log = logging.getLogger(__name__)
 
 TURN_S: Final = 0.5
 AGAIN_S: Final = 60.0
 """After something that should not fail did."""
-BEFORE_S: Final = 20.0
-"""So long is waited at most for figures of the model that sees before another one is tried."""
 PROGRESS_S: Final = 5.0
 END_WITHIN_S: Final = 1.0
-
-
-class _Off(Exception):  # noqa: N818 -- no error: the agent ends
-    """`Updater.stop` was called."""
-
-
-class _Otherwise(Exception):  # noqa: N818 -- no error: somebody has decided otherwise
-    """The candidate is none any more, or the wish is another."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
-    """What is needed of the agent. All may be called from any thread.
-
-    Attributes:
-        config: what holds now.
-        swapper: changes the model.
-        pulse: of the model that sees.
-        came: by camera, pictures that were handed over to be seen.
-        shadow: sets who is offered frames beside; None for nobody.
-        wish: what the operator asks for; None when no bundle is.
-        told: the active bundle, what became of the newest one, what became of the wish.
-        alert: what is wrong, or None.
-        synced: whether the clock is known to be right.
-    """
-
-    config: Callable[[], AgentConfig]
-    swapper: Swapper
-    pulse: Callable[[], Pulse]
-    came: Callable[[], Mapping[str, int]]
-    shadow: Callable[[Shadow | None], None]
-    wish: Callable[[], Wish | None]
-    told: Callable[[str | None, Update | None, Answer | None], None]
-    alert: Callable[[str | None], None]
-    synced: Callable[[], bool | None]
 
 
 class Updater:
@@ -92,11 +57,15 @@ class Updater:
         self._thread = threading.Thread(target=self._live, name="updates", daemon=True)
         self._seen: tuple[int, ...] = ()
         self._state = State()
-        self._tried: dict[Wish, tuple[Update, int, float]] = {}  # how it ended, how often, when to try again
+        self._standing = Standing()
+        self._fetcher = Fetcher(lambda: body.config().update, body.wish, self._heed)
         self._coming: Update | None = None
         self._told_s = 0.0
-        self._trouble = ""
-        self._unfit = "", 0.0  # what is active and cannot run, and when that is tried again
+        self._trouble, self._trouble_s = "", 0.0  # what goes wrong just now, and when it is to be an alert
+        self._closed: str | None = None  # what of the store cannot be written
+        self._closed_s = 0.0
+        self._unfit: tuple[str, str] | None = None  # the digest of what is active and cannot run, and why
+        self._unfit_times, self._unfit_s = 0, 0.0
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -116,21 +85,19 @@ class Updater:
             try:
                 held.enter_context(self._store.run())
             except OSError as error:
-                log.warning("%s cannot be written, so nothing new is taken in: %s", self._store.root, error.strerror)
+                log.warning("%s cannot be written: %s", self._store.root, error.strerror)
             wait_s = 0.0
             while not self._off.wait(wait_s):
                 wait_s = TURN_S
                 try:
                     self._turn()
                     self._trouble = ""
-                except _Off:
+                except Off:
                     return
-                except _Otherwise:
+                except Otherwise:
                     continue
                 except (TinySightError, OSError) as error:
-                    if str(error) != self._trouble:  # such as a store that somebody else holds for a while
-                        self._trouble = str(error)
-                        log.warning("updates: %s", error)
+                    self._complain(error)
                 except Exception:
                     log.exception("An update broke; report this as a bug.")
                     wait_s = AGAIN_S
@@ -138,15 +105,19 @@ class Updater:
     def _turn(self) -> None:
         """One look: the most urgent thing is done."""
         state = self._look()
-        self._tell()
-        coming, active = state.candidate, state.active
+        coming, active, is_over = state.candidate, state.active, self._is_over()
         if active is not None and self._is_to_follow(active):
             self._follow(active)
+        elif coming is not None and coming.bundle is not None and is_over:
+            self._give_up(coming.bundle)
         elif coming is not None and coming.bundle is not None and coming.state in UNTESTED:
-            self._test()
+            self._tell()
+            self._test(coming.bundle)
         elif coming is not None and coming.bundle is not None and coming.state is UpdateState.TRIAL:
+            self._tell()
             self._try(coming.bundle)
         else:
+            self._tell()
             self._fetch()
 
     def _look(self) -> State:
@@ -161,18 +132,53 @@ class Updater:
 
     def _tell(self, coming: Update | None = None) -> None:
         """Say how it stands; ``coming`` is newer than what is decided."""
-        state, wish = self._state, self._body.wish()
+        state, wish, swapper = self._state, self._body.wish(), self._body.swapper
         self._coming = coming
         active = None if state.active is None else state.active.digest
+        if self._unfit is not None and self._unfit[0] == active:
+            active = (swapper.back or swapper.seer).bundle.digest
         answered = None if wish is None else self._answer(wish)
         self._body.told(active, coming or state.newest, answered)
-        as_wished = answered is not None and answered.state is DesiredState.APPLIED
-        self._body.alert(None if as_wished else _alert(state.last))
+        self._body.alert(self._alert(wish, answered))
+
+    def _alert(self, wish: Wish | None, answered: Answer | None) -> str | None:
+        """What is wrong with the store, with what is active, or with what was to follow it."""
+        self._look_at_store()
+        if self._closed is not None or self._unfit is not None:
+            return self._closed or (self._unfit[1] if self._unfit is not None else None)
+        if self._trouble and time.monotonic() >= self._trouble_s:
+            return self._trouble
+        if answered is not None and answered.state is DesiredState.APPLIED:
+            return None
+        tried = None if wish is None or self._state.candidate is not None else self._fetcher.tried(wish)
+        return _alert(tried or self._state.last)
+
+    def _look_at_store(self) -> None:
+        """Whether this agent may write what an update writes, such as when another user has made it."""
+        if (now_s := time.monotonic()) < self._closed_s:
+            return
+        self._closed_s, root, trust = now_s + AGAIN_S, self._store.root, self._store.trust
+        needed = [root, root / "bundles", trust, trust / "metadata", root / "lock", root / "running"]
+        closed = next((each for each in needed if each.exists() and not os.access(each, os.W_OK)), None)
+        before, self._closed = self._closed, None
+        if closed is not None:
+            what = f"{closed} cannot be written by this agent, so no new bundle is taken in."
+            self._closed = f"{what} Let the agent's user own all of {root}, on a disk that can be written."
+        if self._closed is not None and before is None:
+            log.warning("%s", self._closed)
+
+    def _complain(self, error: Exception) -> None:
+        """Say once what goes wrong. That somebody else holds the store for a while is no alert yet."""
+        now_s, what = time.monotonic(), f"Updates: {error}"
+        if what != self._trouble:
+            log.warning("%s", what)
+            self._trouble, self._trouble_s = what, now_s if isinstance(error, OSError) else now_s + AGAIN_S
+        if now_s >= self._trouble_s:
+            self._body.alert(self._closed or what)
 
     def _answer(self, wish: Wish) -> Answer:
-        tried = self._tried.get(wish)
-        repository = self._body.config().update.repository
-        return answer(wish, self._state, repository=repository, tried=None if tried is None else tried[0])
+        repository, tried = self._body.config().update.repository, self._fetcher.tried(wish)
+        return answer(wish, self._state, repository=repository, tried=tried, unfit=self._unfit)
 
     def _progress(self, update: Update) -> None:
         """A step of a fetch or a test: a new state at once, more of the same now and then."""
@@ -184,11 +190,36 @@ class Updater:
 
     def _heed(self) -> None:
         if self._off.is_set():
-            raise _Off
+            raise Off
 
     def _pause(self, seconds: float) -> None:
         if self._off.wait(seconds):
-            raise _Off
+            raise Off
+
+    def _is_over(self) -> bool:
+        """Whether the operator wishes for something else than the candidate."""
+        coming, wish = self._state.candidate, self._body.wish()
+        digest = None if coming is None or coming.bundle is None else coming.bundle.digest
+        vain = wish is not None and self._answer(wish).state in {DesiredState.REFUSED, DesiredState.ROLLED_BACK}
+        return self._standing.is_over(digest, wish, vain=vain)
+
+    def _still(self, release: Release) -> None:
+        """Whether it is the candidate yet, and wanted.
+
+        Raises:
+            Otherwise: it is not.
+            Off: the agent ends.
+        """
+        self._heed()
+        coming = self._look().candidate
+        if coming is None or coming.bundle is None or coming.bundle.digest != release.digest or self._is_over():
+            raise Otherwise
+
+    def _give_up(self, release: Release) -> None:
+        """The candidate makes room for what the operator wishes for now."""
+        why = "It is not asked for any more." if self._body.wish() is None else "Another bundle was asked for since."
+        log.info("%s %s: %s", release.name, release.version, why)
+        self._decide(release, lambda each: end(each, utc_now(), UpdateState.FAILED, code=Code.SUPERSEDED, reason=why))
 
     def _installer(self, heed: Callable[[], None]) -> Installer:
         from tinysight_edge.update.selftest import Limits  # noqa: PLC0415 -- the agent starts without
@@ -202,7 +233,7 @@ class Updater:
         """Write a change of the candidate down; tried until the disk takes it.
 
         Raises:
-            _Otherwise: the candidate is another by now.
+            Otherwise: the candidate is another by now.
         """
         while True:
             try:
@@ -210,191 +241,111 @@ class Updater:
                     state = self._store.state()
                     coming = state.candidate
                     if coming is None or coming.bundle is None or coming.bundle.digest != release.digest:
-                        raise _Otherwise
+                        raise Otherwise
                     state = change(state)
                     self._store.save(state)
                     self._store.sweep(state)
                     break
             except (OSError, StoreError) as error:
-                if str(error) != self._trouble:
-                    self._trouble = str(error)
-                    log.warning("what became of %s %s cannot be written yet: %s", release.name, release.version, error)
+                self._complain(error)
                 self._pause(1.0)
+        self._trouble = ""
         self._look()
         self._tell()
         return self._state
 
     def _is_to_follow(self, active: Release) -> bool:
-        known, again_s = self._unfit
-        waits = known == active.digest and time.monotonic() < again_s
-        return active.digest != self._body.swapper.seer.bundle.digest and not waits
+        if active.digest == self._body.swapper.seer.bundle.digest:
+            self._unfit, self._unfit_times = None, 0
+            return False
+        known = self._unfit is not None and self._unfit[0] == active.digest
+        return not known or time.monotonic() >= self._unfit_s
 
     def _follow(self, active: Release) -> None:
         """Somebody has made another bundle active, as by going back: it sees from now on."""
-        log.info("%s %s is active now", active.name, active.version)
-        swapper = self._body.swapper
+        swapper, name = self._body.swapper, " ".join(_names(active))
+        if self._unfit is None:
+            log.info("%s is active now", name)
         try:
             swapper.swap(swapper.load(self._store.open(active), self._body.config().model, heed=self._heed))
             swapper.settle()
+            self._unfit, self._unfit_times = None, 0
         except (TinySightError, MemoryError) as error:
             self._heed()
-            log.error("%s %s is active and cannot run: %s", active.name, active.version, error)
-            self._unfit = active.digest, time.monotonic() + AGAIN_S
+            why = str(error) or "There is no room for it beside the one that sees. Take a smaller model."
+            other = swapper.seer.bundle.manifest
+            told = f"{name} is active and cannot run: {why} {other.name} {other.version} runs instead."
+            if self._unfit != (active.digest, told):
+                log.error("%s", told)
+            self._unfit, self._unfit_times = (active.digest, told), self._unfit_times + 1
+            self._unfit_s = time.monotonic() + pause_s(self._unfit_times, 0.5)
+        self._tell()
 
-    def _test(self) -> None:
+    def _test(self, release: Release) -> None:
         model = self._body.config().model
+        scheme = scheme_for(self._store, release, model)
         try:
-            told = self._installer(self._heed).test(scheme=model.scheme, threads=model.threads)
+            told = self._installer(partial(self._still, release)).test(scheme=scheme, threads=model.threads)
             if told is not None and told.code in {Code.NO_SPACE, Code.DISK}:  # it still waits, and so does this
                 self._pause(AGAIN_S)
-        except _Off:
-            self._spare()
+        except (Off, Otherwise):
+            forgive(self._store, release)
             raise
         self._look()
         self._tell()
 
-    def _spare(self) -> None:
-        """The attempt that was begun does not count: the agent was told to end."""
-        with contextlib.suppress(StoreError, OSError), self._store.alone():
-            state = self._store.state()
-            if state.candidate is not None and state.candidate.attempts:
-                self._store.save(spare(state))
-
     def _try(self, release: Release) -> None:
         """The candidate sees the real cameras, and is judged."""
-        before = self._before(release)
+        still = partial(self._still, release)
+
+        def turn() -> None:
+            self._pause(TURN_S)
+            still()
+
+        tryout = Tryout(self._body, heed=still, turn=turn)
+        before = tryout.before()
         state = self._decide(release, lambda each: attempt(each, utc_now()))
         if state.candidate is None:
             return
-        log.info("%s %s is on trial", release.name, release.version)
+        log.info("%s %s is on trial", *_names(release))
         try:
-            outcome = self._stand(release, before)
+            outcome = tryout.stand(release, self._store.open, before)
             if outcome.code is not None:
-                self._body.swapper.go_back()
-                self._decide(release, lambda each: _ended(each, outcome))
-            else:
-                self._decide(release, lambda each: confirm(each, outcome.gates, utc_now()))
-        except _Off:
-            self._spare()
-            raise
-        except _Otherwise:
-            self._body.swapper.go_back()
-            raise
-        log.info("%s %s: %s", release.name, release.version, outcome.reason or "it has stood its trial")
-
-    def _before(self, release: Release) -> Before:
-        """How the model that sees does; waits a while until that is known."""
-        until_s = time.monotonic() + BEFORE_S
-        while (p95_ms := self._body.pulse().p95_ms) is None and time.monotonic() < until_s:
-            self._pause(TURN_S)
-            self._still(release)
-        return Before(cameras=self._body.pulse().cameras(time.monotonic()), p95_ms=p95_ms)
-
-    def _still(self, release: Release) -> None:
-        """Whether it is the candidate yet.
-
-        Raises:
-            _Otherwise: it is not.
-        """
-        coming = self._look().candidate
-        if coming is None or coming.bundle is None or coming.bundle.digest != release.digest:
-            raise _Otherwise
-
-    def _stand(self, release: Release, before: Before) -> Outcome:
-        wanted, swapper = self._body.config().update, self._body.swapper
-        rules = Rules(over_s=wanted.trial, max_slowdown=wanted.max_slowdown, min_agreement=wanted.min_agreement)
-        gates: dict[str, Gate] = {}
-        try:
-            seer = swapper.load(self._store.open(release), self._body.config().model, heed=self._heed)
-            if wanted.shadow:
-                outcome = self._compare(release, seer, rules, every=wanted.shadow)
-                if outcome.code is not None:
-                    return outcome
-                gates = outcome.gates
-        except StoreError as error:  # its file, which was right when it came, is not any more
-            return Outcome(gates, Code.TAMPERED, str(error))
-        except MemoryError:
-            return Outcome(
-                gates, Code.MEMORY, "There is no room for it beside the one that sees. Take a smaller model."
-            )
-        except TinySightError as error:
-            return Outcome(gates, Code.BROKE, str(error))
-        try:
-            swapper.swap(seer, keep=True)
-        except ConfigError as error:
-            return Outcome(gates, Code.BROKE, str(error))
-        except DeviceError:
-            self._heed()  # the agent has ended
-            raise
-        del seer  # it is the swapper's, to let go of
-        trial = Trial(rules, before, time.monotonic())
-        while True:
-            self._pause(TURN_S)
-            self._still(release)
-            failure = None if swapper.failure is None else swapper.failure.what
-            now_s = time.monotonic()
-            outcome_ = trial.judge(self._body.pulse(), self._body.came(), now_s, failure=failure)
-            if outcome_ is None:
-                continue
-            if outcome_.code is None:
                 try:
-                    swapper.settle()
-                except InferenceError:
-                    continue  # it failed just now
-            return Outcome({**gates, **outcome_.gates}, outcome_.code, outcome_.reason)
-
-    def _compare(self, release: Release, new: Seer, rules: Rules, *, every: int) -> Outcome:
-        """Let it see some frames beside the one that sees, for as long as its trial takes."""
-        now = self._body.swapper.seer
-        if not comparable(now, new):
-            log.info("%s %s has another task than the one that sees, so they are not compared", *_names(release))
-            return Outcome()
-        shadow = Shadow(now, new, self._body.config().cameras, every=every)
-        until_s = time.monotonic() + rules.over_s
-        self._body.shadow(shadow)
-        try:
-            while time.monotonic() < until_s:
-                shadow.work(TURN_S)
-                self._heed()
-                self._still(release)
-        finally:
-            self._body.shadow(None)
-        return shadow.agreement.judge(rules)
+                    self._body.swapper.go_back()
+                finally:  # what does not go back now follows what is active, which this decides
+                    self._decide(release, lambda each: _ended(each, outcome))
+            else:
+                still()
+                self._decide(release, lambda each: _confirmed(each, outcome))
+        except Off:
+            forgive(self._store, release)
+            raise
+        except Otherwise:
+            self._body.swapper.go_back()
+            forgive(self._store, release)
+            raise
+        log.info("%s %s: %s", *_names(release), outcome.reason or "it has stood its trial")
 
     def _fetch(self) -> None:
         """Bring in what the operator asks for, if it is due."""
         wish = self._body.wish()
-        self._tried = {each: known for each, known in self._tried.items() if each == wish}
-        if wish is None or wish.target is None or not self._answer(wish).fetch:
+        if not self._fetcher.is_due(wish) or wish is None or not self._answer(wish).fetch:
             return
-        _, failures, due_s = self._tried.get(wish, (None, 0, 0.0))
-        wanted = self._body.config().update
-        if wanted.repository is None or time.monotonic() < due_s:
-            return
-        from tinysight_edge.update.sources import open_source  # noqa: PLC0415 -- the agent starts without
-
-        def heed() -> None:
-            self._heed()
-            if self._body.wish() != wish:
-                raise _Otherwise
-
-        def wait(seconds: float) -> None:
-            until_s = time.monotonic() + seconds
-            while (left_s := until_s - time.monotonic()) > 0:
-                heed()
-                self._off.wait(min(left_s, TURN_S))
-
-        source = open_source(wanted.repository, ca=wanted.ca_file, wait=wait)
-        told = self._installer(heed).install(source, wish.target, digest=wish.digest)
-        if told.code is not None:
-            pause = pause_s(failures + 1, random.random())  # noqa: S311 -- it keeps devices apart, no more
-            self._tried[wish] = told, failures + 1, time.monotonic() + pause
+        self._standing.wished(wish.digest)
+        self._fetcher.fetch(wish, self._installer)
         self._look()
         self._tell()
 
 
 def _names(release: Release) -> tuple[str, str]:
     return release.name, release.version
+
+
+def _confirmed(state: State, outcome: Outcome) -> State:
+    """It has stood its trial; said is what of it could not be judged."""
+    state = confirm(state, outcome.gates, utc_now())
+    return state if state.last is None else replace(state, last=replace(state.last, reason=outcome.reason))
 
 
 def _ended(state: State, outcome: Outcome) -> State:

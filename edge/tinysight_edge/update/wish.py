@@ -10,7 +10,7 @@ from tinysight_contract.messages import DesiredState
 from tinysight_contract.updates import Code, Update, UpdateState
 from tinysight_edge.update.update import State
 
-__all__ = ["NO_REPOSITORY", "Answer", "Wish", "answer", "pause_s", "refused"]
+__all__ = ["NO_REPOSITORY", "Answer", "Standing", "Wish", "answer", "pause_s", "refused"]
 
 NO_REPOSITORY: Final = (
     "This agent fetches no bundles. Write `repository` under [update] of its file, or use `tinysight flash`."
@@ -18,11 +18,11 @@ NO_REPOSITORY: Final = (
 NO_TARGET: Final = "It is not said where the bundle is. Ask for it with its `target` in the repository."
 FINAL: Final = frozenset(
     {
-        Code.TOO_OLD, Code.HARDWARE, Code.RUNTIME, Code.SCHEMA, Code.MALFORMED, Code.TOO_LARGE, Code.FAILED_BEFORE,
-        Code.CRASHED, Code.HUNG, Code.MEMORY, Code.WRONG, Code.SLOW,
+        Code.TOO_OLD, Code.HARDWARE, Code.RUNTIME, Code.SCHEMA, Code.FAILED_BEFORE, Code.CRASHED, Code.HUNG,
+        Code.MEMORY, Code.WRONG, Code.SLOW,
     }
 )  # fmt: skip
-"""Another attempt would end in the same way."""
+"""Another attempt would end in the same way. What anybody may send on the way, such as a page of HTML, is not here."""
 SOON: Final = frozenset({Code.UNREACHABLE, Code.TOO_SLOW, Code.NOT_FOUND, Code.NO_SPACE, Code.DISK, Code.SUPERSEDED})
 """Nobody needs to do anything to the release: it waits."""
 FIRST_S: Final = 10.0
@@ -31,15 +31,13 @@ MOST_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """The operator's.
+    """The operator's. One of a later revision that asks for the same is the same.
 
     Attributes:
-        revision: of the desired state.
         digest: of the bundle that shall run.
         target: where the repository has it.
     """
 
-    revision: int
     digest: str
     target: str | None
 
@@ -61,7 +59,52 @@ class Answer:
     fetch: bool = False
 
 
-def answer(wish: Wish, state: State, *, repository: str | None, tried: Update | None = None) -> Answer:
+class Standing:
+    """Whether a candidate may go on, as wishes come and go. Whoever asks for a bundle last has his way.
+
+    A candidate that the operator has wished for is over when he wishes for another or for none. One that a person
+    flashed is over only when a wish comes after it that can be fulfilled: a wish that stood before does not touch it.
+    The first wish that is seen stood before; so it is after a restart.
+    """
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._asked: str | None = None
+        self._wished = ""  # the last candidate that was one
+        self._over = ""
+
+    def wished(self, digest: str) -> None:
+        """A candidate with this digest comes by a wish."""
+        self._wished = digest
+
+    def is_over(self, coming: str | None, wish: Wish | None, *, vain: bool = False) -> bool:
+        """Whether the candidate is to end. To be asked often.
+
+        Args:
+            coming: the candidate's digest; None when there is none.
+            wish: as it is now.
+            vain: the wish cannot be fulfilled here.
+        """
+        asked = None if wish is None else wish.digest
+        is_new = self._begun and not vain and asked not in {None, self._asked}
+        if not (self._begun and vain):  # it is new once it can be fulfilled
+            self._asked = asked
+        self._begun = True
+        if coming is not None and coming == asked:
+            self._wished, self._over = coming, ""
+        elif coming is not None and (is_new or coming == self._wished):
+            self._over = coming
+        return coming is not None and self._over == coming
+
+
+def answer(
+    wish: Wish,
+    state: State,
+    *,
+    repository: str | None,
+    tried: Update | None = None,
+    unfit: tuple[str, str] | None = None,
+) -> Answer:
     """What has become of a wish.
 
     Args:
@@ -69,9 +112,12 @@ def answer(wish: Wish, state: State, *, repository: str | None, tried: Update | 
         state: of the store.
         repository: where bundles are fetched from; None for nowhere.
         tried: how fetching it ended the last time, since this wish came.
+        unfit: the digest of the active bundle, when it cannot run, and why.
     """
     digest, coming, last = wish.digest, state.candidate, state.last
     if state.active is not None and state.active.digest == digest:
+        if unfit is not None and unfit[0] == digest:
+            return Answer(digest, DesiredState.REFUSED, unfit[1])
         return Answer(digest, DesiredState.APPLIED)
     if coming is not None and coming.bundle is not None and coming.bundle.digest == digest:
         if coming.state is UpdateState.TRIAL:

@@ -21,7 +21,10 @@ synced = st.sampled_from([True, False, None])
         pytest.param(BUILT_AT + DAY, None, True, BUILT_AT + DAY, False, id="a good clock"),
         pytest.param(BUILT_AT + DAY, None, None, BUILT_AT + DAY, False, id="nobody knows, nothing speaks against it"),
         pytest.param(AT_1970, None, False, BUILT_AT, True, id="1970 is before this program was built"),
-        pytest.param(BUILT_AT, BUILT_AT + DAY, True, BUILT_AT + DAY, True, id="set to what is certainly past"),
+        pytest.param(BUILT_AT, BUILT_AT + DAY, False, BUILT_AT + DAY, True, id="not set, and before the floor"),
+        pytest.param(BUILT_AT, BUILT_AT + DAY, None, BUILT_AT + DAY, True, id="nobody knows, and before the floor"),
+        pytest.param(BUILT_AT, BUILT_AT + DAY, True, BUILT_AT, False, id="set, which overrules the floor"),
+        pytest.param(AT_1970, BUILT_AT + DAY, True, BUILT_AT + DAY, True, id="set to what cannot be"),
         pytest.param(BUILT_AT + DAY, AT_1970, False, BUILT_AT + DAY, False, id="a floor below the build"),
         pytest.param(AT_2040, None, False, AT_2040, True, id="2040 counts, since nothing proves it wrong"),
         pytest.param(AT_2040, None, True, AT_2040, False, id="2040, and somebody has set it"),
@@ -54,12 +57,25 @@ def test_what_raises_the_floor(
     assert raise_floor(None, system=system, synced=synced, released_at=released_at) == floor
 
 
+def test_a_workstation_whose_clock_runs_ahead_does_not_freeze_a_device_for_good() -> None:
+    in_2035 = datetime(2035, 1, 1, tzinfo=UTC)
+    expires = BUILT_AT + 30 * DAY
+    assert raise_floor(None, system=AT_1970, synced=False, released_at=in_2035, expires=expires) == BUILT_AT
+    floor = raise_floor(None, system=AT_1970, synced=False, released_at=in_2035, expires=in_2035 + 30 * DAY)
+    assert floor == in_2035, "nothing speaks against it"
+    assert right_time(BUILT_AT + DAY, floor, synced=True) == (BUILT_AT + DAY, False)
+    assert raise_floor(floor, system=BUILT_AT + DAY, synced=True, released_at=in_2035) == BUILT_AT + DAY
+
+
 @given(floors, times, synced, st.none() | times)
-def test_the_floor_never_sinks_and_never_jumps_far(
+def test_the_floor_sinks_only_by_a_clock_that_was_set_and_never_jumps_far(
     floor: datetime | None, system: datetime, synced: bool | None, released_at: datetime | None
 ) -> None:
     lowest = max(floor or BUILT_AT, BUILT_AT)
     new = raise_floor(floor, system=system, synced=synced, released_at=released_at)
+    if synced and BUILT_AT <= system < lowest:
+        assert new == system
+        return
     assert lowest <= new <= lowest + MOST_STEP
     assert new in {lowest, system, released_at}
     if not synced:
@@ -67,11 +83,12 @@ def test_the_floor_never_sinks_and_never_jumps_far(
 
 
 @given(floors, times, synced)
-def test_the_time_that_counts_is_never_below_the_floor(
+def test_the_time_that_counts_is_below_the_floor_only_by_a_clock_that_was_set(
     floor: datetime | None, system: datetime, synced: bool | None
 ) -> None:
     time, suspect = right_time(system, floor, synced=synced)
-    assert time >= max(floor or BUILT_AT, BUILT_AT)
+    assert time >= BUILT_AT
+    assert synced or time >= (floor or BUILT_AT)
     assert time == system or suspect
 
 

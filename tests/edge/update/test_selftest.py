@@ -13,8 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
+from tinysight_contract.errors import UpdateError
 from tinysight_contract.updates import Code
-from tinysight_edge.update import selftest, selftest_process
+from tinysight_edge.update import memory, selftest, selftest_process
 from tinysight_edge.update.selftest import Figures, Limits, judge, run_selftest
 from tinysight_edge.update.selftest_child import CPU_SPARE_S, NICE
 
@@ -71,7 +72,7 @@ def repack(tmp_path: Path) -> Repack:
 
 def test_a_good_bundle_passes_in_little_memory_and_is_compared_with_the_active_one(belt_bundle: Path) -> None:
     verdict = run_selftest(belt_bundle, active=belt_bundle, limits=Limits(time_s=60, memory_mib=64), threads=2)
-    assert verdict.passed, verdict.reason
+    assert verdict.code is None, verdict.reason
     assert set(verdict.gates) == {"golden", "p95_ms", "memory_mib"}
     assert all(gate.ok and gate.value <= gate.limit for gate in verdict.gates.values())
     for figures in (verdict.figures, verdict.active):
@@ -87,7 +88,7 @@ def test_a_good_bundle_passes_in_little_memory_and_is_compared_with_the_active_o
 @pytest.mark.parametrize("active", ["missing.bundle", "crashes.bundle"])
 def test_that_the_active_one_does_not_work_is_said_and_does_not_count(troubles: Path, active: str) -> None:
     verdict = run_selftest(troubles / "fails.bundle", active=troubles / active, limits=SMALL)
-    assert verdict.passed
+    assert verdict.code is None
     assert verdict.active is None
     assert ("There is no bundle" if active == "missing.bundle" else "SIGSEGV") in verdict.active_reason
 
@@ -143,7 +144,7 @@ def test_a_stop_of_the_whole_service_does_not_look_like_a_fault_of_the_bundle(be
             if os.getpriority(os.PRIO_PROCESS, pid) == NICE:
                 os.kill(pid, signal.SIGTERM)
 
-    assert run_selftest(belt_bundle, active=None, limits=SMALL, heed=heed).passed
+    assert run_selftest(belt_bundle, active=None, limits=SMALL, heed=heed).code is None
 
 
 def test_what_eats_memory_is_told_from_what_the_runtime_cannot_load(troubles: Path) -> None:
@@ -201,7 +202,7 @@ def test_what_is_much_slower_than_the_active_one_is_refused_unless_it_is_fast_en
     assert verdict.active is not None
     assert verdict.gates["p95_ms"].value == verdict.figures.p95_ms > verdict.gates["p95_ms"].limit
     assert verdict.gates["p95_ms"].limit == max(0.01, 2 * verdict.active.p95_ms)
-    assert run_selftest(active, active=slow, limits=strict).passed
+    assert run_selftest(active, active=slow, limits=strict).code is None
 
 
 @pytest.mark.parametrize(
@@ -234,9 +235,9 @@ def test_what_a_bundle_may_take(
 def test_on_a_small_device_no_more_may_be_taken_than_is_free(
     monkeypatch: pytest.MonkeyPatch, belt_bundle: Path
 ) -> None:
-    monkeypatch.setattr(selftest, "_free_mib", lambda: 48)
+    monkeypatch.setattr(selftest, "free_mib", lambda: 48)
     verdict = run_selftest(belt_bundle, active=None, limits=Limits(time_s=60))
-    assert verdict.passed
+    assert verdict.code is None
     assert verdict.gates["memory_mib"].limit == 48
 
 
@@ -247,7 +248,7 @@ def test_on_a_small_device_no_more_may_be_taken_than_is_free(
 def test_what_is_free_is_read_where_the_kernel_says_it(tmp_path: Path, text: str | None, free_mib: int) -> None:
     if text is not None:
         (tmp_path / "meminfo").write_text(text)
-    assert selftest._free_mib(tmp_path / "meminfo") == free_mib
+    assert memory.free_mib(tmp_path / "meminfo") == free_mib
 
 
 FORK = "import os, time, sys; os.fork() or time.sleep(60); sys.exit(4)"
@@ -331,8 +332,9 @@ def test_a_device_that_can_begin_no_process_is_short_of_memory(
     monkeypatch: pytest.MonkeyPatch, belt_bundle: Path
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/dev/null")
-    verdict = run_selftest(belt_bundle, active=None, limits=SMALL)
-    assert (verdict.code, verdict.reason[:40]) == (Code.MEMORY, "No process could be begun to try it: Per")
+    with pytest.raises(UpdateError, match="No process can be begun to try it: Per") as raised:
+        run_selftest(belt_bundle, active=None, limits=SMALL)
+    assert raised.value.code is Code.MEMORY
 
 
 def test_it_writes_no_file(belt_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,5 +343,5 @@ def test_it_writes_no_file(belt_bundle: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     Path("json.py").write_text("raise SystemExit('not from here')\n")
-    assert run_selftest(belt_bundle, active=None, limits=SMALL).passed
+    assert run_selftest(belt_bundle, active=None, limits=SMALL).code is None
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["here", "json.py"]

@@ -29,7 +29,9 @@ from tinysight_edge.config.types import (
     SnapshotsConfig,
     TilesConfig,
 )
+from tinysight_edge.inference import Inference, Looked, Seen
 from tinysight_edge.runtime import Agent
+from tinysight_edge.update import swap as module
 
 LIVE = CameraConfig(source="synthetic:belt?fps=40", lines={"exit": LineConfig(start=(0.5, 1.0), end=(0.5, 0.0))})
 
@@ -248,3 +250,72 @@ def test_one_goes_back_to_what_was_kept(run: Callable[..., Running], other: Call
     swapper.settle()
     assert swapper.seer.ref.version == "9.0.0"
     assert swapper.back is None
+
+
+def test_a_change_that_came_too_late_is_undone(
+    run: Callable[..., Running], other: Callable[..., Path], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = run()
+    swapper = running.agent.swapper
+    good, saw = swapper.seer, []
+    became = swapper._became
+    monkeypatch.setattr(swapper, "_became", lambda seer: (saw.append(seer.ref.version), became(seer)))
+    new = swapper.load(Bundle.open(other("9.0.0")), running.config.model)
+    looking, held = running.agent._looking, threading.Event()
+    switch = looking.switch
+    monkeypatch.setattr(looking, "switch", lambda to: (held.wait(20), switch(to)))
+    monkeypatch.setattr(module, "WITHIN_S", 0.6)
+    with pytest.raises(DeviceError, match="in time"):
+        swapper.swap(new, keep=True)
+    held.set()
+    eventually(lambda: len(saw) == 2)
+    assert saw == ["9.0.0", good.ref.version]
+    assert (swapper.seer, swapper.back) == (good, None)
+
+
+def test_a_change_that_nobody_waits_for_any_more_is_not_begun(
+    run: Callable[..., Running], other: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = run()
+    swapper = running.agent.swapper
+    new = swapper.load(Bundle.open(other("9.0.0")), running.config.model)
+    monkeypatch.setattr(module, "WITHIN_S", 0.0)
+    with pytest.raises(DeviceError, match="in time"):
+        swapper.swap(new)
+    monkeypatch.undo()
+    swapper.settle()
+    assert swapper.seer is not new
+
+
+def test_an_answer_that_cannot_be_read_is_the_new_models_fault(
+    run: Callable[..., Running], other: Callable[..., Path], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = run()
+    swapper = running.agent.swapper
+    good = swapper.seer
+    read = Inference.read
+    gone = Bundle.open(other("9.0.0"))
+
+    def broken(self: Inference, looked: Looked) -> Seen:
+        if self in new:
+            raise IndexError("index 7 is out of bounds")
+        return read(self, looked)
+
+    new: list[Inference] = []
+    monkeypatch.setattr(Inference, "read", broken)
+    seer = swapper.load(gone, running.config.model)
+    ready = running.agent._lineup.ready
+    monkeypatch.setattr(
+        running.agent._lineup,
+        "ready",
+        lambda each: (
+            ready(each),
+            new.extend(v.infer(each) for v in running.agent._lineup.views.values() if each is seer),
+        ),
+    )
+    swapper.swap(seer, keep=True)
+    eventually(lambda: swapper.seer is good)
+    assert swapper.failure is not None
+    assert "answers what cannot be read: IndexError" in swapper.failure.what
+    before = seen(running)
+    eventually(lambda: seen(running) > before + 5)

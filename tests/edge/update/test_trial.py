@@ -123,6 +123,22 @@ def test_frames_in_which_nothing_moves_are_seen() -> None:
     assert pulse.p95_ms is None, "no run, no figure"
 
 
+def test_a_model_that_is_run_rarely_is_waited_for_and_that_its_speed_is_unknown_is_said() -> None:
+    def rare(run_every_s: int) -> tuple[Outcome, int]:
+        pulse, trial = Pulse(0.0), Trial(RULES, BOTH, 0.0)
+        for second in range(1, 1000):
+            pulse.note("gate", 90.0 if second % run_every_s == 0 else None, float(second))
+            if (outcome := trial.judge(pulse, {}, float(second))) is not None:
+                return outcome, second
+        raise AssertionError("it never ends")
+
+    outcome, after = rare(5)
+    assert (outcome.code, after) == (Code.SLOW, 125)
+    outcome, after = rare(60)
+    assert (outcome.code, after) == (None, 310)
+    assert "speed here was not judged" in outcome.reason
+
+
 def test_the_very_first_runs_say_nothing() -> None:
     pulse = Pulse(0.0)
     for run_ms in [500.0] * 5 + [10.0] * 20:
@@ -178,7 +194,9 @@ def test_what_two_classifiers_agree_on_and_too_little_is_nothing() -> None:
     for one, other in [("cat", "cat")] * 7 + [("cat", "dog"), ("cat", None)]:
         agreement.classes(one, other)
     assert agreement.share is None
-    assert agreement.judge(RULES) == Outcome()
+    outcome = agreement.judge(RULES)
+    assert (outcome.gates, outcome.code) == ({}, None)
+    assert "9 of 10" in outcome.reason
     agreement.classes(None, None)
     assert agreement.share == pytest.approx(0.8)
     outcome = agreement.judge(RULES)

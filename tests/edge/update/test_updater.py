@@ -1,5 +1,6 @@
 """The agent's updates with a real store, and an agent that is none."""
 
+import os
 import subprocess
 import sys
 import time
@@ -12,17 +13,19 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract.bundle import Bundle, pack_bundle
-from tinysight_contract.errors import ConfigError, InferenceError, RuntimeLoadError, StoreError
+from tinysight_contract.errors import ConfigError, DeviceError, InferenceError, RuntimeLoadError, StoreError
 from tinysight_contract.messages import DesiredState, utc_now
 from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig, UpdateConfig
 from tinysight_edge.store import Store
 from tinysight_edge.units import Seconds
+from tinysight_edge.update import fetch, selftest
 from tinysight_edge.update import update as decide
 from tinysight_edge.update import updater as module
+from tinysight_edge.update.body import Body
 from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.trial import Pulse
-from tinysight_edge.update.updater import Body, Updater
+from tinysight_edge.update.updater import Updater
 from tinysight_edge.update.wish import Answer, Wish
 
 
@@ -50,10 +53,12 @@ class Player:
         self.log: list[str] = []
         self.refuses: Exception | None = None
         self.breaks = ""
+        self.stuck: list[Exception] = []
         self.wish: Wish | None = None
         self.updates: list[Update] = []
         self.answers: list[Answer] = []
         self.alert: str | None = None
+        self.runs: str | None = None
         self._pulse = Pulse(time.monotonic())
 
     def see(self, seer: Any) -> None:
@@ -79,6 +84,8 @@ class Player:
             self.back = None
 
     def go_back(self) -> None:
+        if self.stuck:
+            raise self.stuck.pop()
         if self.back is not None:
             self.see(self.back)
             self.back = None
@@ -95,7 +102,8 @@ class Player:
             self._pulse.note("gate", run_ms, time.monotonic())
         return self._pulse
 
-    def told(self, _active: str | None, update: Update | None, answered: Answer | None) -> None:
+    def told(self, active: str | None, update: Update | None, answered: Answer | None) -> None:
+        self.runs = active
         if update is not None and (not self.updates or self.updates[-1] != update):
             self.updates.append(update)
         if answered is not None and (not self.answers or self.answers[-1] != answered):
@@ -211,7 +219,7 @@ def test_what_does_not_is_taken_back_once_and_stands_as_an_alert(
     for name, value in how.items():
         setattr(player, name, value)
     second = put("2.0.0")
-    player.wish = Wish(3, second.digest, second.target)
+    player.wish = Wish(second.digest, second.target)
     start()
     eventually(lambda: last(store) == (UpdateState.ROLLED_BACK, code))
     eventually(lambda: player.alert)
@@ -223,7 +231,7 @@ def test_what_does_not_is_taken_back_once_and_stands_as_an_alert(
     assert player.loads == ["2.0.0"], "it is not tried again"
     active = store.state().active
     assert active is not None
-    player.wish = Wish(4, active.digest, active.target)
+    player.wish = Wish(active.digest, active.target)
     eventually(lambda: player.alert is None)
 
 
@@ -305,11 +313,11 @@ def test_a_repository_that_is_away_is_asked_again_until_nobody_wants_it_or_it_is
     player: Player, store: Store, start: Callable[[], Updater], eventually: Any, tmp_path: Path, belt_repo: Path,
     belt_bundle: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(module, "pause_s", lambda failures, _chance: 0.02 * failures)
+    monkeypatch.setattr(fetch, "pause_s", lambda failures, _chance: 0.02 * failures)
     away = tmp_path / "away"
     player.config = replace(player.config, update=UpdateConfig(repository=str(away), trial=Seconds(0.2)))
     (store.trust / "root.json").write_bytes((belt_repo / "metadata" / "1.root.json").read_bytes())
-    wish = player.wish = Wish(3, Bundle.open(belt_bundle).digest, "belt/belt-1.0.0.bundle")
+    wish = player.wish = Wish(Bundle.open(belt_bundle).digest, "belt/belt-1.0.0.bundle")
 
     def failures() -> int:
         return len({update.at for update in player.updates if update.code is Code.UNREACHABLE})
@@ -328,6 +336,155 @@ def test_a_repository_that_is_away_is_asked_again_until_nobody_wants_it_or_it_is
     eventually(lambda: player.answers[-1].state is DesiredState.APPLIED)
     assert last(store) == (UpdateState.CONFIRMED, None)
     assert player.alert is None
+
+
+def ready(player: Player, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any) -> Release:
+    """A candidate on a trial that does not end by itself."""
+    player.config = replace(player.config, update=UpdateConfig(trial=Seconds(3600), repository="nowhere"))
+    second = put("2.0.0")
+    start()
+    eventually(lambda: player.seer.bundle.manifest.version == "2.0.0")
+    return second
+
+
+@pytest.mark.parametrize("how", ["the active one", "none", "another"])
+def test_a_wish_is_taken_back_or_replaced_during_the_trial(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any, how: str
+) -> None:
+    first, second = store.state().active, put("2.0.0")
+    assert first is not None
+    player.wish = Wish(second.digest, second.target)
+    ready(player, put, start, eventually)
+    player.wish = {
+        "the active one": Wish(first.digest, first.target), "none": None, "another": Wish("c" * 64, "belt/c.bundle")
+    }[how]  # fmt: skip
+    eventually(lambda: last(store) is not None)
+    state = store.state()
+    assert state.last is not None
+    if how != "another":
+        assert (state.last.bundle, state.last.code) == (second, Code.SUPERSEDED)
+    else:  # it is to be fetched at once, which is refused here
+        eventually(
+            lambda: player.answers[-1].digest == "c" * 64 and "trusts no repository" in player.answers[-1].reason
+        )
+    assert (state.active, state.bad, state.floor) == (first, [], {"belt": 1})
+    eventually(lambda: player.seer.bundle.manifest.version == "1.0.0")
+    time.sleep(0.2)
+    assert player.loads == ["2.0.0"], "it is not tried again, and what is active stayed loaded"
+    eventually(lambda: player.alert is None or how == "another")
+
+
+def test_a_wish_is_taken_back_during_the_self_test(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def endless(_bundle: Path, *, heed: Callable[[], None], **_: Any) -> None:
+        while True:
+            heed()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(selftest, "run_selftest", endless)
+    second = put("2.0.0")
+    with store.alone():
+        store.save(decide.progress(store.state(), utc_now(), UpdateState.VERIFIED))
+    player.wish = Wish(second.digest, second.target)
+    start()
+    eventually(lambda: (coming := store.state().candidate) and coming.attempts)
+    player.wish = None
+    eventually(lambda: last(store) == (UpdateState.FAILED, Code.SUPERSEDED))
+    assert store.state().bad == []
+
+
+def test_what_a_person_flashes_is_not_touched_by_a_wish_that_stood_before(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    first = store.state().active
+    assert first is not None
+    player.wish = Wish(first.digest, first.target)
+    second = ready(player, put, start, eventually)
+    player.wish = None
+    player.config = replace(player.config, update=UpdateConfig(trial=Seconds(0.2)))
+    time.sleep(0.3)
+    coming = store.state().candidate
+    assert coming is not None
+    assert coming.bundle == second
+    player.wish = Wish(first.digest, first.target)  # this one is new
+    eventually(lambda: last(store) == (UpdateState.FAILED, Code.SUPERSEDED))
+
+
+def test_a_wish_that_is_taken_back_leaves_no_download(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    second = put("2.0.0")
+    with store.alone():
+        store.save(decide.progress(store.state(), utc_now(), UpdateState.DOWNLOADING))
+    player.wish = Wish(second.digest, second.target)
+    start()
+    eventually(lambda: player.answers)
+    player.wish = None
+    eventually(lambda: last(store) == (UpdateState.FAILED, Code.SUPERSEDED))
+    eventually(lambda: not store.path(second.digest).exists())
+
+
+def test_an_outcome_is_kept_though_going_back_takes_too_long(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+) -> None:
+    player.run_ms = {"2.0.0": 50.0}
+    player.stuck = [DeviceError("It did not change in time.", mend="Restart.")]
+    put("2.0.0")
+    start()
+    eventually(lambda: last(store) == (UpdateState.ROLLED_BACK, Code.SLOW))
+    eventually(lambda: player.seer.bundle.manifest.version == "1.0.0")
+    assert player.loads == ["2.0.0", "1.0.0"], "what is active is followed"
+
+
+def test_what_is_active_and_cannot_run_is_an_alert_and_not_applied(
+    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    pauses: list[float] = []
+    monkeypatch.setattr(module, "pause_s", lambda failures, _chance: pauses.append(failures) or 0.02)
+    second = put("2.0.0")
+    with store.alone():
+        store.save(decide.confirm(store.state(), {}, utc_now()))
+    player.refuses = RuntimeLoadError("It does not load.", mend="Convert it.")
+    player.wish = Wish(second.digest, second.target)
+    start()
+    eventually(lambda: player.alert)
+    assert player.alert is not None
+    assert "2.0.0 is active and cannot run: It does not load." in player.alert
+    assert (player.answers[-1].state, player.runs) == (DesiredState.REFUSED, player.seer.bundle.digest)
+    eventually(lambda: pauses[-1] > 2)
+    player.refuses = None
+    eventually(lambda: player.answers[-1].state is DesiredState.APPLIED)
+    assert player.runs == second.digest
+    assert player.alert is None
+
+
+def test_an_address_that_cannot_be_used_is_told_and_a_mended_one_is_tried_at_once(
+    player: Player, store: Store, start: Callable[[], Updater], eventually: Any, tmp_path: Path
+) -> None:
+    update = UpdateConfig(repository="https://models.example", ca_file=tmp_path / "ca.pem")
+    player.config = replace(player.config, update=update)
+    player.wish = Wish("c" * 64, "belt/c.bundle")
+    start()
+    eventually(lambda: player.alert)
+    assert "ca.pem" in str(player.alert)
+    assert "ca.pem" in player.answers[-1].reason
+    assert store.state().candidate is None
+    (tmp_path / "repo").mkdir()
+    player.config = replace(player.config, update=UpdateConfig(repository=str(tmp_path / "repo")))
+    eventually(lambda: "ca.pem" not in player.answers[-1].reason and len(player.answers) > 3)
+
+
+def test_a_store_that_this_agent_cannot_write_is_an_alert(
+    player: Player, store: Store, start: Callable[[], Updater], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store.root / "lock").touch()
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != store.root / "lock")  # as root we may do all
+    start()
+    eventually(lambda: player.alert)
+    assert "lock cannot be written by this agent" in str(player.alert)
 
 
 def test_an_agent_starts_without_what_only_updates_need() -> None:
