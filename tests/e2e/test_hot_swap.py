@@ -177,7 +177,7 @@ def test_a_candidate_stands_its_trial_and_a_person_goes_back(
     device.write(more="shadow = 2")
     device.start()
     eventually(lambda: device.seeing() == first)
-    assert device.store.is_run()
+    eventually(device.store.is_run)
     second = device.put(later("2.0.0"))
     eventually(lambda: device.outcome(second) == (UpdateState.CONFIRMED, None))
     reported = device.reported()
