@@ -35,7 +35,8 @@ _FOLDER: Final = r"""
 set -eu
 [ ! -L "$1" ] || { echo 'it is a link, and has to be a folder' >&2; exit 46; }
 [ -d "$1" ] || mkdir -p "$1"
-chmod "00$2" "$1"; [ -z "$3" ] || chown -h "$3" "$1"
+chmod "00$2" "$1" 2>/dev/null || { echo "it is not $(id -un)'s: give it to that user there" >&2; exit 47; }
+[ -z "$3" ] || chown -h "$3" "$1"
 """
 """Five digits: with fewer chmod leaves a folder its setgid bit."""
 _OWN: Final = r"""

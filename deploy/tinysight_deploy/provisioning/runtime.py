@@ -19,7 +19,7 @@ from typing import Final
 from tinysight_contract.errors import DeviceError
 from tinysight_deploy.provisioning.hands import Hands
 from tinysight_deploy.provisioning.probe import Facts
-from tinysight_deploy.remote.targets import plain
+from tinysight_deploy.remote.targets import AGENT_USER, plain
 from tinysight_deploy.wheels.wheelhouse import Wheel, Wheelhouse
 
 __all__ = ["Runtime"]
@@ -43,12 +43,14 @@ exec 9<"$1"; flock -w "$wait_s" 9 || exit 75
 """A lost connection leaves what it began running: that has the folder to itself until its last process ends."""
 _INSTALL: Final = r"""
 set -eu; umask 022
-opt=$1 new="$1/runtimes/$2" wheels=$3 python=$4 pip=$5 pip_sum=$6 system=$7
+opt=$1 new="$1/runtimes/$2" wheels=$3 python=$4 pip=$5 pip_sum=$6 system=$7 user=$8
 [ -d "$wheels" ] && wheels=$(cd "$wheels" && pwd)
 [ -e "$new/.complete" ] && exit 0
 rm -rf "$new"; mkdir -p "$opt/runtimes" "$opt/bin"
 printf '%s  %s\n' "$pip_sum" "$wheels/$pip" | sha256sum -c --quiet - >&2
 "$python" -I -m venv --without-pip $system "$new"
+[ -z "$user" ] || runuser -u "$user" -- "$new/bin/python" -I -c '' ||
+  { echo "$user may not run $python: have the system's python3 come first on the PATH" >&2; exit 1; }
 cat > "$new/requirements.txt"
 "$new/bin/python" -I "$wheels/$pip/pip" --isolated install --quiet --no-input --disable-pip-version-check \
   --no-cache-dir --ignore-installed --no-index --no-deps --only-binary=:all: --require-hashes --find-links "$wheels" \
@@ -157,6 +159,7 @@ class Runtime:
         system = "--system-site-packages" if self._facts.picamera else ""
         pip = self._house.pip
         words = [str(self._opt), self.name, str(self._wheels), self._facts.python, pip.file, pip.sha256, system]
+        words.append("" if self._hands.target.own_root else AGENT_USER)
         given = self._house.requirements().encode()
         await self._alone("installing", _INSTALL, words, given=given, timeout_s=_INSTALL_S)
 

@@ -134,12 +134,6 @@ class Work:
 
     async def service(self, service: Service, *, ready: bool, why_not: str) -> None:
         """Enabled, and running what is installed now."""
-        if self._wishes.target.own_root and not self._wishes.service:
-            self._say(Step("service", "skipped", "below a path only with --service"))
-            return
-        if not self._facts.systemd_runs:
-            self._say(Step("service", "skipped", "systemd does not run there"))
-            return
 
         async def differs() -> str:
             return await service.differs(ready=ready)
@@ -147,7 +141,12 @@ class Work:
         async def do() -> None:
             await service.bring_up(ready=ready)
 
-        await self.step("service", differs, do)
+        if self._wishes.target.own_root and not self._wishes.service:
+            self._say(Step("service", "skipped", "below a path only with --service"))
+        elif not self._facts.systemd_runs:
+            self._say(Step("service", "skipped", "systemd does not run there"))
+        else:
+            await self.step("service", differs, do)
         if not ready:
             self._say(Step("agent", "skipped", f"not started: {why_not}"))
 
@@ -188,4 +187,7 @@ class Work:
                 if wishes.replace and name != wishes.name and (each.site, each.device) == (wishes.site, wishes.device):
                     inventory.remove(name)
             inventory.put(wishes.name, entry)
-            self._say(Step("inventory", "changed", f"{'changed' if before else 'added as'} {wishes.name}"))
+            what = f"{'changed' if before else 'added as'} {wishes.name}"
+            if before and before.host_key not in {"", claim.host_key}:
+                what += f", whose host key was {before.host_key}"
+            self._say(Step("inventory", "changed", what))

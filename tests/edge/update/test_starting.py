@@ -12,6 +12,7 @@ from tinysight_contract.bundle import Bundle, pack_bundle
 from tinysight_contract.errors import RuntimeLoadError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release, UpdateState
+from tinysight_edge.choice import choose
 from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig, UpdateConfig
 from tinysight_edge.store import Store
 from tinysight_edge.units import Size
@@ -77,7 +78,7 @@ def test_when_the_active_one_does_not_load_the_one_before_sees(
     confirm(store)
     second = put("2.0.0")
     confirm(store)
-    choose, fails = starting.choose, {second.digest}
+    fails = {second.digest}
 
     def picky(bundle: Bundle, **more: Any) -> Any:
         if bundle.digest in fails:

@@ -32,6 +32,7 @@ from tinysight_edge.config.types import (
 from tinysight_edge.inference import Inference, Looked, Seen
 from tinysight_edge.runtime import Agent
 from tinysight_edge.update import swap as module
+from tinysight_edge.view import Seer
 
 LIVE = CameraConfig(source="synthetic:belt?fps=40", lines={"exit": LineConfig(start=(0.5, 1.0), end=(0.5, 0.0))})
 
@@ -259,7 +260,12 @@ def test_a_change_that_came_too_late_is_undone(
     swapper = running.agent.swapper
     good, saw = swapper.seer, []
     became = swapper._became
-    monkeypatch.setattr(swapper, "_became", lambda seer: (saw.append(seer.ref.version), became(seer)))
+
+    def noted(seer: Seer) -> None:
+        saw.append(seer.ref.version)
+        became(seer)
+
+    monkeypatch.setattr(swapper, "_became", noted)
     new = swapper.load(Bundle.open(other("9.0.0")), running.config.model)
     looking, held = running.agent._looking, threading.Event()
     switch = looking.switch
@@ -305,14 +311,12 @@ def test_an_answer_that_cannot_be_read_is_the_new_models_fault(
     monkeypatch.setattr(Inference, "read", broken)
     seer = swapper.load(gone, running.config.model)
     ready = running.agent._lineup.ready
-    monkeypatch.setattr(
-        running.agent._lineup,
-        "ready",
-        lambda each: (
-            ready(each),
-            new.extend(v.infer(each) for v in running.agent._lineup.views.values() if each is seer),
-        ),
-    )
+
+    def noted(each: Seer) -> None:
+        ready(each)
+        new.extend(view.infer(each) for view in running.agent._lineup.views.values() if each is seer)
+
+    monkeypatch.setattr(running.agent._lineup, "ready", noted)
     swapper.swap(seer, keep=True)
     eventually(lambda: swapper.seer is good)
     assert swapper.failure is not None

@@ -443,7 +443,12 @@ def test_what_is_active_and_cannot_run_is_an_alert_and_not_applied(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     pauses: list[float] = []
-    monkeypatch.setattr(module, "pause_s", lambda failures, _chance: pauses.append(failures) or 0.02)
+
+    def pause_s(failures: int, _chance: float) -> float:
+        pauses.append(failures)
+        return 0.02
+
+    monkeypatch.setattr(module, "pause_s", pause_s)
     second = put("2.0.0")
     with store.alone():
         store.save(decide.confirm(store.state(), {}, utc_now()))
