@@ -12,7 +12,11 @@ from unittest import mock
 
 import tinysight_edge.cli_store
 import tinysight_edge.console
+import tinysight_edge.health.machine
+import tinysight_edge.update.delta
 import tinysight_edge.update.installer
+import tinysight_edge.update.offered
+import tinysight_edge.update.owner
 import tinysight_edge.update.transfer
 import tinysight_edge.update.trust  # noqa: F401 -- what is loaded before errors begin
 from tinysight_deploy.cli import _run
