@@ -258,7 +258,13 @@ def test_on_a_device_of_its_own_the_agents_user_installs_from_a_folder_that_is_c
     sshd: Any, sshd_module: Any, flash: Callable[..., list[Result]], tmp_path: Path, monkeypatch: Any
 ) -> None:
     notes = '#!/bin/sh\necho "chgrp $*" >> FOLDER/asked\n'
-    for name, script in {"runuser": AS_ANOTHER, "sudo": AS_ANOTHER, "chgrp": notes}.items():
+    fakes = {
+        "runuser": AS_ANOTHER,
+        "sudo": AS_ANOTHER,
+        "chgrp": notes,
+        "systemctl": notes.replace("chgrp", "systemctl"),
+    }
+    for name, script in fakes.items():
         (sshd.fakes / name).write_text(script.replace("FOLDER", str(tmp_path)))
         (sshd.fakes / name).chmod(0o755)
     sshd_module.install_program(tmp_path, TAKES_IT.replace("FOLDER", str(tmp_path)))
@@ -272,6 +278,7 @@ def test_on_a_device_of_its_own_the_agents_user_installs_from_a_folder_that_is_c
         asked = (tmp_path / "asked").read_text()
         seen = (tmp_path / "seen").read_text()
         assert f"chgrp -- tinysight {room}\n" in asked
+        assert asked.endswith("systemctl start --no-block tinysight-agent.service\n"), "its first bundle has come"
         assert "-u tinysight -- /opt/tinysight/bin/tinysight store install belt/belt-1.0.0.bundle --from" in asked
         assert "--store /var/lib/tinysight/store" in asked
         assert seen.startswith("drwxr-x---")
@@ -283,7 +290,7 @@ def test_on_a_device_of_its_own_the_agents_user_installs_from_a_folder_that_is_c
         assert refused.outcome == "failed"
         assert "somebody else's" in refused.reason
     finally:
-        for name in ("runuser", "sudo", "chgrp"):
+        for name in fakes:
             (sshd.fakes / name).unlink()
 
 

@@ -120,6 +120,11 @@ def outcome_of(name: str, told: Update, *, runs: bool) -> Result:
     return Result(device=name, outcome=outcome, code=told.code, reason=plain(told.reason, 600))
 
 
+_UNIT: Final = "tinysight-agent.service"
+_START: Final = f"systemctl is-enabled --quiet {_UNIT} && systemctl start --no-block {_UNIT}"
+"""A device that was made without a bundle has an agent that waits for its first one."""
+
+
 class _Flash:
     """One device's flash, over however many connections."""
 
@@ -161,6 +166,8 @@ class _Flash:
                 told = await self._install(remote, part)
                 why = plain(told.why_full) or "the device asked for it"
             result = outcome_of(self._name, told, runs=held.runs)
+            if result.outcome == "confirmed" and not held.runs and not remote.target.own_root:
+                await remote.run([*elevate(remote.target), "sh", "-c", _START])  # where there is one
             return _said(replace(result, moved_bytes=self._moved), part.payload, why)
 
     async def _ask(self, remote: Remote) -> Held:

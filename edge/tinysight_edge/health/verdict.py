@@ -139,7 +139,8 @@ RULES: Final[Mapping[Code, Rule]] = {
     ),
     Code.UPDATE_FAILED: Rule(
         Well.DEGRADED,
-        "a new bundle was not taken, or was taken back; the one before runs. It stands until another one is confirmed",
+        "a new bundle was not taken, or was taken back, and the one before runs; or what is active cannot run, or the "
+        "store cannot be written. It stands until another one is confirmed, or that is mended",
         "Do what it says; `tinysight store show` and `reported` say more, docs/updates.md explains each code.",
     ),
     Code.MEMORY_HIGH: Rule(
