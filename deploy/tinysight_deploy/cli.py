@@ -79,12 +79,14 @@ def main() -> None:
 
 def _run(arguments: list[str]) -> int:
     """Run one command line; the exit status."""
-    from tinysight_contract.errors import TinySightError
+    from tinysight_contract.errors import TinySightError, UpdateError
 
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     try:
         app = _app(wanted)
         app(args=arguments, prog_name="tinysight", standalone_mode=True)
+    except UpdateError as error:
+        return _fail(f"{error.code.value}: {error}")
     except TinySightError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:

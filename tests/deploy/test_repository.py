@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tuf.api.exceptions import ExpiredMetadataError
 
-from tinysight_contract.errors import BundleError, ConfigError
+from tinysight_contract.errors import BundleError, ConfigError, UpdateError
 from tinysight_contract.files import locked
 from tinysight_contract.updates import Release, UpdateState
 from tinysight_edge.store import Store
@@ -205,7 +205,7 @@ def test_a_release_is_found_by_file_by_version_and_by_target(hobby: World, bundl
     copied = tmp_path / "under another name"
     shutil.copyfile(bundle(1), copied)
     assert repository.find(copied) == repository.find("pets@1.0.1") == repository.find(FIRST) == release
-    with pytest.raises(ConfigError, match=r"pets-1\.0\.1.*tinysight release add"):
+    with pytest.raises(UpdateError, match=r"pets-1\.0\.1.*tinysight release add"):
         repository.find(bundle(2))
     repository.add(bundle(1), project="shop", number=2)
     with pytest.raises(ConfigError, match=r"several projects.*shop/pets-1.0.1.bundle"):

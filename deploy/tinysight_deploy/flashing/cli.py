@@ -18,7 +18,8 @@ import msgspec
 import typer
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import ConfigError, TinySightError, UpdateError
+from tinysight_contract.errors import BundleError, ConfigError, TinySightError, UpdateError
+from tinysight_contract.updates import Code
 from tinysight_deploy.devices.goals import Goal, goals_of
 from tinysight_deploy.devices.inventory import Inventory, inventory_path
 from tinysight_deploy.flashing.into_folder import flash_folder
@@ -95,8 +96,7 @@ def flash(
     """
     book = Inventory(inventory_path(inventory))
     goals = goals_of(to, book)
-    if Path(bundle).is_file() or (bundle.endswith(".bundle") and "/" not in bundle):  # else a release's name
-        Bundle.open(Path(bundle))
+    _look_at(Path(bundle))
     folder = repo_folder(repo)
     repository = Repository(folder, keys_folder(keys, folder), passphrase=Passphrase(passphrase_file))
     if not dry_run:
@@ -162,6 +162,22 @@ async def _one(plan: Plan, goal: Goal, slices: Slices, view: View) -> Result:
         goal.where, plan.known_hosts, plan.identity, goal.fingerprint, lambda line: console.print(line, markup=False)
     )
     return await flash_ssh(goal.name, way, plan.order, slices, view)
+
+
+def _look_at(file: Path) -> None:
+    """See that what looks like a bundle's file is one; a release's name or target does not.
+
+    Raises:
+        BundleError: there is no such file.
+        UpdateError: TAMPERED, it is no bundle, or its bytes were changed.
+    """
+    if file.is_file():
+        try:
+            Bundle.open(file)
+        except BundleError as error:
+            raise UpdateError(error.what, mend=error.mend, code=Code.TAMPERED) from error
+    elif file.suffix == ".bundle" and file.name == str(file):
+        Bundle.open(file)
 
 
 def _keep_fresh(repository: Repository) -> None:

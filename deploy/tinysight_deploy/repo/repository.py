@@ -20,9 +20,9 @@ from typing import Final
 import msgspec
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.errors import ConfigError
+from tinysight_contract.errors import ConfigError, UpdateError
 from tinysight_contract.files import replace_file, sha256_of
-from tinysight_contract.updates import Release
+from tinysight_contract.updates import Code, Release
 from tinysight_deploy.repo.deltas import BASES, make_deltas
 from tinysight_deploy.repo.releases import Listed, enter, listed, open_project, refuse_number, requires_of, tidy
 from tinysight_deploy.repo.slices import Choice, Payload, choose, cut
@@ -81,6 +81,7 @@ class Repository:
 
         Raises:
             ConfigError: there is none, or more than one.
+            UpdateError: UNSIGNED, a file is none.
             OSError: the repository or the file cannot be read.
         """
         return self.look_up(bundle).release
@@ -96,10 +97,11 @@ class Repository:
             found = [each for each, name in names if str(bundle) in {each.release.target, name}]
         if not found:
             near = ", ".join(each.release.target for each in releases[:5]) or "none yet"
-            raise ConfigError(
-                f"{bundle} is no release of {self.folder} (there: {near}).",
-                mend="Sign it with `tinysight release add FILE`, or give FILE, NAME@VERSION or a target's path.",
-            )
+            what = f"{bundle} is no release of {self.folder} (there: {near})."
+            mend = "Sign it with `tinysight release add FILE`, or give FILE, NAME@VERSION or a target's path."
+            if path.is_file():
+                raise UpdateError(what, mend=mend, code=Code.UNSIGNED)
+            raise ConfigError(what, mend=mend)
         if len(found) > 1:
             raise ConfigError(
                 f"{bundle} is a release of several projects.",
