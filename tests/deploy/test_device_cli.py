@@ -55,7 +55,7 @@ def test_a_device_is_shown_and_asked(run: Callable[..., Result], book: Inventory
     told = json.loads(run("show", "gate", "--json").stdout)
     assert told["address"] == book.devices()["gate"].address
     told = json.loads(run("show", "gate", "--ask", "--json").stdout)
-    assert told["held"] == {"active": None, "candidate": None, "runs": True}
+    assert told["held"] == {"active": None, "candidate": None, "runs": True, "whole": True}
     assert "yard" in run("show", "gate").output
 
 
