@@ -65,7 +65,7 @@ EDGE: tuple[Row, ...] = (
         "",
     ),
     (
-        "the edge install",
+        "the edge install, with The Update Framework and zstd",
         "install_mb",
         "{install_mb:.0f} MB in {packages} packages",
         "below 330 MB and 25 packages",
@@ -192,7 +192,7 @@ TELLING: tuple[Row, ...] = (
 )
 UPDATES: tuple[Row, ...] = (
     (
-        "a machine becomes a device over SSH, and gets its first bundle; the same again; {many} at once",
+        "a machine becomes a device over SSH, with its first bundle; that again; both on {many} devices",
         "again_s",
         "{first_s:.1f} s; {again_s:.1f} s, nothing moved; {many_first_s:.0f} s and {many_again_s:.0f} s",
         "",
@@ -201,7 +201,7 @@ UPDATES: tuple[Row, ...] = (
         "moved of a bundle whose head was trained again; all of whose weights were",
         "again_s",
         "{head_only_ratio:.1%}; {all_weights_ratio:.1%}",
-        "at most 10%",
+        "at most 10%; none",
     ),
     (
         "from `state.json` to a verified bundle; of that beyond hashing; to a loaded model",
