@@ -22,7 +22,7 @@ def book(tmp_path: Path) -> Inventory:
 
 
 def device(name: str, **others: object) -> Device:
-    return Device(address=f"ssh://pi@{name}.local", site="home", device=name, **others)  # type: ignore[arg-type]
+    return Device(address=f"ssh://pi@{name}.local", site="home", device=name, **others)  # type: ignore[arg-type]  # of its fields
 
 
 def test_a_device_is_read_as_it_was_put(book: Inventory) -> None:

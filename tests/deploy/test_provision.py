@@ -708,7 +708,7 @@ def test_what_is_the_agents_is_touched_by_the_agent_alone() -> None:
 
     async def steps() -> None:
         wishes = Wishes(target=Machine.target, site="s", device="d", name="d", repo=Path())
-        files = scripts.Files(Hands(Machine()), wishes, board(), (b"root", [b"root"]))  # type: ignore[arg-type]
+        files = scripts.Files(Hands(Machine()), wishes, board(), (b"root", [b"root"]))  # type: ignore[arg-type]  # enough of one
         for name, check, do in files.first():
             if name == "user":
                 await check()

@@ -9,6 +9,7 @@ import random
 import sys
 import traceback
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,11 +23,12 @@ CRASHED: Final = 86
 """Exit status of a process that came to its step."""
 
 
-class SteppedDisk(Disk):
+class SteppedDisk(Disk, ABC):
     """Calls `step` before each change, and once amid those that write bytes, after the first half of them."""
 
+    @abstractmethod
     def step(self, what: str) -> None:
-        raise NotImplementedError
+        """What happens there."""
 
     def make_folder(self, path: Path) -> None:
         if not path.is_dir():

@@ -209,7 +209,7 @@ class _Flash:
                 self._moved += await remote.push(
                     local,
                     str(room / name / each),
-                    tell=lambda count, before=before: self._step("sending", before + count, total),  # type: ignore[misc]
+                    tell=self._sending(before, total),
                 )
             before += local.stat().st_size
         return room / name
@@ -243,6 +243,10 @@ class _Flash:
     def _program(self, *words: str) -> list[str]:
         target = self._way.target
         return [*elevate(target, AGENT_USER), str(target.program), *words, "--store", str(target.store)]
+
+    def _sending(self, before: int, total: int) -> Callable[[int], None]:
+        """Who hears how much of a file has gone, after so many bytes of others."""
+        return lambda count: self._step("sending", before + count, total)
 
     def _step(self, what: str, done: int = 0, total: int = 0) -> None:
         self._view.tell(Step(self._name, what, done, total))

@@ -98,7 +98,7 @@ class Updater:
                     continue
                 except (TinySightError, OSError) as error:
                     self._complain(error)
-                except Exception:
+                except Exception:  # what runs goes on; a minute later it is tried again
                     log.exception("An update broke; report this as a bug.")
                     wait_s = AGAIN_S
 
