@@ -1,6 +1,5 @@
 """What tests share: bundles, repositories, a device's view of one by python-tuf's client; devices behind an sshd."""
 
-import importlib.util
 import os
 import random
 import subprocess
@@ -163,21 +162,10 @@ def killed_at(tmp_path: Path) -> KilledAt:
     return run
 
 
-def _load(name: str) -> ModuleType:
-    """A file beside this one."""
-    spec = importlib.util.spec_from_file_location(f"deploy_{name}", Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
-def sshd_module() -> ModuleType:
+def sshd_module(module: Callable[[str], ModuleType]) -> ModuleType:
     """``sshd.py``."""
-    return _load("sshd")
+    return module("deploy/sshd")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """A real agent under a supervisor, a real reader, and the table of what faults did to them."""
 
 import datetime as dt
-import importlib.util
 import os
 import platform
 import re
@@ -544,27 +543,16 @@ def _quick(factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _helper(name: str) -> ModuleType:
-    """A file beside this one, or below it."""
-    spec = importlib.util.spec_from_file_location(Path(name).name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
-def shops() -> ModuleType:
+def shops(module: Callable[[str], ModuleType]) -> ModuleType:
     """``update_shop.py``: repositories of signed bundles."""
-    return _helper("update_shop")
+    return module("faults/update_shop")
 
 
 @pytest.fixture(scope="session")
-def faulty() -> ModuleType:
+def faulty(module: Callable[[str], ModuleType]) -> ModuleType:
     """``faulty.py`` of the tests of sources: a web server that misbehaves."""
-    return _helper("../edge/update/faulty")
+    return module("edge/update/faulty")
 
 
 @pytest.fixture
@@ -581,15 +569,15 @@ def serve(faulty: ModuleType) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="session")
-def disks() -> ModuleType:
+def disks(module: Callable[[str], ModuleType]) -> ModuleType:
     """``update_disks.py``: disks that end the process, are full, or lose what was not synced."""
-    return _helper("update_disks")
+    return module("faults/update_disks")
 
 
 @pytest.fixture(scope="session")
-def fields() -> ModuleType:
+def fields(module: Callable[[str], ModuleType]) -> ModuleType:
     """``update_field.py``: devices, and the command."""
-    return _helper("update_field")
+    return module("faults/update_field")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """What tests of updates share: a repository that signs on demand, a web server that misbehaves, a device's trust."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,29 +12,16 @@ from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.trust import Trust, new_trust
 
 
-def _module(name: str) -> ModuleType:
-    """A module beside this file, the same one for all who ask."""
-    full = f"tests_edge_update_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, Path(__file__).parent / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[full] = module
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
 @pytest.fixture(scope="session")
-def simulator() -> ModuleType:
+def simulator(module: Callable[[str], ModuleType]) -> ModuleType:
     """``simulator.py``: a repository in memory."""
-    return _module("simulator")
+    return module("edge/update/simulator")
 
 
 @pytest.fixture(scope="session")
-def faulty() -> ModuleType:
+def faulty(module: Callable[[str], ModuleType]) -> ModuleType:
     """``faulty.py``: a web server that misbehaves."""
-    return _module("faulty")
+    return module("edge/update/faulty")
 
 
 @pytest.fixture
