@@ -176,6 +176,37 @@ export interface BrokerHealth {
   refused: Record<string, number>;
 }
 
+/** `model`: what the active model has found since it began to see, at most one frame a second of each camera. */
+export interface ModelMetrics {
+  /** when it was so. */
+  at: Time;
+  /** names the agent's run. */
+  boot_id: Id;
+  /** SHA-256 of the bundle. */
+  bundle: Digest;
+  /** the bundle's name. */
+  name: string;
+  /** the bundle's version. */
+  version: string;
+  /** when it began to see in this run. */
+  since: Time;
+  /** that were counted. */
+  frames: number;
+  /** what was found in them above the threshold, by how sure the model was: 20 equal parts of 0..1. */
+  scores: number[];
+  /** the same by label. */
+  labels: Record<string, number>;
+  /** of the newest thousand runs; null as long as there are fewer than twenty. */
+  inference_ms?: Percentiles | null;
+  /**
+   * how far the newest scores are from those in the signed manifest, 0 (alike) to 1 (nothing in common); null without
+   * a reference, or as long as there are fewer than 200.
+   */
+  drift?: number | null;
+  /** the same of the labels. */
+  mix?: number | null;
+}
+
 /** `camera/<cam>/status`: what a camera delivers. */
 export interface CameraStatus {
   /** what it delivers. */
@@ -372,6 +403,13 @@ export interface Desired {
   bundle?: Digest | null;
   /** where the device's repository has it, `<project>/<name>-<version>.bundle`; only what is signed is installed. */
   target?: string | null;
+  /** the rollout that asks for it; null when a person does. */
+  rollout?: Id | null;
+  /**
+   * when the device may begin to fetch and try the bundle, in its local time, such as `01:00-05:00`; null for at any
+   * time. One that ends before it begins ends on the next day.
+   */
+  window?: string | null;
   /** laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone. */
   config?: Record<string, unknown> | null;
 }
@@ -398,6 +436,8 @@ export interface Reported {
   restart?: string[];
   /** of the process that says so. */
   boot_id?: Id | null;
+  /** when it goes on, of a bundle that waits for its window; else null. */
+  due_at?: Time | null;
   /** of the newest bundle that was to be installed, by whatever way; null when there was none. */
   update?: Update | null;
 }
@@ -466,6 +506,8 @@ export interface Gate {
   limit: number;
   /** whether it is. */
   ok: boolean;
+  /** the same figure of the bundle that was active; null where there is none. */
+  before?: number | null;
 }
 
 /** `cmd/<name>`: do this once, not after `expires_at`. */
@@ -516,6 +558,13 @@ export interface InfoTopic {
 /** How the device does, every 30 s. */
 export interface HealthTopic {
   kind: "health";
+  site: Id;
+  device: Id;
+}
+
+/** What the active model has found so far: how sure it was, of what, and how far that is from its reference. */
+export interface ModelTopic {
+  kind: "model";
   site: Id;
   device: Id;
 }
@@ -609,6 +658,7 @@ export type Topic =
   | StatusTopic
   | InfoTopic
   | HealthTopic
+  | ModelTopic
   | CameraStatusTopic
   | CountsTopic
   | EventTopic
@@ -626,6 +676,7 @@ export interface Payloads {
   status: Status;
   info: Info;
   health: Health;
+  model: ModelMetrics;
   cameraStatus: CameraStatus;
   counts: Counts;
   event: Event;
@@ -642,6 +693,7 @@ export const RULES: Readonly<Record<Kind, Rules>> = {
   status: { tail: "status", retain: true, qos: 1, toDevice: false },
   info: { tail: "info", retain: true, qos: 1, toDevice: false },
   health: { tail: "health", retain: true, qos: 0, toDevice: false },
+  model: { tail: "model", retain: true, qos: 0, toDevice: false },
   cameraStatus: { tail: "camera/{camera}/status", retain: true, qos: 1, toDevice: false },
   counts: { tail: "camera/{camera}/counts", retain: true, qos: 1, toDevice: false },
   event: { tail: "camera/{camera}/event", retain: false, qos: 1, toDevice: false },
@@ -694,6 +746,7 @@ export const topicOf = {
   status: (at: { site: Id; device: Id }): string => build("status", at),
   info: (at: { site: Id; device: Id }): string => build("info", at),
   health: (at: { site: Id; device: Id }): string => build("health", at),
+  model: (at: { site: Id; device: Id }): string => build("model", at),
   cameraStatus: (at: { site: Id; device: Id; camera: Id }): string => build("cameraStatus", at),
   counts: (at: { site: Id; device: Id; camera: Id }): string => build("counts", at),
   event: (at: { site: Id; device: Id; camera: Id }): string => build("event", at),

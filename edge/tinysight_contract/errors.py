@@ -9,6 +9,7 @@
     ├── ConversionError                  a model cannot become a bundle
     ├── BundleError                      a bundle cannot be trusted or understood
     ├── ContractError (also ValueError)  a topic or message breaks the MQTT contract
+    ├── FleetError                       a rollout cannot go on, or its state cannot be read
     ├── ShapeError (also ValueError)     an array is not the shape its name promises
     └── DeviceError                      the field side said no
         ├── CameraError                  a picture source cannot be opened or read
@@ -36,6 +37,7 @@ __all__ = [
     "ConversionError",
     "DataError",
     "DeviceError",
+    "FleetError",
     "InferenceError",
     "RuntimeLoadError",
     "ShapeError",
@@ -82,6 +84,10 @@ class BundleError(TinySightError):
 
 class ContractError(TinySightError, ValueError):
     """A topic or a message breaks the MQTT contract."""
+
+
+class FleetError(TinySightError):
+    """A rollout cannot go on, or its state cannot be read or written."""
 
 
 class ShapeError(TinySightError, ValueError):

@@ -26,6 +26,7 @@ from tinysight_contract.messages import (
     Event,
     Health,
     Info,
+    ModelMetrics,
     Reported,
     State,
     Status,
@@ -90,6 +91,7 @@ class Device:
         status: the last that counts: an `offline` of another boot than the last `online` is a late will, and does not.
         info: what the device is.
         health: how it does.
+        model: what its model has found.
         desired: what the operator wants of it.
         reported: what it has made of that.
         cameras: by id.
@@ -102,6 +104,7 @@ class Device:
     status: Status | None = None
     info: Info | None = None
     health: Health | None = None
+    model: ModelMetrics | None = None
     desired: Desired | None = None
     reported: Reported | None = None
     cameras: dict[str, Camera] = field(default_factory=dict)
@@ -239,6 +242,7 @@ _SLOTS: Final[dict[type[t.Topic], str]] = {
     t.StatusTopic: "status",
     t.InfoTopic: "info",
     t.HealthTopic: "health",
+    t.ModelTopic: "model",
     t.DesiredTopic: "desired",
     t.ReportedTopic: "reported",
     t.CameraStatusTopic: "status",

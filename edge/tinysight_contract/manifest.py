@@ -26,6 +26,7 @@ from tinysight_contract.decoding import (
     decode_contradiction,
 )
 from tinysight_contract.errors import BundleError, ContractError
+from tinysight_contract.metrics import Reference
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
@@ -40,6 +41,7 @@ __all__ = [
     "Manifest",
     "Output",
     "Provenance",
+    "Reference",
     "Role",
     "RuntimeCheck",
     "Scheme",
@@ -167,7 +169,10 @@ class Provenance(Struct, frozen=True, kw_only=True):
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """All that a bundle promises. ``files`` names every member besides the manifest itself."""
+    """All that a bundle promises. ``files`` names every member besides the manifest itself.
+
+    ``reference`` is what the model found in its test pictures, null of one whose maker did not say.
+    """
 
     schema: Annotated[str, Meta(pattern=r"^\d+\.\d+(?![\s\S])")] = SCHEMA
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?![\s\S])")]
@@ -180,6 +185,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
     thresholds: Thresholds
     variants: Annotated[list[Variant], Meta(min_length=1, max_length=16)]
     golden: Golden
+    reference: Reference | None = None
     provenance: Provenance
     files: dict[FileName, FileRef]
 

@@ -25,6 +25,7 @@ from tinysight_contract.events import (
     Track,
     Zones,
 )
+from tinysight_contract.metrics import ModelMetrics, Reference
 from tinysight_contract.orders import Ack, AckCode, Command, Desired, DesiredState, Reported
 from tinysight_contract.states import (
     Alert,
@@ -72,9 +73,11 @@ __all__ = [
     "Health",
     "Info",
     "LatencyMs",
+    "ModelMetrics",
     "ModelRef",
     "OutboxHealth",
     "Percentiles",
+    "Reference",
     "Release",
     "Reported",
     "State",
@@ -102,6 +105,7 @@ PAYLOADS: Final[dict[type[t.Topic], type[Struct]]] = {
     t.StatusTopic: Status,
     t.InfoTopic: Info,
     t.HealthTopic: Health,
+    t.ModelTopic: ModelMetrics,
     t.CameraStatusTopic: CameraStatus,
     t.CountsTopic: Counts,
     t.EventTopic: Event,

@@ -15,7 +15,12 @@ __all__ = [
     "Desired",
     "DesiredState",
     "Reported",
+    "Window",
 ]
+
+
+_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]"
+Window = Annotated[str, Meta(pattern=rf"^{_CLOCK}-{_CLOCK}(?![\s\S])")]
 
 
 class Desired(Struct, frozen=True, kw_only=True):
@@ -26,12 +31,17 @@ class Desired(Struct, frozen=True, kw_only=True):
         bundle: SHA-256 of the bundle that shall run; null leaves the model as it is.
         target: where the device's repository has it, ``<project>/<name>-<version>.bundle``; only what is signed is
             installed.
+        rollout: the rollout that asks for it; null when a person does.
+        window: when the device may begin to fetch and try the bundle, in its local time, such as ``01:00-05:00``; null
+            for at any time. One that ends before it begins ends on the next day.
         config: laid over the device's own agent.toml as a JSON merge patch (RFC 7396); null for that file alone.
     """
 
     revision: Count
     bundle: Digest | None = None
     target: Annotated[str, Meta(max_length=300)] | None = None
+    rollout: Id | None = None
+    window: Window | None = None
     config: dict[str, Any] | None = None
 
 
@@ -60,6 +70,7 @@ class Reported(Struct, frozen=True, kw_only=True):
         config_digest: of the configuration that runs.
         restart: what the file changes that waits for a restart.
         boot_id: of the process that says so.
+        due_at: when it goes on, of a bundle that waits for its window; else null.
         update: of the newest bundle that was to be installed, by whatever way; null when there was none.
     """
 
@@ -73,6 +84,7 @@ class Reported(Struct, frozen=True, kw_only=True):
     config_digest: str | None = None
     restart: list[str] = []
     boot_id: Id | None = None
+    due_at: Time | None = None
     update: Update | None = None
 
 

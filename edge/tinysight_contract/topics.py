@@ -29,6 +29,7 @@ __all__ = [
     "FrameTopic",
     "HealthTopic",
     "InfoTopic",
+    "ModelTopic",
     "ReportedTopic",
     "SnapshotTopic",
     "StatusTopic",
@@ -152,6 +153,15 @@ class HealthTopic(Topic):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelTopic(Topic):
+    """What the active model has found so far: how sure it was, of what, and how far that is from its reference."""
+
+    TAIL = "model"
+    RETAIN = True
+    QOS = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CameraStatusTopic(_CameraTopic):
     """Whether a camera delivers pictures."""
 
@@ -258,6 +268,7 @@ TOPICS: tuple[type[Topic], ...] = (
     StatusTopic,
     InfoTopic,
     HealthTopic,
+    ModelTopic,
     CameraStatusTopic,
     CountsTopic,
     EventTopic,

@@ -93,11 +93,13 @@ class Gate(Struct, frozen=True, kw_only=True):
         value: measured on this device.
         limit: what it may be at most; for ``agreement`` and ``frames`` at least.
         ok: whether it is.
+        before: the same figure of the bundle that was active; null where there is none.
     """
 
     value: float
     limit: float
     ok: bool
+    before: float | None = None
 
 
 class Update(Struct, frozen=True, kw_only=True):

@@ -203,6 +203,7 @@ STATE: list[tuple[t.Topic, str]] = [
     (t.StatusTopic(*ME), "status"),
     (t.InfoTopic(*ME), "info"),
     (t.HealthTopic(*ME), "health"),
+    (t.ModelTopic(*ME), "modelmetrics"),
     (t.DesiredTopic(*ME), "desired"),
     (t.ReportedTopic(*ME), "reported"),
     (t.CameraStatusTopic(*ME, "cam0"), "camerastatus"),
@@ -221,11 +222,11 @@ def test_everything_retained_is_kept_and_taken_back_and_with_the_last_the_device
     device = told.device
     camera, alert = device.cameras["cam0"], device.alerts["disk-full"]
     assert (type(camera.status), type(camera.counts), type(alert)) == (CameraStatus, Counts, Alert)
-    assert None not in (device.status, device.info, device.health, device.desired, device.reported)
-    for topic, _ in STATE[5:]:
+    assert None not in (device.status, device.info, device.health, device.model, device.desired, device.reported)
+    for topic, _ in STATE[6:]:
         told.say(topic, None)
     assert (device.cameras, device.alerts) == ({}, {})
-    for topic, _ in STATE[:5]:
+    for topic, _ in STATE[:6]:
         told.say(topic, None)
     assert told.devices == {}
     assert (told.events, told.missing, told._kept_bytes) == (2, 2, 0), "what came stays counted"

@@ -42,6 +42,7 @@ def test_any_text_is_a_topic_or_a_contract_error(text: str) -> None:
         (t.StatusTopic, "tinysight/v1/s/d/status", True, 1),
         (t.InfoTopic, "tinysight/v1/s/d/info", True, 1),
         (t.HealthTopic, "tinysight/v1/s/d/health", True, 0),
+        (t.ModelTopic, "tinysight/v1/s/d/model", True, 0),
         (t.CameraStatusTopic, "tinysight/v1/s/d/camera/c/status", True, 1),
         (t.CountsTopic, "tinysight/v1/s/d/camera/c/counts", True, 1),
         (t.EventTopic, "tinysight/v1/s/d/camera/c/event", False, 1),
