@@ -48,7 +48,7 @@ from tinysight_edge.update.update import (
 )
 from tinysight_edge.update.wish import Answer, Standing, Wish, answer, pause_s
 
-__all__ = ["UpdatingDevice"]
+__all__ = ["UpdatePlan", "UpdatingDevice"]
 
 SHARES: Final = {
     UpdateState.QUEUED: 0.05,
