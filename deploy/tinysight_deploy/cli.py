@@ -49,6 +49,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "repo": ("tinysight_deploy.repo.cli_repo", "repo_app", "deploy", "Serve the signed releases, for development."),
     "flash": ("tinysight_deploy.flashing.cli", "flash", "deploy", "Bring a signed release to devices, many at once."),
     "device": ("tinysight_deploy.devices.cli", "device_app", "deploy", "Devices: list, look at, run commands on them."),
+    "audit": (
+        "tinysight_deploy.fleet.cli_audit",
+        "audit_app",
+        "deploy",
+        "The log of who did what with the fleet: show, verify.",
+    ),
     "wheelhouse": ("tinysight_deploy.wheels.cli", "wheelhouse", "deploy", "Download all that devices run, locked."),
     "store": ("tinysight_edge.cli_store", "store_app", "edge", "A device's bundles: show, verify, install, roll back."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),
