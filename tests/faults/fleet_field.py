@@ -72,6 +72,7 @@ class Tap:
         """Connect; once more when the broker was gone."""
         if (before := getattr(self, "_connection", None)) is not None:
             before.close()
+        self.kept.clear()
         self._connection = Connection(Address.parse(self.url), client_id="", on_message=self._hear)
         self._connection.open(timeout_s=5)
         self._connection.subscribe(t.DesiredTopic.filter())
@@ -184,6 +185,7 @@ class Field:
 def leading(field_: Field, *, holder: str = "one", mirror: Path | None = None, **more: Any) -> Iterator[Controller]:
     """A controller in a thread of its own."""
     state = State(more.pop("state", field_.state.path), lease_s=LEASE_S)
+    more.setdefault("patience_s", 0.0)  # nothing but a broker that forgets makes devices come late
     kept = None if mirror is None else Mirror(mirror)
     controller = Controller(state, field_.broker.url, holder=holder, mirror=kept, turn_s=TURN_S, **more)
     loop, task, failed = asyncio.new_event_loop(), None, []
@@ -229,7 +231,7 @@ class Zygote:
             text=True,
         )
 
-    def start(self, field_: Field, holder: str, *, dies_at: int | None = None, mirror: Path | None = None) -> int:
+    def start(self, field_: Field, holder: str, *, dies_at: int | None = None, patience_s: float = 0.0) -> int:
         """A controller; its process's number."""
         given = {
             "state": field_.state.url if field_.state.path is None else str(field_.state.path),
@@ -237,7 +239,7 @@ class Zygote:
             "holder": holder,
             "turn_s": TURN_S,
             "lease_s": LEASE_S,
-            "mirror": None if mirror is None else str(mirror),
+            "patience_s": patience_s,
             "dies_at": dies_at,
         }
         assert self._process.stdin is not None

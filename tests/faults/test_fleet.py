@@ -32,6 +32,7 @@ from tinysight_edge.simulate.behave import Behaviour
 
 SITE: Final = "sim"
 UNSIGNED: Final = "f" * 64
+ONCE: Final = "each device was asked once, under one revision, and confirmed"
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +75,7 @@ def test_a_rollout_goes_through_its_stages(make_field: Any, fleets: Any) -> None
     field.check_once(rollout.id)
 
 
-def test_a_controller_is_killed_again_and_again(make_field: Any, fleets: Any, zygote: Any) -> None:
+def test_a_controller_is_killed_again_and_again(make_field: Any, fleets: Any, zygote: Any, tell: Any) -> None:
     field, dice = make_field(), random.Random(8)
     rollout = field.begin()
     pids: list[int] = []
@@ -88,6 +89,8 @@ def test_a_controller_is_killed_again_and_again(make_field: Any, fleets: Any, zy
         fleets.until(over, "it neither ends nor dies")
     assert field.outcomes(rollout.id) == dict.fromkeys(field.names, Outcome.CONFIRMED)
     field.check_once(rollout.id)
+    said = f"{len(pids) - 1} lives ended at a write or amid what was sent, the next went on; {ONCE}"
+    tell("a rollout's controller is killed again and again", published=said)
 
 
 def stopped(field: Any, pid: int, sign: signal.Signals) -> bool:
@@ -104,8 +107,16 @@ def stopped(field: Any, pid: int, sign: signal.Signals) -> bool:
     return True
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
-def test_of_two_controllers_one_goes_on(make_field: Any, fleets: Any, faketime: Path, sign: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("fault", "sign"),
+    [
+        pytest.param("of two controllers the leader is killed", signal.SIGKILL, id="killed"),
+        pytest.param("of two controllers the leader freezes, and comes back", signal.SIGSTOP, id="frozen"),
+    ],
+)
+def test_of_two_controllers_one_goes_on(
+    make_field: Any, fleets: Any, faketime: Path, tell: Any, fault: str, sign: signal.Signals
+) -> None:
     """Their clocks are decades apart, and so are the devices': nobody compares them."""
     field = make_field()
     rollout = field.begin()
@@ -114,9 +125,11 @@ def test_of_two_controllers_one_goes_on(make_field: Any, fleets: Any, faketime: 
         first = zygotes[0].start(field, "first")
         fleets.until(lambda: field.leaders() == ["first"], "nobody leads")
         zygotes[1].start(field, "second")
-        fleets.until(lambda: field.state.rollout(rollout.id).stage == 1, "no stage is opened")
+        fleets.until(lambda: field.state.rollout(rollout.id).stage >= 1, "no stage is opened")
         fleets.until(lambda: stopped(field, first, sign), "it always writes")
+        begun_s = time.monotonic()
         fleets.until(lambda: field.leaders()[:2] == ["first", "second"], "nobody takes over")
+        well_s = time.monotonic() - begun_s
         if sign is signal.SIGSTOP:
             os.kill(first, signal.SIGCONT)
         field.wait(rollout.id, Phase.DONE)
@@ -125,41 +138,72 @@ def test_of_two_controllers_one_goes_on(make_field: Any, fleets: Any, faketime: 
             zygote.close()
     assert field.outcomes(rollout.id) == dict.fromkeys(field.names, Outcome.CONFIRMED)
     field.check_once(rollout.id)
+    tell(fault, well_s=well_s, published=f"the other leads, though their clocks are 41 years apart; {ONCE}")
 
 
-def test_the_broker_is_started_again_amid_a_stage(make_field: Any, fleets: Any) -> None:
+def test_the_broker_is_started_again_amid_a_stage(make_field: Any, fleets: Any, tell: Any) -> None:
     """It forgets all: who is there, what they reported, and what is wanted."""
     field = make_field()
     rollout = field.begin()
     with fleets.leading(field):
         fleets.until(
-            lambda: field.state.rollout(rollout.id).stage == 1 and len(field.outcomes(rollout.id)) > 1, "stage"
+            lambda: field.state.rollout(rollout.id).stage >= 1 and len(field.outcomes(rollout.id)) > 1, "stage"
         )
         field.broker.kill()
+        begun_s = time.monotonic()
         field.broker.start()
         field.tap.listen()
+        fleets.until(lambda: field.tap.kept, "nothing is wanted again")
+        well_s = time.monotonic() - begun_s
         field.wait(rollout.id, Phase.DONE)
     assert field.outcomes(rollout.id) == dict.fromkeys(field.names, Outcome.CONFIRMED)
     field.check_once(rollout.id)
+    said = f"what the broker has forgotten is wanted again, under the same revisions; {ONCE}"
+    tell("a broker forgets all amid a rollout", well_s=well_s, published=said)
+
+
+def test_the_broker_and_the_controller_are_killed_at_once(make_field: Any, fleets: Any, zygote: Any, tell: Any) -> None:
+    """Nobody is left who knows which devices there were; they come back within five seconds."""
+    field = make_field()
+    rollout = field.begin()
+    pid = zygote.start(field, "first")
+    fleets.until(lambda: field.state.rollout(rollout.id).stage >= 1, "no stage is opened")
+    os.kill(pid, signal.SIGKILL)
+    field.broker.kill()
+    begun_s = time.monotonic()
+    field.broker.start()
+    field.tap.listen()
+    with fleets.leading(field, patience_s=7.0):
+        fleets.until(lambda: field.tap.kept, "nothing is wanted again")
+        well_s = time.monotonic() - begun_s
+        field.wait(rollout.id, Phase.DONE)
+    assert field.outcomes(rollout.id) == dict.fromkeys(field.names, Outcome.CONFIRMED)
+    field.check_once(rollout.id)
+    said = f"no stage is passed before devices had the time to come back; {ONCE}"
+    tell("broker and controller are killed at once amid a rollout", well_s=well_s, published=said)
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "reason"),
+    ("fault", "behaviour", "reason"),
     [
-        pytest.param(Behaviour.CRASH, "crashed: ", id="crashes"),
-        pytest.param(Behaviour.SLOW, "as long for a run", id="is slow"),
-        pytest.param(Behaviour.DRIFT, "drifts: ", id="drifts"),
-        pytest.param(Behaviour.SILENT, "silent: ", id="goes silent"),
-        pytest.param(Behaviour.VANISH, "silent: ", id="goes away"),
+        pytest.param("a rollout's first device crashes", Behaviour.CRASH, "crashed: ", id="crashes"),
+        pytest.param("a rollout's first device is slow", Behaviour.SLOW, "as long for a run", id="is slow"),
+        pytest.param("a rollout's first device drifts", Behaviour.DRIFT, "drifts: ", id="drifts"),
+        pytest.param("a rollout's first device goes silent", Behaviour.SILENT, "silent: ", id="goes silent"),
+        pytest.param("a rollout's first device goes away", Behaviour.VANISH, "silent: ", id="goes away"),
     ],
 )
-def test_a_bad_canary_halts_the_rollout(make_field: Any, fleets: Any, behaviour: Behaviour, reason: str) -> None:
+def test_a_bad_canary_halts_the_rollout(
+    make_field: Any, fleets: Any, tell: Any, fault: str, behaviour: Behaviour, reason: str
+) -> None:
     field = make_field(devices=3)
     rollout = field.begin(max_drift=0.4, deadline_s=1.0, soak_s=0.5)
     first = ordered(field, rollout)[0]
     field.crowd.behave(behaviour, first)
+    begun_s = time.monotonic()
     with fleets.leading(field) as controller:
         halted = field.wait(rollout.id, Phase.HALTED)
+        found_s = time.monotonic() - begun_s
         fleets.until(lambda: controller.decision(rollout.id), "nothing is decided")
         field.crowd.behave(Behaviour.SOUND, first)  # one that says nothing does not say goodbye either
         fleets.until(lambda: field.crowd.device(first).behave is Behaviour.SOUND, "it does not change")
@@ -169,9 +213,11 @@ def test_a_bad_canary_halts_the_rollout(make_field: Any, fleets: Any, behaviour:
     assert all(active == field.first.digest for name, active in field.active().items() if name != first)
     assert [entry.detail["set"]["reason"] for entry in field.state.audit() if entry.what == "halt"] == [halted.reason]
     assert set(field.state.boxed()) == (set() if behaviour is Behaviour.SLOW else {(SITE, first)})
+    said = "the rollout halts in its first stage, and says so; no other device was asked"
+    tell(fault, found_s=found_s, published=said)
 
 
-def test_a_captured_broker_forges_replays_and_reorders(make_field: Any, fleets: Any) -> None:
+def test_a_captured_broker_forges_replays_and_reorders(make_field: Any, fleets: Any, tell: Any) -> None:
     field = make_field()
     beyond = field.names[0]
     forged = Desired(revision=(1 << 52) + 9, bundle=UNSIGNED, target=field.second.target)
@@ -203,9 +249,11 @@ def test_a_captured_broker_forges_replays_and_reorders(make_field: Any, fleets: 
     others = dict.fromkeys(field.names, Outcome.CONFIRMED)
     assert field.outcomes(rollout.id) == {**others, left: Outcome.LEFT}
     field.check_once(rollout.id)
+    said = "the rollout ends; the device of which something else is wanted counts no more, all others confirm"
+    tell("a captured broker forges, replays and reorders wishes", published=said)
 
 
-def test_a_captured_broker_and_controller_bring_nothing_unsigned(make_field: Any, fleets: Any) -> None:
+def test_a_captured_broker_and_controller_bring_nothing_unsigned(make_field: Any, fleets: Any, tell: Any) -> None:
     field = make_field()
     releases = [
         replace(field.second, digest=UNSIGNED),
@@ -219,9 +267,11 @@ def test_a_captured_broker_and_controller_bring_nothing_unsigned(make_field: Any
             assert len(field.outcomes(rollout.id)) == len(field.names)
     assert field.active() == dict.fromkeys(field.names, field.first.digest)
     assert field.crowd.counts()["wrong_bundle"] == 0
+    said = f"each device refuses each of {len(releases)} bundles, and runs what it ran"
+    tell("a captured broker and controller want what nobody signed", published=said)
 
 
-def test_captured_devices_lie(make_field: Any, fleets: Any) -> None:
+def test_captured_devices_lie(make_field: Any, fleets: Any, tell: Any) -> None:
     """One claims what cannot be, one has seen a revision that nobody gave; the others go on as if these were not."""
     field = make_field()
     ghost = Reported(revision=1 << 60, at=utc_now(), bundle=None, state=DesiredState.APPLIED, reason="\x1b[2J" * 50)
@@ -237,6 +287,7 @@ def test_captured_devices_lie(make_field: Any, fleets: Any) -> None:
     assert set(honest.values()) == {field.second.digest}
     assert field.active()[liar] == field.first.digest
     field.check_once(rollout.id)
+    tell("captured devices lie", published="they deceive about themselves alone; all others confirm")
 
 
 @pytest.fixture
@@ -259,30 +310,41 @@ def server(module: Callable[[str], ModuleType]) -> Iterator[tuple[str, Callable[
         postgres.stop()
 
 
-@pytest.mark.parametrize("database", ["file", "server"])
+@pytest.mark.parametrize(
+    ("fault", "database"),
+    [
+        pytest.param("the file of a fleet's state is away", "file", id="file"),
+        pytest.param("the database server of a fleet ends", "server", id="server"),
+    ],
+)
 def test_the_database_is_away_for_a_while(
-    make_field: Any, fleets: Any, request: pytest.FixtureRequest, database: str
+    make_field: Any, fleets: Any, request: pytest.FixtureRequest, tell: Any, fault: str, database: str
 ) -> None:
     url, go, come = request.getfixturevalue(database)
     field = make_field(url=url)
     rollout = field.begin()
     with fleets.leading(field, state=url or field.state.path) as controller:
-        fleets.until(lambda: field.state.rollout(rollout.id).stage == 1, "no stage is opened")
+        fleets.until(lambda: field.state.rollout(rollout.id).stage >= 1, "no stage is opened")
         go()
+        begun_s = time.monotonic()
         fleets.until(lambda: controller.trouble, "it does not say so")
+        found_s = time.monotonic() - begun_s
         assert not controller.leading
         time.sleep(0.3)  # what was under way arrives
         sent = sum(map(len, field.tap.wanted.values()))
         time.sleep(0.3)
         assert sum(map(len, field.tap.wanted.values())) == sent
         come()
+        begun_s = time.monotonic()
+        fleets.until(lambda: controller.leading and not controller.trouble, "it does not go on")
+        well_s = time.monotonic() - begun_s
         field.wait(rollout.id, Phase.DONE)
-        fleets.until(lambda: not controller.trouble, "it does not say that all is well")
     assert field.outcomes(rollout.id) == dict.fromkeys(field.names, Outcome.CONFIRMED)
     field.check_once(rollout.id)
+    tell(fault, found_s=found_s, well_s=well_s, published=f"nothing is sent meanwhile; {ONCE}")
 
 
-def test_the_database_is_lost_and_made_again(make_field: Any, fleets: Any) -> None:
+def test_the_database_is_lost_and_made_again(make_field: Any, fleets: Any, tell: Any) -> None:
     """Of the log, and of what the broker keeps: the last wishes were sent, and the log had not yet heard of them."""
     field = make_field()
     rollout = field.begin()
@@ -301,6 +363,8 @@ def test_the_database_is_lost_and_made_again(make_field: Any, fleets: Any) -> No
         field.wait(rollout.id, Phase.DONE)
     assert field.outcomes(rollout.id) == dict.fromkeys(field.names, Outcome.CONFIRMED)
     field.check_once(rollout.id)
+    said = f"made again of a log that lacks its end, and of what the broker keeps; {ONCE}"
+    tell("the database of a fleet is lost", published=said)
 
 
 def test_what_is_aborted_is_taken_back_and_what_is_confirmed_can_go_back(make_field: Any, fleets: Any) -> None:

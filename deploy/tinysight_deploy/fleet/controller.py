@@ -30,7 +30,7 @@ from tinysight_deploy.fleet.mirror import Mirror
 from tinysight_deploy.fleet.operate import OVER
 from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, forged, take_back
 from tinysight_deploy.fleet.state import State
-from tinysight_deploy.fleet.types import Decision, Facts, Key, Phase, Rollout, Wish
+from tinysight_deploy.fleet.types import Change, Decision, Facts, Key, Phase, Rollout, Wish
 from tinysight_deploy.fleet.wishing import NOTHING, ended, found, held_back, new_wishes, unsent, unshown
 
 __all__ = ["Controller"]
@@ -38,6 +38,7 @@ __all__ = ["Controller"]
 log = logging.getLogger(__name__)
 
 TURN_S: Final = 1.0
+PATIENCE_TURNS: Final = 10
 LONGEST_TURN: Final = 2
 """Turns; a clock goes on by no more at once, so that a machine that was asleep calls nobody silent."""
 AGAIN_TURNS: Final = 5
@@ -57,6 +58,8 @@ class Controller:
         inventory: of the groups; None without one.
         mirror: where the audit log is copied to; None for nowhere.
         turn_s: how often it looks.
+        patience_s: no stage is passed before it has heard the broker for so long: devices may be about to come back;
+            None for ten turns.
 
     Attributes:
         trouble: why nothing is done now, with what to do; empty when all is well.
@@ -71,9 +74,11 @@ class Controller:
         inventory: Path | None = None,
         mirror: Mirror | None = None,
         turn_s: float = TURN_S,
+        patience_s: float | None = None,
     ) -> None:
         self.trouble = ""
         self._state, self._broker, self._mirror, self._turn_s = state, broker, mirror, turn_s
+        self._patience_s = PATIENCE_TURNS * turn_s if patience_s is None else patience_s
         self._hearing, self._roll = Hearing(), Roll(inventory)
         self._books = Books(state, holder)
         self._decisions: dict[str, Decision] = {}
@@ -235,9 +240,11 @@ class Controller:
         for key in members & self._odd.keys():
             self._clear(key, sender)
         asked = new_wishes(rollout, decision.ask, facts, self._books)
-        await asyncio.to_thread(self._write, rollout, decision, asked, sender)
+        await asyncio.to_thread(self._write, rollout, members, decision, asked, sender)
 
-    def _write(self, rollout: Rollout, decision: Decision, asked: Mapping[Key, Wish], sender: Sender) -> None:
+    def _write(
+        self, rollout: Rollout, members: set[Key], decision: Decision, asked: Mapping[Key, Wish], sender: Sender
+    ) -> None:
         """Write down what was decided, before anything of it is done; waits for the database.
 
         Raises:
@@ -249,11 +256,16 @@ class Controller:
         judged = {key: settled(wishes[key], verdict, now_s=now_s) for key, verdict in decision.verdicts.items()}
         if news := {key: wish for key, wish in judged.items() if wish is not wishes[key]}:
             books.settle(rollout.id, news)
-        waits = change is not None and change.phase is Phase.DONE and unsent(wishes, self.facts, sender.taken)
-        if change is not None and not waits:
+        if change is not None and not self._too_early(change, members, wishes, sender):
             books.change(rollout, change)
         if asked:
             books.ask(rollout.id, asked)
+
+    def _too_early(self, change: Change, members: set[Key], wishes: Mapping[Key, Wish], sender: Sender) -> bool:
+        """Whether a stage would be passed of which not all have been heard, or wishes would be left unsent."""
+        if change.phase is Phase.DONE and unsent(wishes, self.facts, sender.taken):
+            return True
+        return change.what in {"stage", "done"} and not (members and self._hearing.complete(self._patience_s))
 
     def _send(self, sender: Sender) -> None:
         """Send what is written down and the broker does not show."""

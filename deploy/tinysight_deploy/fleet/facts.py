@@ -73,6 +73,7 @@ class Hearing:
         self._devices: Mapping[Key, Device] = {}
         self._begun_s = self._retained_s = 0.0
         self._awaited: set[Key] = set()
+        self._complete = False
 
     def begin(self, client: Client) -> Stream[Heard]:
         """Another session has begun; what is to be handed to `listen`. To be called before anything is awaited."""
@@ -103,6 +104,18 @@ class Hearing:
         told = {key for key in self._awaited if (each := self._devices.get(key)) is not None and each.status}
         self._awaited -= told
         return not self._awaited or now_s - self._begun_s >= RETURN_S
+
+    def complete(self, patience_s: float) -> bool:
+        """Whether nobody is to be expected of whom nothing was heard yet.
+
+        At first nobody knows who was there before us: a broker that was started again together with us names those
+        alone who have come back.
+
+        Args:
+            patience_s: so long they are waited for.
+        """
+        self._complete = self._complete or time.monotonic() - self._begun_s >= patience_s
+        return self._complete
 
     def refresh(self) -> set[Key]:
         """Bring the facts up to date; of whom they are others."""
