@@ -25,8 +25,8 @@ from tinysight_deploy.fleet import forms
 from tinysight_deploy.fleet.desk import MOST
 from tinysight_deploy.fleet.openapi import Query, Spec, document
 from tinysight_deploy.fleet.problems import Problem, problem_of
-from tinysight_deploy.fleet.tokens import Role
 from tinysight_deploy.fleet.taking import Call, Fleet, take
+from tinysight_deploy.fleet.tokens import Role
 from tinysight_deploy.fleet.types import Outcome, Rollout
 
 __all__ = ["SPECS", "routes"]
@@ -40,7 +40,7 @@ Handler = Callable[[Call], Awaitable[msgspec.Struct | Response]]
 
 async def _health(call: Call) -> forms.Health:
     live = call.fleet.live
-    return forms.Health(ok=True, leads=live.leads, connected=live.connected)
+    return forms.Health(ok=True, leads=live.leading, connected=live.hears)
 
 
 async def _openapi(_: Call) -> Response:
@@ -97,7 +97,7 @@ async def _desired(call: Call) -> Response:
     live, key = call.fleet.live, (call.inside("site"), call.inside("device"))
     facts = live.facts.get(key)
     if facts is None or facts.desired is None:
-        if live.connected:
+        if live.hears:
             return Response(status_code=204)
         after = {"Retry-After": "30"}  # nobody knows whether anything is wanted
         raise Problem(503, "The broker cannot be heard.", mend="Go on as you are, and ask again.", headers=after)

@@ -31,6 +31,7 @@ __all__ = [
     "default_state",
     "fleet_folder",
     "holder",
+    "mirror_folder",
     "user",
 ]
 
@@ -86,6 +87,11 @@ def fleet_folder() -> Path:
 def default_state(given: str | None) -> str:
     """The state: as given, else ``$TINYSIGHT_FLEET_STATE``, else a file in the user's state folder."""
     return given or os.environ.get("TINYSIGHT_FLEET_STATE") or str(fleet_folder() / "fleet.db")
+
+
+def mirror_folder(state: "State") -> Path:
+    """Where the audit log is copied to: beside the state's file, or where that would be."""
+    return fleet_folder() if state.path is None else state.path.parent
 
 
 def user() -> str:
@@ -177,6 +183,12 @@ class Where:
 
         facts = None if self.broker is None else asyncio.run(gather(self.broker))
         return Desk(state, who=user(), repo=self.repository(), inventory=self.book(), facts=facts)
+
+    def renewed(self, answers: "Answers") -> "Answers":
+        """The same answers, from what the broker says now."""
+        from tinysight_deploy.fleet.desk import Desk
+
+        return self.desk(answers.state) if isinstance(answers, Desk) and self.broker is not None else answers
 
     def book(self) -> Path | None:
         """The inventory's file, if there is one."""

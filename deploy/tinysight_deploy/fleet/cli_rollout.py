@@ -21,6 +21,7 @@ from tinysight_deploy.places import RepoOption
 from tinysight_edge.console import console
 
 if TYPE_CHECKING:
+    from tinysight_deploy.fleet import forms
     from tinysight_deploy.fleet.desk import Answers
     from tinysight_deploy.fleet.types import Policy
 
@@ -58,7 +59,9 @@ def rollout_root() -> None:
 
 @rollout_app.command("start")
 def start(
-    bundle: Annotated[str, typer.Argument(help="The bundle's file, NAME@VERSION, or the target's path.", show_default=False)],
+    bundle: Annotated[
+        str, typer.Argument(help="The bundle's file, NAME@VERSION, or the target's path.", show_default=False)
+    ],
     *,
     group: Annotated[str, typer.Option(help="all, site:NAME, or a group of the inventory.", show_default=False)],
     stages: Stages = "1,5%,25%,100%",
@@ -221,7 +224,9 @@ def abort(
     *,
     revert: Annotated[
         str | None,
-        typer.Option(help="Bring this release to those that run the new one; its number must be above.", show_default=False),
+        typer.Option(
+            help="Bring this release to those that run the new one; its number must be above.", show_default=False
+        ),
     ] = None,
     reason: Reason = "",
     state: StateOption = None,

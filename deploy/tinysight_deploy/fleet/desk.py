@@ -6,20 +6,21 @@ same answers from a server. Blocks on the database; knows nothing of HTTP and te
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from tinysight_contract.errors import ConfigError
+from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release
 from tinysight_deploy.fleet import forms, operate
 from tinysight_deploy.fleet.buckets import bucket, stage_of
-from tinysight_deploy.fleet.decide import decide
+from tinysight_deploy.fleet.decide import BOXED, decide
 from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.problems import NoSuch
 from tinysight_deploy.fleet.state import State
-from tinysight_deploy.fleet.types import Decision, Facts, Key, Outcome, Phase, Rollout, Stage, Verdict, Wish
+from tinysight_deploy.fleet.types import Decision, Facts, Key, Outcome, Rollout, Stage, Verdict, Wish
 from tinysight_deploy.fleet.why import why
 from tinysight_deploy.repo.repository import Repository
 
@@ -52,8 +53,17 @@ class Answers(Protocol):
         """Why a device is where it is."""
 
 
-def _undecided(_: str) -> Decision | None:
-    return None
+_BUSY: Final = frozenset({Outcome.AWAY, Outcome.GOING})
+
+
+class Live(Protocol):
+    """What a controller has made of a rollout, while it leads."""
+
+    def decision(self, id_: str) -> Decision | None:
+        """What it decided last; None while it does not lead."""
+
+    def held(self, id_: str) -> Mapping[Key, str]:
+        """Whom it does not ask, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +76,7 @@ class Desk:
         repo: the releases; null when there is no repository here.
         inventory: a file of devices, for its groups.
         facts: of the devices; null when none can be heard.
-        decided: what a controller decided last of a rollout, if one has.
+        live: a controller in this process; null when there is none.
     """
 
     state: State
@@ -74,7 +84,7 @@ class Desk:
     repo: Repository | None = None
     inventory: Path | None = None
     facts: Mapping[Key, Facts] | None = None
-    decided: Callable[[str], Decision | None] = _undecided
+    live: Live | None = None
 
     def preview(self, form: forms.Begin) -> forms.Preview:
         """What a rollout would do.
@@ -162,7 +172,9 @@ class Desk:
             soak_left_s=left_s,
         )
 
-    def members(self, id_: str, *, after: str = "", most: int = MOST, outcome: Outcome | None = None) -> forms.MemberRows:
+    def members(
+        self, id_: str, *, after: str = "", most: int = MOST, outcome: Outcome | None = None
+    ) -> forms.MemberRows:
         """The devices that were asked in a rollout, by site and id.
 
         Args:
@@ -241,12 +253,21 @@ class Desk:
             raise _unheard()
         members = self._members_now(rollout, wishes) or set()
         if key not in self.facts and key not in wishes and key not in members:
-            raise NoSuch(f"Nothing was heard of a device {site}/{device}.", mend="Check the names in `tinysight watch`.")
+            raise NoSuch(
+                f"Nothing was heard of a device {site}/{device}.", mend="Check the names in `tinysight watch`."
+            )
         held = self._held(rollout)
         decision = self._decision(rollout, wishes, members) or Decision()
         wish = wishes.get(key)
         checks = why(
-            rollout, key, self.facts.get(key), wish, decision, held.get(key), now_s=rollout.clock_s, member=key in members
+            rollout,
+            key,
+            self.facts.get(key),
+            wish,
+            decision,
+            held.get(key),
+            now_s=rollout.clock_s,
+            member=key in members,
         )
         verdict = decision.verdicts.get(key)
         outcome = Outcome.HELD if wish is None else wish.outcome if verdict is None else verdict.outcome
@@ -264,13 +285,13 @@ class Desk:
         return forms.Audit(items=entries[:most], next=entries[most - 1].seq if len(entries) > most else None)
 
     def _rollout(self, id_: str) -> Rollout:
-        found = next((each for each in self.state.rollouts() if each.id == id_), None)
-        if found is None:
-            raise NoSuch(f"There is no rollout {id_}.", mend="`tinysight rollout list` shows those that there are.")
-        return found
+        try:
+            return self.state.rollout(id_)
+        except ConfigError as error:
+            raise NoSuch(error.what, mend=error.mend) from error
 
     def _release(self, which: str) -> Release:
-        """A release by ``NAME@VERSION``, its target's path, or its digest. Never by a file: who asks may be elsewhere."""
+        """A release by ``NAME@VERSION``, target's path or digest. Never by a file: who asks may be elsewhere."""
         if self.repo is None:
             raise ConfigError("There is no repository here.", mend="Give --repo to the server.")
         releases = [each.release for each in self.repo.releases()]
@@ -309,13 +330,25 @@ class Desk:
         """What a controller decided last, or would now; None when no device can be heard."""
         if self.facts is None or members is None:
             return None
-        if (decision := self.decided(rollout.id)) is not None:
+        if self.live is not None and (decision := self.live.decision(rollout.id)) is not None:
             return decision
         return decide(rollout, members, self.facts, wishes, self._held(rollout), now_s=rollout.clock_s)
 
     def _held(self, rollout: Rollout) -> dict[Key, str]:
-        """Who is not asked now, with the reason."""
-        return {}
+        """Who is not asked now, with the reason, as a controller would find it."""
+        if self.live is not None and self.live.decision(rollout.id) is not None:
+            return dict(self.live.held(rollout.id))
+        now = utc_now()
+        held = {
+            key: f"{BOXED}it failed lately, and comes last until {each.until:%Y-%m-%d %H:%M} UTC."
+            for key, each in self.state.boxed().items()
+            if each.until > now
+        }
+        for other in self.state.rollouts():
+            if other.id != rollout.id and other.phase not in operate.OVER:
+                busy = (key for key, wish in self.state.wishes(other.id).items() if wish.outcome in _BUSY)
+                held |= dict.fromkeys(busy, f"It is busy in {other.id}.")
+        return held
 
 
 def _unheard() -> ConfigError:

@@ -16,7 +16,7 @@ from rich.live import Live
 
 from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_deploy.fleet import forms
-from tinysight_deploy.fleet.cli_common import Where, fleet_folder, holder, user
+from tinysight_deploy.fleet.cli_common import Where, holder, mirror_folder, user
 from tinysight_deploy.fleet.controller import Controller
 from tinysight_deploy.fleet.desk import Desk
 from tinysight_deploy.fleet.mirror import Mirror
@@ -70,7 +70,7 @@ def lead(where: Where, state: State, *, only: str | None) -> Sequence[str]:
     if not wanted and only is None:
         raise ConfigError("No rollout is to be led.", mend="Begin one with `tinysight rollout start`.")
     controller = Controller(
-        state, where.broker or "", holder=holder(), inventory=where.book(), mirror=Mirror(fleet_folder())
+        state, where.broker or "", holder=holder(), inventory=where.book(), mirror=Mirror(mirror_folder(state))
     )
     asyncio.run(_lead(controller, state, where, wanted))
     return wanted
@@ -98,9 +98,7 @@ async def _look(controller: Controller, state: State, where: Where, wanted: Sequ
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
     with live or contextlib.nullcontext():
         while True:
-            desk = Desk(
-                state, who=user(), inventory=where.book(), facts=dict(controller.facts), decided=controller.decision
-            )
+            desk = Desk(state, who=user(), inventory=where.book(), facts=dict(controller.facts), live=controller)
             try:
                 views = await asyncio.to_thread(lambda desk=desk: [desk.view(each) for each in wanted])
             except FleetError as error:  # the database is gone for a while

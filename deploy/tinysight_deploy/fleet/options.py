@@ -34,7 +34,9 @@ def duration(text: str, option: str) -> float:
     try:
         return float(Seconds.parse(f"{minutes[1]}min" if minutes else text.strip()))
     except ValueError as error:
-        raise ConfigError(f"{option} {text!r} is no time.", mend="Write it with its unit: 90s, 30m, 1h or 2d.") from error
+        raise ConfigError(
+            f"{option} {text!r} is no time.", mend="Write it with its unit: 90s, 30m, 1h or 2d."
+        ) from error
 
 
 def told_duration(seconds: float) -> str:

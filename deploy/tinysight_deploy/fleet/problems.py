@@ -22,7 +22,7 @@ __all__ = ["PROBLEM", "NoSuch", "Problem", "Told", "problem_of"]
 PROBLEM: Final = "application/problem+json"
 
 
-class NoSuch(ConfigError):
+class NoSuch(ConfigError):  # noqa: N818 -- the project's errors of one kind have plain names
     """There is no rollout, or no device, of this name."""
 
 

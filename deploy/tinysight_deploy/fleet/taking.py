@@ -17,11 +17,12 @@ from starlette.requests import ClientDisconnect, Request
 from tinysight_contract.topics import ID
 from tinysight_deploy.fleet.auth import Attempts, bearer, refusal
 from tinysight_deploy.fleet.desk import Desk
+from tinysight_deploy.fleet.desk import Live as Decided
 from tinysight_deploy.fleet.openapi import Query, Spec
 from tinysight_deploy.fleet.problems import Problem
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.tokens import Role, Token
-from tinysight_deploy.fleet.types import Decision, Facts, Key
+from tinysight_deploy.fleet.types import Facts, Key
 from tinysight_deploy.repo.repository import Repository
 
 __all__ = ["MAX_BODY_BYTES", "Call", "Fleet", "Live", "admit", "take"]
@@ -31,23 +32,20 @@ BODY_S: Final = 10.0
 T = TypeVar("T")
 
 
-class Live(Protocol):
-    """What a controller knows."""
+class Live(Decided, Protocol):
+    """A controller, and what it knows."""
 
     @property
     def facts(self) -> Mapping[Key, Facts]:
         """Of every device that was heard of."""
 
     @property
-    def connected(self) -> bool:
-        """Whether it hears the broker, and has heard what that keeps."""
+    def hears(self) -> bool:
+        """Whether it is connected to the broker, and has heard all that this keeps."""
 
     @property
-    def leads(self) -> bool:
+    def leading(self) -> bool:
         """Whether it leads."""
-
-    def decision(self, id_: str) -> Decision | None:
-        """What it decided last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class Call:
             repo=self.fleet.repo,
             inventory=self.fleet.inventory,
             facts=dict(live.facts),
-            decided=live.decision,
+            live=live,
         )
 
     def inside(self, name: str) -> str:
