@@ -85,8 +85,8 @@ def _act(what: str) -> Handler:
 
 
 async def _why(call: Call) -> msgspec.Struct:
-    asked = [call.inside(name) for name in ("rollout", "site", "device")]
-    return await anyio.to_thread.run_sync(call.desk().why, *asked)
+    id_, site, device = (call.inside(name) for name in ("rollout", "site", "device"))
+    return await anyio.to_thread.run_sync(call.desk().why, id_, site, device)
 
 
 async def _audit(call: Call) -> msgspec.Struct:

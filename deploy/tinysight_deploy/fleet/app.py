@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,7 +33,7 @@ from tinysight_deploy.fleet.api import routes
 from tinysight_deploy.fleet.problems import Problem
 from tinysight_deploy.fleet.taking import Fleet
 
-__all__ = ["Bind", "application", "listening", "serve"]
+__all__ = ["Bind", "application", "listening", "run", "serve"]
 
 MAX_CONNECTIONS: Final = 1024
 MAX_HEAD_BYTES: Final = 16 << 10
@@ -116,9 +116,16 @@ def application(
     """
     middleware = [Middleware(_Headers, secure=secure)]
     if origins:
-        methods = ["GET", "HEAD", "PATCH", "POST"]
-        allowed = {"allow_origins": list(origins), "allow_methods": methods, "allow_headers": _ASKED}
-        middleware.append(Middleware(CORSMiddleware, expose_headers=_TOLD, max_age=600, **allowed))
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(origins),
+                allow_methods=["GET", "HEAD", "PATCH", "POST"],
+                allow_headers=_ASKED,
+                expose_headers=_TOLD,
+                max_age=600,
+            )
+        )
     app = Starlette(
         routes=[*routes(fleet), *more],
         middleware=middleware,
@@ -229,18 +236,33 @@ def _tls(cert: Path | None, key: Path | None) -> dict[str, Any]:
 
 def serve(
     app: ASGIApp,
-    server: socket.socket,
-    lead: Callable[[], Awaitable[None]],
+    listener: socket.socket,
+    lead: Callable[[], Coroutine[Any, Any, None]],
     *,
     cert: Path | None = None,
     key: Path | None = None,
     behind_proxy: bool = False,
 ) -> None:
-    """Serve, and lead, until SIGINT or SIGTERM.
+    """Serve, and lead, until SIGINT or SIGTERM; arguments and errors as those of `run`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)  # uvicorn raises it again once it has ended
+    asyncio.run(run(app, listener, lead, cert=cert, key=key, behind_proxy=behind_proxy))
+
+
+async def run(
+    app: ASGIApp,
+    listener: socket.socket,
+    lead: Callable[[], Coroutine[Any, Any, None]],
+    *,
+    cert: Path | None = None,
+    key: Path | None = None,
+    behind_proxy: bool = False,
+) -> None:
+    """Serve, and lead, until one of both ends or this is cancelled.
 
     Args:
         app: from `application`.
-        server: a socket that listens.
+        listener: a socket that listens.
         lead: the controller; when it ends, all ends.
         cert: a PEM file; with `key`, for TLS.
         key: likewise.
@@ -266,18 +288,13 @@ def serve(
         ws="none",
         **_tls(cert, key),
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: None)  # uvicorn raises it again once it has ended
-    asyncio.run(_both(uvicorn.Server(config), server, lead))
-
-
-async def _both(server: uvicorn.Server, listener: socket.socket, lead: Callable[[], Awaitable[None]]) -> None:
-    """Run both until one ends, then end the other."""
-    leads = asyncio.ensure_future(lead())
-    serves = asyncio.create_task(server.serve(sockets=[listener]))
-    await asyncio.wait({leads, serves}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serves
-    leads.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await leads
+    server = uvicorn.Server(config)
+    leads, serves = asyncio.create_task(lead()), asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await asyncio.wait({leads, serves}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        server.should_exit = True
+        await serves
+        leads.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await leads

@@ -259,16 +259,7 @@ class Desk:
         held = self._held(rollout)
         decision = self._decision(rollout, wishes, members) or Decision()
         wish = wishes.get(key)
-        checks = why(
-            rollout,
-            key,
-            self.facts.get(key),
-            wish,
-            decision,
-            held.get(key),
-            now_s=rollout.clock_s,
-            member=key in members,
-        )
+        checks = why(rollout, key, self.facts.get(key), wish, decision, held, now_s=rollout.clock_s)
         verdict = decision.verdicts.get(key)
         outcome = Outcome.HELD if wish is None else wish.outcome if verdict is None else verdict.outcome
         return forms.Why(

@@ -100,7 +100,7 @@ async def _look(controller: Controller, state: State, where: Where, wanted: Sequ
         while True:
             desk = Desk(state, who=user(), inventory=where.book(), facts=dict(controller.facts), live=controller)
             try:
-                views = await asyncio.to_thread(lambda desk=desk: [desk.view(each) for each in wanted])
+                views = await asyncio.to_thread(_views, desk, wanted)
             except FleetError as error:  # the database is gone for a while
                 console.print(str(error), markup=False)
                 views = []
@@ -111,6 +111,10 @@ async def _look(controller: Controller, state: State, where: Where, wanted: Sequ
             if views and all(view.rollout.phase in ENDED for view in views):
                 return
             await asyncio.sleep(EVERY_S)
+
+
+def _views(desk: Desk, wanted: Sequence[str]) -> list[forms.View]:
+    return [desk.view(each) for each in wanted]
 
 
 def _say(views: Sequence[forms.View], said: dict[str, str]) -> None:
