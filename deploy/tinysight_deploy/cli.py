@@ -56,6 +56,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     ),
     "fleet": ("tinysight_deploy.fleet.cli_fleet", "fleet_app", "deploy", "Lead rollouts as a service, with an API."),
     "device": ("tinysight_deploy.devices.cli", "device_app", "deploy", "Devices: list, look at, run commands on them."),
+    "audit": (
+        "tinysight_deploy.fleet.cli_audit",
+        "audit_app",
+        "deploy",
+        "The log of who did what with the fleet: show, verify.",
+    ),
     "wheelhouse": ("tinysight_deploy.wheels.cli", "wheelhouse", "deploy", "Download all that devices run, locked."),
     "store": ("tinysight_edge.cli_store", "store_app", "edge", "A device's bundles: show, verify, install, roll back."),
     "run": ("tinysight_edge.cli", "run", "edge", "Run camera agents: camera → model → events on MQTT."),

@@ -23,6 +23,7 @@ __all__ = [
     "ZEROS",
     "Broken",
     "Entry",
+    "Examined",
     "cleaned",
     "follow",
     "line_of",
@@ -163,6 +164,50 @@ def verify_lines(
             return last, wrong
         last = entry.seq, entry.hash
     return last, None
+
+
+class Examined(Struct, frozen=True, kw_only=True):
+    """What a look at a whole log gave.
+
+    Attributes:
+        entries: how many are right, from the first on.
+        head: hash of the last of them; 64 zeros without one.
+        broken: what comes wrong then; null when nothing does.
+    """
+
+    entries: int
+    head: str
+    broken: Broken | None = None
+
+
+def examine(lines: Iterable[bytes], *, mirror: Iterable[bytes] | None = None, head: str | None = None) -> Examined:
+    """Look at a whole log, and at whether all is there that was there once.
+
+    Args:
+        lines: each with its end.
+        mirror: lines of another copy; it may lag behind, and its last line may be torn.
+        head: hash of an entry that was the newest once.
+    """
+    copy = iter(mirror or ())
+    last: tuple[int, str] = (0, ZEROS)
+    found = head in {None, ZEROS}
+    for line in lines:
+        seq = last[0] + 1
+        if not line.endswith(b"\n"):
+            broken: Broken | None = Broken(seq=seq, what=f"Line {seq} has no end: it is torn, or was changed.")
+        else:
+            last, broken = verify_lines([line[:-1]], last=last)
+        if broken is None and (other := next(copy, None)) is not None and other != line and other.endswith(b"\n"):
+            broken = Broken(seq=seq, what=f"Entry {seq} is another one in the mirror.")
+        if broken is not None:
+            return Examined(entries=seq - 1, head=last[1], broken=broken)
+        found = found or last[1] == head
+    seq, broken = last[0] + 1, None
+    if (other := next(copy, None)) is not None and other.endswith(b"\n"):
+        broken = Broken(seq=seq, what=f"Entry {seq} is missing: the mirror has it. The log was cut off.")
+    elif not found:
+        broken = Broken(seq=seq, what="No entry has the known head: the log was cut off, or written anew.")
+    return Examined(entries=last[0], head=last[1], broken=broken)
 
 
 def _wrong(entry: Entry, last: tuple[int, str]) -> Broken | None:

@@ -3,9 +3,9 @@
 In: a `State`, a broker.  Out: retained `desired` documents. START HERE: `Controller.run`, `_turn`.
 
 Nothing depends on what was done before: every turn begins with what the state and the broker say now. So a controller
-may be killed at any moment and another goes on; a wish is written down before it is sent, and what the broker does not
-show is sent again, under the same revision. Only the leader writes and sends. The rollouts' clocks run while it leads and
-hears the broker; no other clock decides anything, but for the penalty box, which is coarse.
+may be killed at any moment and another goes on. A wish is written down before it is sent, and what the broker does not
+show is sent again, under the same revision. Only the leader writes and sends. The rollouts' clocks run while it leads
+and hears the broker; no other clock decides anything, but for the penalty box, which is coarse.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from tinysight_contract.client import Client, connect
 from tinysight_contract.errors import BrokerError, ConfigError, FleetError
 from tinysight_contract.messages import utc_now
 from tinysight_deploy.fleet.buckets import bucket, stage_of
-from tinysight_deploy.fleet.decide import decide
+from tinysight_deploy.fleet.decide import BOXED, decide
 from tinysight_deploy.fleet.facts import KINDS, QUIET_S, Hearing
 from tinysight_deploy.fleet.judge import judge, settled
 from tinysight_deploy.fleet.leading import OPEN, Books
@@ -163,7 +163,7 @@ class Controller:
                     await self._go_on(replace(rollout, clock_s=rollout.clock_s + passed_s), members, sender)
             self._send(sender)
             if self._mirror is not None:
-                await asyncio.to_thread(self._mirror.follow, self._state)
+                await asyncio.to_thread(self._mirror.append, self._state)
             self._say(trouble or sender.trouble)
         except FleetError as error:
             await self._stand_by(sender, str(error))
@@ -232,12 +232,10 @@ class Controller:
 
     def _held_back(self, rollout: Rollout) -> dict[Key, str]:
         """Devices that are not to be asked now, and why."""
-        held = {}
-        if rollout.stage < len(rollout.policy.stages) - 1:
-            now = utc_now()
-            for key, boxed in self._books.boxed.items():
-                if boxed.until > now:
-                    held[key] = f"It failed lately, and comes last until {boxed.until:%Y-%m-%d %H:%M} UTC."
+        held, now = {}, utc_now()
+        for key, boxed in self._books.boxed.items():
+            if boxed.until > now:
+                held[key] = f"{BOXED}It failed lately, and comes last until {boxed.until:%Y-%m-%d %H:%M} UTC."
         for id_, other in self._books.rollouts.items():
             if id_ != rollout.id:
                 busy = OPEN if other.phase in OVER else OPEN - {Outcome.SILENT}
@@ -298,7 +296,7 @@ class Controller:
             books.settle(rollout.id, news)
         if change is not None and not (change.phase is Phase.DONE and self._unsent(rollout, sender)):
             books.change(rollout, change)
-        if asked and (change is None or change.what == "soak"):
+        if asked:
             books.ask(rollout.id, asked)
 
     def _unsent(self, rollout: Rollout, sender: Sender) -> bool:
@@ -313,7 +311,8 @@ class Controller:
 
     def _send(self, sender: Sender) -> None:
         """Send what is written down and the broker does not show."""
-        facts, newest = self._hearing.facts, {}
+        facts = self._hearing.facts
+        newest: dict[Key, tuple[Rollout, Wish]] = {}
         for id_, rollout in self._books.rollouts.items():
             if rollout.phase in OVER:
                 continue

@@ -31,8 +31,10 @@ MOST_REMEMBERED: Final = 20_000
 def facts_of(device: Device) -> Facts:
     """What a device says of itself."""
     reported, model = device.reported, device.model
-    drift = model.drift if model is not None and reported is not None and model.bundle == reported.bundle else None
-    facts = Facts(online=_online(device), drift=drift, metered=model and model.bundle, desired=device.desired)
+    facts = Facts(online=_online(device), desired=device.desired)
+    if model is not None:
+        mine = reported is not None and reported.bundle == model.bundle
+        facts = replace(facts, metered=model.bundle, drift=model.drift if mine else None)
     if reported is None:
         return facts
     return replace(

@@ -10,12 +10,12 @@ from datetime import timedelta
 from itertools import islice
 from typing import Final
 
-from msgspec.structs import replace
-
 from tinysight_contract.messages import utc_now
+from tinysight_deploy.fleet.decide import changed
 from tinysight_deploy.fleet.lease import Lead
 from tinysight_deploy.fleet.operate import OVER
-from tinysight_deploy.fleet.state import Boxed, State
+from tinysight_deploy.fleet.rows import Boxed
+from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Change, Key, Outcome, Phase, Rollout, Wish
 
 __all__ = ["OPEN", "Books"]
@@ -131,12 +131,7 @@ class Books:
         def edit(now: Rollout) -> Rollout:
             if now.phase is not rollout.phase or now.window_s != rollout.window_s:
                 raise _OvertakenError
-            if change.what == "soak":
-                return replace(now, soaked_from_s=change.soaked_from_s)
-            opened = now if change.stage is None else replace(
-                now, stage=change.stage, opened_s=rollout.clock_s, soaked_from_s=None
-            )  # fmt: skip
-            return replace(opened, phase=change.phase or now.phase, reason=change.reason)
+            return changed(now, change, now_s=rollout.clock_s)
 
         with suppress(_OvertakenError):
             self._state.change(rollout.id, edit, who=self._holder, what=change.what, lead=self._leading)

@@ -199,7 +199,5 @@ def _refuse(rollout: Rollout, phases: Collection[Phase]) -> None:
         raise FleetError(what, mend=f"See `tinysight rollout status {rollout.id}`.")
 
 
-def _act(
-    state: State, id_: str, edit: Callable[[Rollout], Rollout], *, who: str, what: str, reason: str
-) -> Rollout:
+def _act(state: State, id_: str, edit: Callable[[Rollout], Rollout], *, who: str, what: str, reason: str) -> Rollout:
     return state.change(id_, edit, who=who, what=what, detail={"reason": reason} if reason else {})

@@ -5,21 +5,20 @@ audit log, or nothing. What only the leader may write wants its `Lead`, and is r
 Decides nothing and sends nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, FleetError, StateGone
-from tinysight_contract.scalars import Count, Time
 from tinysight_deploy.fleet import lease, tokens
 from tinysight_deploy.fleet.audit import ZEROS, Entry, follow, line_of, read_line
 from tinysight_deploy.fleet.lease import LEASE_S, Lead, Lease
+from tinysight_deploy.fleet.rows import Boxed, Remade, asked, body_of, read_body, rows_of
 from tinysight_deploy.fleet.tables import AUDIT, BOXED, LEAD, ROLLOUT, WISH, Database
 from tinysight_deploy.fleet.tokens import Role, Token
 from tinysight_deploy.fleet.types import Key, Phase, Rollout, Wish
@@ -31,38 +30,8 @@ MAX_WISHES: Final = 100_000
 MAX_PAGE: Final = 10_000
 IN_AN_ENTRY: Final = 1_000  # wishes; a line stays below a third of what the log takes
 _ENDED: Final = {Phase.ABORTED, Phase.DONE}
-
-T = TypeVar("T")
-
-
-class Boxed(Struct, frozen=True, kw_only=True):
-    """A device in the penalty box: it failed lately, and comes last.
-
-    Attributes:
-        until: when it leaves, by the controller's wall clock; coarse.
-        times: how often in a row it came in.
-        reason: why, for people.
-    """
-
-    until: Time
-    times: Annotated[int, Meta(ge=1)] = 1
-    reason: Annotated[str, Meta(max_length=500)] = ""
-
-
-class Remade(Struct, frozen=True, kw_only=True):
-    """What an audit log says of the state that it was of (`mirror.rebuild`).
-
-    Attributes:
-        rollouts: in the order of their beginning, with the number of the entry that began each.
-        wishes: by rollout, as they were asked; what became of them is in the broker.
-        boxed: the penalty box.
-        epoch: the last leader's.
-    """
-
-    rollouts: dict[str, tuple[int, Rollout]] = {}
-    wishes: dict[str, dict[Key, Wish]] = {}
-    boxed: dict[Key, Boxed] = {}
-    epoch: Count = 0
+_OURS: Final = {"ask", "begin", "box", "lead", "leave", "rebuilt", "token", "token-dropped", "unbox"}
+"""What only the methods of those names write into the log: `mirror.replay` goes by them."""
 
 
 class State:
@@ -117,7 +86,7 @@ class State:
         Raises:
             ConfigError: its id is taken.
         """
-        body = _body(rollout, Rollout)
+        body = body_of(rollout, Rollout)
         with self._database.write() as connection:
             known = connection.execute(sa.select(ROLLOUT).order_by(ROLLOUT.c.number)).all()
             if any(row.id == rollout.id for row in known):
@@ -158,12 +127,13 @@ class State:
             ConfigError: there is no such rollout, or `edit` gave what none can be.
             NotLeading: another leads since.
         """
+        _check_word(what)
         with self._database.write() as connection:
             if lead is not None:
                 lease.require(connection, lead)
             old = _find(connection, name)
             new = edit(old)
-            body = _body(new, Rollout)
+            body = body_of(new, Rollout)
             if new.id != old.id:
                 raise ConfigError("A rollout keeps its id.", mend="Begin another one.")
             was, now = (msgspec.to_builtins(each) for each in (old, new))
@@ -192,7 +162,7 @@ class State:
         """What was asked of each device in a rollout; empty when there is none such."""
         with self._database.read() as connection:
             bodies = connection.scalars(sa.select(WISH.c.body).where(WISH.c.rollout == name)).all()
-        return {wish.key: wish for wish in _read(f"[{','.join(bodies)}]", list[Wish])}
+        return {wish.key: wish for wish in read_body(f"[{','.join(bodies)}]", list[Wish])}
 
     def ask(self, name: str, wishes: Iterable[Wish], *, lead: Lead) -> None:
         """Write down what is about to be asked, so that no device is ever asked twice.
@@ -202,7 +172,7 @@ class State:
             FleetError: a device was asked in it before, it has too many, or it does not run any more; nothing is kept.
             NotLeading: another leads since.
         """
-        rows, asked = _rows(name, wishes)
+        rows, wanted = rows_of(name, wishes)
         if not rows:
             return
         with self._database.write() as connection:
@@ -212,16 +182,16 @@ class State:
                 raise FleetError(f"{name} is {rollout.phase.value}: it asks nobody.", mend="Resume it first.")
             place = sa.select(WISH.c.site, WISH.c.device).where(WISH.c.rollout == name)
             known = {(site, device) for site, device in connection.execute(place)}
-            if twice := sorted(known & asked.keys()):
+            if twice := sorted(known & wanted.keys()):
                 raise FleetError(f"{'/'.join(twice[0])} was asked in {name} before.", mend="Read the wishes again.")
-            if len(known) + len(asked) > MAX_WISHES:
+            if len(known) + len(wanted) > MAX_WISHES:
                 raise FleetError(
                     f"{name} would have more than {MAX_WISHES:,} devices.", mend="Roll out to smaller groups."
                 )
             connection.execute(sa.insert(WISH), rows)
-            every = list(asked.values())
+            every = list(wanted.values())
             for i in range(0, len(every), IN_AN_ENTRY):
-                told = [_asked(wish) for wish in every[i : i + IN_AN_ENTRY]]
+                told = [asked(wish) for wish in every[i : i + IN_AN_ENTRY]]
                 detail = {"rollout": name, "clock_s": rollout.clock_s, "wishes": told}
                 _append(connection, lead.holder, "ask", detail)
 
@@ -232,7 +202,7 @@ class State:
             FleetError: one of them was not asked; nothing is kept.
             NotLeading: another leads since.
         """
-        rows, settled = _rows(name, wishes)
+        rows, settled = rows_of(name, wishes)
         if not rows:
             return
         named = {"rollout": WISH.c.rollout, "site": WISH.c.site, "device": WISH.c.device}
@@ -248,7 +218,7 @@ class State:
         """The penalty box."""
         with self._database.read() as connection:
             rows = connection.execute(sa.select(BOXED)).all()
-        return {(row.site, row.device): _read(row.body, Boxed) for row in rows}
+        return {(row.site, row.device): read_body(row.body, Boxed) for row in rows}
 
     def box(self, key: Key, boxed: Boxed | None, *, lead: Lead) -> None:
         """Put a device into the penalty box, or take it out.
@@ -257,7 +227,7 @@ class State:
             NotLeading: another leads since.
         """
         site, device = key
-        body = None if boxed is None else _body(boxed, Boxed)
+        body = None if boxed is None else body_of(boxed, Boxed)
         with self._database.write() as connection:
             lease.require(connection, lead)
             here = (BOXED.c.site == site) & (BOXED.c.device == device)
@@ -317,7 +287,14 @@ class State:
             return [line.encode() for line in connection.scalars(rows.limit(max(0, min(most, MAX_PAGE))))]
 
     def note(self, who: str, what: str, detail: Mapping[str, Any] | None = None) -> Entry:
-        """Write an entry into the audit log."""
+        """Write an entry into the audit log.
+
+        Raises:
+            ConfigError: it would read as what other methods write, or is no JSON.
+        """
+        _check_word(what)
+        if "set" in (detail or {}):
+            raise ConfigError("`set` says what a rollout became.", mend="Name it otherwise.")
         with self._database.write() as connection:
             return _append(connection, who, what, detail or {})
 
@@ -330,7 +307,7 @@ class State:
             ConfigError: the name is taken or no name, or the role and the device do not go together.
         """
         token = Token(name=name, role=role, site=site, device=device)
-        _body(token, Token)
+        body_of(token, Token)
         with self._database.write() as connection:
             text = tokens.add(connection, token)
             _append(connection, who, "token", {"token": token})
@@ -374,12 +351,12 @@ class State:
             if page:
                 connection.execute(sa.insert(AUDIT), page)
             for seq, rollout in remade.rollouts.values():
-                row = {"id": rollout.id, "number": seq, "clock_s": rollout.clock_s, "body": _body(rollout, Rollout)}
+                row = {"id": rollout.id, "number": seq, "clock_s": rollout.clock_s, "body": body_of(rollout, Rollout)}
                 connection.execute(sa.insert(ROLLOUT), row)
-                if rows := _rows(rollout.id, remade.wishes.get(rollout.id, {}).values())[0]:
+                if rows := rows_of(rollout.id, remade.wishes.get(rollout.id, {}).values())[0]:
                     connection.execute(sa.insert(WISH), rows)
             for (site, device), boxed in remade.boxed.items():
-                row = {"site": site, "device": device, "body": _body(boxed, Boxed)}
+                row = {"site": site, "device": device, "body": body_of(boxed, Boxed)}
                 connection.execute(sa.insert(BOXED), row)
             connection.execute(sa.insert(LEAD), {"id": 1, "holder": "", "epoch": remade.epoch, "beat": 0})
             _append(connection, who, "rebuilt", {"rollouts": len(remade.rollouts)})
@@ -398,6 +375,11 @@ def _append(connection: sa.Connection, who: str, what: str, detail: Mapping[str,
     return entry
 
 
+def _check_word(what: str) -> None:
+    if what in _OURS:
+        raise ConfigError(f"{what!r} is a word that the log has for something else.", mend="Say it otherwise.")
+
+
 def _find(connection: sa.Connection, name: str) -> Rollout:
     row = connection.execute(sa.select(ROLLOUT).where(ROLLOUT.c.id == name)).one_or_none()
     if row is None:
@@ -406,44 +388,4 @@ def _find(connection: sa.Connection, name: str) -> Rollout:
 
 
 def _rollout(row: sa.Row[Any]) -> Rollout:
-    return replace(_read(row.body, Rollout), clock_s=row.clock_s)
-
-
-def _asked(wish: Wish) -> dict[str, Any]:
-    """Of a wish, what is known when it is asked."""
-    fields = ("site", "device", "stage", "revision", "sent_s", "before")
-    return {name: getattr(wish, name) for name in fields}
-
-
-def _rows(name: str, wishes: Iterable[Wish]) -> tuple[list[dict[str, str]], dict[Key, Wish]]:
-    """As they are kept, and by their devices."""
-    given: Sequence[Wish] = list(wishes)
-    _body(given, list[Wish])
-    keyed = {wish.key: wish for wish in given}
-    if len(keyed) != len(given):
-        raise FleetError("A device is named twice.", mend="Give each once.")
-    encode = msgspec.json.Encoder().encode
-    rows = [
-        {"rollout": name, "site": wish.site, "device": wish.device, "body": encode(wish).decode()} for wish in given
-    ]
-    return rows, keyed
-
-
-def _body(value: object, kind: Any) -> str:  # noqa: ANN401 -- a type, or one that takes parameters
-    """A value as it is kept, once it is known that it can be read again."""
-    try:
-        body = msgspec.json.encode(value)
-        msgspec.json.decode(body, type=kind)
-    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"That cannot be kept: {error}.", mend="Check its ids and numbers.") from error
-    return body.decode()
-
-
-def _read(body: str, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise FleetError(
-            f"The state is damaged: {error}.",
-            mend="Stop what uses it, and rebuild it from audit.jsonl with `tinysight audit rebuild`.",
-        ) from error
+    return replace(read_body(row.body, Rollout), clock_s=row.clock_s)
