@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinysight_contract.errors import ConfigError
+from tinysight_deploy.places import fleet_state
 
 if TYPE_CHECKING:
     from tinysight_deploy.fleet.desk import Answers, Desk
@@ -25,25 +26,13 @@ __all__ = [
     "CaOption",
     "FleetOption",
     "InventoryOption",
-    "StateOption",
     "TokenOption",
     "Where",
-    "default_state",
-    "fleet_folder",
     "holder",
     "mirror_folder",
     "user",
 ]
 
-StateOption = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        envvar="TINYSIGHT_FLEET_STATE",
-        help="A file, or postgresql://USER@HOST/NAME; ~/.local/state/tinysight/fleet/fleet.db unless given.",
-        show_default=False,
-    ),
-]
 BrokerOption = Annotated[
     str | None,
     typer.Option(
@@ -78,20 +67,10 @@ InventoryOption = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")]
 
 
-def fleet_folder() -> Path:
-    """Where the state and the audit's mirror lie, unless a command says otherwise."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "tinysight" / "fleet"
-
-
-def default_state(given: str | None) -> str:
-    """The state: as given, else ``$TINYSIGHT_FLEET_STATE``, else a file in the user's state folder."""
-    return given or os.environ.get("TINYSIGHT_FLEET_STATE") or str(fleet_folder() / "fleet.db")
-
-
 def mirror_folder(state: "State") -> Path:
     """Where the audit log is copied to: beside the state's file, or where that would be."""
-    return fleet_folder() if state.path is None else state.path.parent
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return home / "tinysight" / "fleet" if state.path is None else state.path.parent
 
 
 def user() -> str:
@@ -164,7 +143,7 @@ class Where:
         """
         from tinysight_deploy.fleet.state import State
 
-        state = State(default_state(self.state))
+        state = State(fleet_state(self.state))
         try:
             yield state
         finally:

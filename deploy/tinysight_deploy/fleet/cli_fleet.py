@@ -10,13 +10,12 @@ from tinysight_contract.errors import ConfigError
 from tinysight_deploy.fleet.cli_common import (
     AsJson,
     InventoryOption,
-    StateOption,
     Where,
     holder,
     mirror_folder,
     user,
 )
-from tinysight_deploy.places import RepoOption
+from tinysight_deploy.places import RepoOption, StateOption
 from tinysight_edge.console import console, finish
 
 __all__ = ["fleet_app", "token_app"]

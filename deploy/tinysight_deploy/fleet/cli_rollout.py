@@ -13,11 +13,10 @@ from tinysight_deploy.fleet.cli_common import (
     CaOption,
     FleetOption,
     InventoryOption,
-    StateOption,
     TokenOption,
     Where,
 )
-from tinysight_deploy.places import RepoOption
+from tinysight_deploy.places import RepoOption, StateOption
 from tinysight_edge.console import console
 
 if TYPE_CHECKING:

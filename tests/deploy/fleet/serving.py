@@ -1,6 +1,7 @@
-"""A fleet's server in a thread, on real sockets, with a real broker and database; and devices that do as they are told."""
+"""A fleet's server in a thread, on real sockets, with a real broker and database; and devices that do as told."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -65,7 +66,8 @@ class Served:
             await asyncio.gather(runs, ends, return_exceptions=True)
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
+        with contextlib.suppress(RuntimeError):  # it has ended by itself
+            self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(20)
         assert not self._thread.is_alive()
         self.state.close()

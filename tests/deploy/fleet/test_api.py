@@ -1,4 +1,4 @@
-"""The fleet's API as others see it: who may, what it says, what it refuses. Real sockets, a real broker, a real database."""
+"""The fleet's API as others see it: who may, what it says and refuses. Real sockets, a real broker and database."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import jsonschema
+import msgspec
 import pytest
 
 from tinysight_contract import topics as t
@@ -52,13 +53,11 @@ def policy(stages: str = "1,100%", **rules: Any) -> Policy:
 
 
 def begin(bundle: str, stages: str = "1,100%", group: str = "all", **rules: Any) -> dict[str, Any]:
-    import msgspec
-
     built: dict[str, Any] = msgspec.to_builtins(forms.Begin(bundle=bundle, group=group, policy=policy(stages, **rules)))
     return built
 
 
-# --- a rollout from its beginning to its end ---------------------------------------------------------------------------
+# --- a rollout from its beginning to its end --------------------------------------------------------------------------
 
 
 def test_a_rollout_is_shown_begun_watched_and_told_of(
@@ -110,7 +109,8 @@ def test_people_pause_approve_resume_and_abort_with_a_reason_that_is_kept(
         id_ = http.post("/v1/rollouts", json=begin(belt, "1,100%", hold=(0,))).json()["id"]
 
         def act(what: str, **form: Any) -> httpx.Response:
-            return http.post(f"/v1/rollouts/{id_}/{what}", json=form)
+            answer: httpx.Response = http.post(f"/v1/rollouts/{id_}/{what}", json=form)
+            return answer
 
         assert act("pause", reason="lunch").json()["rollout"]["phase"] == "paused"
         assert act("pause").status_code == 409, "it is paused already"
@@ -178,18 +178,18 @@ def test_a_device_gets_what_is_wanted_of_it_and_nothing_twice(
         assert (gone.status_code, gone.headers["retry-after"]) == (503, "30"), "nobody knows"
 
 
-# --- who may ------------------------------------------------------------------------------------------------------------
+# --- who may ----------------------------------------------------------------------------------------------------------
 
 RANKS = {None: 0, Role.DEVICE: 0, Role.READ: 1, Role.OPERATE: 2, Role.ADMIN: 3}
 
 
 def test_each_route_lets_in_those_who_may_and_nobody_else(served: Any) -> None:
-    """Every route × every role. What is let in may fail for other reasons: there are no rollouts."""
+    """Every route and every role. What is let in may fail for other reasons: there are no rollouts."""
     clients = {role: served.client(role) for role in RANKS}
     for spec in SPECS:
         path = spec.path.format(rollout="belt-1-0000", site="plant-1", device="belt-1")
         for role, http in clients.items():
-            body = {"json": {}} if spec.body is not None else {}
+            body: dict[str, Any] = {"json": {}} if spec.body is not None else {}
             status = http.request(spec.method, path, **body).status_code
             if spec.role is None:
                 assert status == 200, (path, role)
@@ -256,7 +256,7 @@ def test_the_tables_of_attempts_are_bounded_and_forget() -> None:
     assert attempts.wait_s("2001:db8::1", "any") == 0
 
 
-# --- hostile requests ---------------------------------------------------------------------------------------------------
+# --- hostile requests -------------------------------------------------------------------------------------------------
 
 
 def test_bodies_are_capped_before_they_are_read_and_read_strictly(served: Any, belt: str) -> None:
@@ -265,12 +265,12 @@ def test_bodies_are_capped_before_they_are_read_and_read_strictly(served: Any, b
         def post(content: Any, kind: str = "application/json", path: str = "/v1/rollouts") -> int:
             answer = http.post(path, content=content, headers={"Content-Type": kind})
             assert answer.json()["mend"]
-            return answer.status_code
+            return int(answer.status_code)
 
         good = json.dumps(begin(belt))
         assert post(b"x" * (MAX_BODY_BYTES + 1)) == 413
         assert post(iter([b"x" * MAX_BODY_BYTES, b"x"])) == 413, "without a length"
-        assert post(b"[" * MAX_BODY_BYTES) == 400
+        assert post(b'{"bundle": ' + b"[" * (MAX_BODY_BYTES - 99)) in {400, 422}
         assert post(b"\xff\xfe") == 400
         assert post(b"") == 400
         assert post(good, "text/plain") == 415
@@ -380,13 +380,13 @@ def test_a_database_that_is_gone_is_said_and_waited_for(served: Any, eventually:
         eventually(lambda: http.get("/v1/rollouts").status_code == 200)
 
 
-# --- TLS, and where it listens ------------------------------------------------------------------------------------------
+# --- TLS, and where it listens ----------------------------------------------------------------------------------------
 
 
 def test_the_command_lines_client_talks_tls_to_a_server_with_an_authority_of_its_own(
     serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, pki: Path
 ) -> None:
-    tls = {"cert": pki / "server.crt", "key": pki / "server.key"}
+    tls = {"cert": pki / "broker.crt", "key": pki / "broker.key"}
     with serving.Served(tmp_path, mosquitto.url, belt_repo, {"secure": True}, tls) as server:
         token = server.tokens[Role.READ]
         with client.Remote(server.url, token, ca=pki / "ca.crt") as remote:
@@ -412,7 +412,7 @@ def test_a_token_is_not_sent_in_plain_text_nor_to_what_is_no_address(url: str) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "8440", "127.0.0.1", "127.0.0.1:", "127.0.0.1:66000", "::1:8440", "x:-1", "x:١"]
+    "text", ["", ":", "8440", "127.0.0.1", "127.0.0.1:", "127.0.0.1:66000", "::1:8440", "x:-1", "x:\u0661"]
 )
 def test_an_address_to_listen_on_is_read_strictly(text: str) -> None:
     with pytest.raises(ConfigError, match="--bind"):
@@ -432,11 +432,11 @@ def test_tokens_do_not_cross_a_network_in_plain_text() -> None:
 
 def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, pki: Path) -> None:
     with pytest.raises(ConfigError, match="both --cert and --key"):
-        app._tls(pki / "server.crt", None)
+        app._tls(pki / "broker.crt", None)
     with pytest.raises(ConfigError, match="cannot be used"):
-        app._tls(pki / "server.crt", pki / "ca.key")
+        app._tls(pki / "broker.crt", pki / "ca.key")
     with pytest.raises(ConfigError, match="cannot be used"):
-        app._tls(tmp_path / "none.crt", pki / "server.key")
+        app._tls(tmp_path / "none.crt", pki / "broker.key")
 
 
 def test_a_token_file_is_read_and_what_is_none_is_refused(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_a_token_file_is_read_and_what_is_none_is_refused(tmp_path: Path) -> Non
             client.read_token(file)
 
 
-# --- the OpenAPI document -----------------------------------------------------------------------------------------------
+# --- the OpenAPI document ---------------------------------------------------------------------------------------------
 
 
 def resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
