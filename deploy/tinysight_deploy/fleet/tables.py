@@ -186,17 +186,20 @@ class Database:
             return self._engine
 
     def _make_file(self, path: Path) -> None:
-        """Make the file, for its owner alone, and its folder."""
-        if path.exists():
-            return
-        if not self._make:
-            raise StateGone(f"There is no fleet state at {path}.", mend="Bring the file back, or check its path.")
+        """See that the file is there: made, for its owner alone, and its folder."""
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            if self._make:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            else:
+                path.stat()
+        except FileNotFoundError as error:
+            raise StateGone(
+                f"There is no fleet state at {path}.", mend="Bring the file back, or check its path."
+            ) from error
         except OSError as error:
             raise StateGone(
-                f"{path} cannot be made: {error.strerror}.", mend="Check the path, its rights and the free space."
+                f"{path} cannot be opened: {error.strerror}.", mend="Check the path, its rights and the free space."
             ) from error
 
     def _new_engine(self) -> sa.Engine:
