@@ -20,6 +20,8 @@ from tinysight_deploy.places import RepoOption, StateOption
 from tinysight_edge.console import console
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from tinysight_deploy.fleet import forms
     from tinysight_deploy.fleet.desk import Answers
     from tinysight_deploy.fleet.types import Policy
@@ -108,6 +110,57 @@ def start(
         return
     console.print(f"{begun.id} has begun. Ctrl-C leaves it to be gone on with by `tinysight rollout run`.")
     _lead(where, only=begun.id, as_json=as_json)
+
+
+@rollout_app.command("plan")
+def plan_(
+    bundle: Annotated[
+        str, typer.Argument(help="The bundle's file, NAME@VERSION, or the target's path.", show_default=False)
+    ],
+    *,
+    tape: Annotated[
+        Path,
+        typer.Option("--on", help="What was recorded by `tinysight watch --record FILE`.", show_default=False),
+    ],
+    group: Annotated[str, typer.Option(help="all, site:NAME, or a group of the inventory.")] = "all",
+    stages: Stages = "1,5%,25%,100%",
+    soak: Soak = "30m",
+    max_failures: MaxFailures = "2%",
+    min_confirmed: MinConfirmed = "95%",
+    max_latency_regression: MaxLatency = "20%",
+    max_agreement_drop: MaxAgreement = "none",
+    max_drift: MaxDrift = None,
+    deadline: Deadline = "1h",
+    rate: Rate = 600,
+    at_once: AtOnce = 1000,
+    hold: Hold = "",
+    repo: RepoOption = None,
+    inventory: InventoryOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a rollout would do if the devices did as they did before. Asks nobody, and needs no broker."""
+    from tinysight_deploy.devices.inventory import Inventory
+    from tinysight_deploy.fleet.dry_run import plan
+    from tinysight_deploy.fleet.members import members
+    from tinysight_deploy.fleet.showing import planned
+    from tinysight_edge.simulate.tape import read_tape
+
+    policy = policy_of(
+        stages=stages, soak=soak, max_failures=max_failures, min_confirmed=min_confirmed,
+        max_latency_regression=max_latency_regression, max_agreement_drop=max_agreement_drop, max_drift=max_drift,
+        deadline=deadline, rate=rate, at_once=at_once, window=None, hold=hold,
+    )  # fmt: skip
+    where = Where(repo=repo, inventory=inventory)
+    size = Path(bundle).stat().st_size if Path(bundle).is_file() else where.repository().find(bundle).size_bytes
+    book = where.book()
+    known = None if book is None else Inventory(book).devices()
+    told = plan(
+        read_tape(tape), policy, size_bytes=size, group=group, members=lambda heard: members(group, heard, known)
+    )
+    if as_json:
+        _print(told, as_json=True)
+    else:
+        _draw(planned(told))
 
 
 @rollout_app.command("run")
@@ -259,8 +312,6 @@ def why(
     as_json: AsJson = False,
 ) -> None:
     """Say why a device is, in a rollout, where it is: each gate with its figure."""
-    from rich.console import Console
-
     from tinysight_deploy.fleet.showing import reasons
 
     where = Where(state, broker, repo, inventory, fleet, token_file, ca)
@@ -270,7 +321,7 @@ def why(
     if as_json:
         _print(told, as_json=True)
     else:
-        Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(reasons(told))
+        _draw(reasons(told))
 
 
 def policy_of(
@@ -390,6 +441,14 @@ def _device(text: str, where: Where) -> tuple[str, str]:
     if text not in known:
         raise ConfigError(f"The inventory has no device {text!r}.", mend="Write SITE/DEVICE.")
     return known[text].site, known[text].device
+
+
+def _draw(picture: "RenderableType") -> None:
+    from rich.console import Console
+
+    from tinysight_deploy.tables import WIDE
+
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(picture)
 
 
 def _print(told: object, *, as_json: bool, text: str = "") -> None:

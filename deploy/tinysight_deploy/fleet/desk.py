@@ -21,7 +21,7 @@ from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.problems import NoSuch
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Decision, Facts, Key, Outcome, Rollout, Stage, Verdict, Wish
-from tinysight_deploy.fleet.why import why
+from tinysight_deploy.fleet.why import why as reasons
 from tinysight_deploy.repo.repository import Repository
 
 __all__ = ["ACTS", "MOST", "Answers", "Desk"]
@@ -259,7 +259,16 @@ class Desk:
         held = self._held(rollout)
         decision = self._decision(rollout, wishes, members) or Decision()
         wish = wishes.get(key)
-        checks = why(rollout, key, self.facts.get(key), wish, decision, held, now_s=rollout.clock_s)
+        checks = reasons(
+            rollout,
+            key,
+            self.facts.get(key),
+            wish,
+            decision,
+            held.get(key),
+            now_s=rollout.clock_s,
+            member=self._is_member(rollout, key, members),
+        )
         verdict = decision.verdicts.get(key)
         outcome = Outcome.HELD if wish is None else wish.outcome if verdict is None else verdict.outcome
         return forms.Why(
@@ -307,11 +316,21 @@ class Desk:
             return None
         if rollout.reverts is not None:
             before = self.state.wishes(rollout.reverts)
-            return {key for key in before if key in wishes or self._active(key) not in {None, rollout.bundle}}
+            brought = self.state.rollout(rollout.reverts).bundle
+            return {key for key in before if self._active(key) == brought} | set(wishes)
         try:
             return self._members(rollout.group) | set(wishes)
         except ConfigError:  # the group has left the inventory since
             return set(wishes)
+
+    def _is_member(self, rollout: Rollout, key: Key, members: set[Key]) -> bool:
+        """Whether a device is of the group now; who was asked stays among the members when it is none any more."""
+        if rollout.reverts is not None or self.facts is None:
+            return key in members
+        try:
+            return key in self._members(rollout.group)
+        except ConfigError:
+            return False
 
     def _active(self, key: Key) -> str | None:
         facts = (self.facts or {}).get(key)

@@ -24,6 +24,7 @@ from tinysight_deploy.fleet.operate import OVER
 from tinysight_deploy.fleet.showing import one_line, picture
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Phase
+from tinysight_deploy.tables import WIDE
 from tinysight_edge.console import console
 
 __all__ = ["ENDED", "lead", "show"]
@@ -41,7 +42,7 @@ def show(look: Callable[[], forms.View], *, live: bool) -> None:
         live: until it ends.
     """
     if not live:
-        Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(picture(look()))
+        Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(picture(look()))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(picture(view := look()), auto_refresh=False) as shown:
         while view.rollout.phase not in OVER:

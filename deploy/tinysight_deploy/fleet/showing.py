@@ -4,7 +4,7 @@ Marks are words, so that they can be read without colours. What comes from devic
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,7 +15,10 @@ from tinysight_deploy.fleet.options import told_duration
 from tinysight_deploy.fleet.types import Check, Outcome, Phase, Policy, Rollout
 from tinysight_deploy.remote.targets import plain
 
-__all__ = ["one_line", "picture", "preview", "reasons", "table_of", "tokens"]
+if TYPE_CHECKING:
+    from tinysight_deploy.fleet.dry_run import Plan
+
+__all__ = ["one_line", "picture", "planned", "preview", "reasons", "table_of", "tokens"]
 
 _PHASES: Final = {
     Phase.RUNNING: "green",
@@ -25,6 +28,7 @@ _PHASES: Final = {
     Phase.DONE: "bold green",
 }
 _SHOWN: Final = (Outcome.AWAY, Outcome.GOING, Outcome.CONFIRMED, Outcome.FAILED, Outcome.SILENT, Outcome.LEFT)
+_FAILING: Final = 20
 _BAD: Final = {Outcome.FAILED, Outcome.SILENT}
 _MARKS: Final[Mapping[bool | None, tuple[str, str]]] = {
     True: ("ok", "green"),
@@ -35,7 +39,7 @@ _MARKS: Final[Mapping[bool | None, tuple[str, str]]] = {
 
 def picture(view: forms.View) -> RenderableType:
     """A rollout, and how far it is."""
-    parts: list[RenderableType] = [_head(view.rollout, len(view.stages))]
+    parts: list[RenderableType] = [_head(view.rollout)]
     if view.rollout.reason:
         parts.append(Text(plain(view.rollout.reason, 1000)))
     if view.soak_left_s is not None:
@@ -49,7 +53,7 @@ def picture(view: forms.View) -> RenderableType:
 def one_line(view: forms.View) -> str:
     """The same in a line, for a log: it changes when something that a person wants to know has changed."""
     rollout = view.rollout
-    told = [f"{rollout.id}: {rollout.phase}, stage {rollout.stage + 1} of {len(view.stages)}"]
+    told = [f"{rollout.id}: {rollout.phase}, stage {_stage(rollout)}"]
     total: dict[str, int] = {}
     for row in view.stages:
         for name, count in row.outcomes.items():
@@ -78,6 +82,28 @@ def preview(told: forms.Preview, policy: Policy) -> RenderableType:
     return table
 
 
+def planned(told: "Plan") -> RenderableType:
+    """What a rollout would do, by what devices did before."""
+    head = Text(f"{told.devices:,} devices, {told.online:,} online; {told.told:,} have told of an update. ")
+    head.append(f"It would be {told.phase} after {told_duration(told.takes_s)}, {told.size_bytes:,} bytes moved.")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    for name in ("asked", "away", "confirmed", "failing", "bytes", "from", "to"):
+        table.add_column(name, justify="right")
+    for each in told.stages:
+        numbers = (len(each.devices), each.away, each.confirmed, len(each.failing), each.size_bytes)
+        table.add_row(
+            f"{each.stage} ({each.size}){', waits for approval' if each.approval else ''}",
+            *(f"{number:,}" for number in numbers),
+            told_duration(each.begins_s),
+            "never" if each.ends_s is None else told_duration(each.ends_s),
+        )
+    parts: list[RenderableType] = [head, *([Text(plain(told.reason, 1000))] if told.reason else []), table]
+    failing = [each for stage in told.stages for each in stage.failing][:_FAILING]
+    parts += [Text(f"{each.site}/{each.device} {each.outcome}: {plain(each.reason, 500)}") for each in failing]
+    return Group(*parts)
+
+
 def reasons(told: forms.Why) -> RenderableType:
     """Why a device is where it is: each gate with its figure."""
     head = Text(f"{told.site}/{told.device} in {told.rollout} ({told.phase}): ")
@@ -94,7 +120,7 @@ def table_of(rollouts: Iterable[Rollout]) -> Table:
         table.add_row(
             each.id,
             Text(each.phase, style=_PHASES[each.phase]),
-            f"{each.stage + 1} of {len(each.policy.stages)}",
+            f"{_stage(each)} of {len(each.policy.stages)}",
             Text(plain(each.target)),
             Text(plain(each.group)),
             f"{each.begun_at:%Y-%m-%d %H:%M}",
@@ -114,11 +140,15 @@ def tokens(rows: Iterable[tuple[str, str, str]]) -> Table:
     return table
 
 
-def _head(rollout: Rollout, stages: int) -> Text:
+def _stage(rollout: Rollout) -> str:
+    """The open stage, from 0 as everywhere, and its size."""
+    return f"{rollout.stage} ({rollout.policy.stages[min(rollout.stage, len(rollout.policy.stages) - 1)]})"
+
+
+def _head(rollout: Rollout) -> Text:
     head = Text(f"{rollout.id}  ")
     head.append(rollout.phase, style=_PHASES[rollout.phase])
-    stage = f", stage {rollout.stage + 1} of {stages} ({rollout.policy.stages[rollout.stage]})"
-    head.append(f"{stage}: {plain(rollout.target)} for {plain(rollout.group)}")
+    head.append(f", stage {_stage(rollout)}: {plain(rollout.target)} for {plain(rollout.group)}")
     if rollout.reverts is not None:
         head.append(f", takes back {rollout.reverts}")
     return head
@@ -136,7 +166,7 @@ def _stages(view: forms.View) -> Table:
             count = row.outcomes.get(outcome, 0)
             cells.append(Text(f"{count:,}", style="bold red" if count and outcome in _BAD else ""))
         mark = ">" if number == view.rollout.stage else " "
-        table.add_row(Text(f"{mark} {row.stage}"), *cells)
+        table.add_row(Text(f"{mark} {number} ({row.stage})"), *cells)
     return table
 
 

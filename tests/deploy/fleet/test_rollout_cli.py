@@ -80,8 +80,8 @@ def test_start_leads_in_the_foreground_until_the_rollout_is_done(
 
     assert run("rollout", "list")[1].count(id_) == 1
     status, out, _ = run("rollout", "status")
-    assert f"{id_} done, stage 2 of 2 (100%): belt/belt-1.0.0.bundle for all" in out
-    assert re.search(r"> 100% 1 1 0 0 1 0 0 0", out), "devices, asked, away, going, confirmed, failed, silent, left"
+    assert f"{id_} done, stage 1 (100%): belt/belt-1.0.0.bundle for all" in out
+    assert re.search(r"> 1 \(100%\) 1 1 0 0 1 0 0", out), "devices, asked, away, going, confirmed, failed, silent, left"
     told = json.loads(run("rollout", "status", id_, "--json")[1])
     assert [each["outcomes"] for each in told["stages"]] == [{"confirmed": 1}, {"confirmed": 1}]
 
