@@ -1,16 +1,19 @@
 """What the tests of a fleet share: a real PostgreSQL, a state on each kind of database, rollouts and wishes."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tinysight_deploy.fleet.state import State
@@ -27,7 +30,6 @@ class Postgres:
         # It refuses to be root, and must reach its folder.
         root = os.geteuid() == 0
         self._other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if root else []
-        self._made = 0
         self._process: subprocess.Popen[bytes] | None = None
         folder.chmod(0o755)
         if root:
@@ -37,7 +39,8 @@ class Postgres:
     def start(self) -> None:
         """Start, and wait until it answers."""
         assert PROGRAMS is not None
-        command = [*self._other, PROGRAMS / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", "", "-F"]
+        options = ["-D", str(self.folder / "data"), "-k", str(self.folder), "-h", "", "-F"]
+        command = [*self._other, str(PROGRAMS / "postgres"), *options]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=self.folder)
         until_s = time.monotonic() + 30
         ready = [str(PROGRAMS / "pg_isready"), "-q", "-h", str(self.folder)]
@@ -52,10 +55,15 @@ class Postgres:
             self._process.wait(30)
 
     def database(self) -> str:
-        """The URL of a new, empty database."""
-        self._made += 1
-        self._call("createdb", "-h", str(self.folder), "-U", "me", f"fleet{self._made}")
-        return f"postgresql://me@/fleet{self._made}?host={self.folder}"
+        """The URL of its database, emptied."""
+        with psycopg.connect(f"host={self.folder} user=me dbname=postgres", autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'me' "
+                "AND pid <> pg_backend_pid()"
+            )
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return f"postgresql://me@/postgres?host={self.folder}"
 
     def _call(self, program: str, *words: str) -> None:
         assert PROGRAMS is not None
@@ -77,6 +85,22 @@ def postgres() -> Iterator[Postgres]:
         server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def no_room() -> Callable[[int], AbstractContextManager[None]]:
+    """The kernel refuses files beyond so many bytes while the ``with`` lasts, as a full disk does."""
+
+    @contextmanager
+    def limited(most_bytes: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,14 +1,12 @@
 """What is kept is kept, whole or not at all, on both kinds of database: whatever dies, fills up or goes away."""
 
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,17 +35,6 @@ def leading(state: State) -> Lead:
 
 def paused(rollout: Rollout) -> Rollout:
     return replace(rollout, phase=Phase.PAUSED)
-
-
-@contextmanager
-def no_room() -> Iterator[None]:
-    """The kernel refuses larger files, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_is_written_is_read_by_others(
@@ -296,12 +283,12 @@ def test_a_process_killed_at_any_step_leaves_all_or_nothing(state_url: str, open
 
 
 def test_a_full_disk_keeps_what_was_there_and_goes_on_with_room(
-    tmp_path: Path, make_rollout: MakeRollout, make_wishes: MakeWishes
+    tmp_path: Path, make_rollout: MakeRollout, make_wishes: MakeWishes, no_room: Any
 ) -> None:
     state = State(tmp_path / "fleet.db")
     state.begin(make_rollout(), who="ann")
     lead = leading(state)
-    with no_room():
+    with no_room(0):
         with pytest.raises(StateGone, match="Free space") as caught:
             state.ask("belt-1", make_wishes(2000), lead=lead)
         assert str(tmp_path) in caught.value.what
