@@ -199,7 +199,9 @@ def status(
         if as_json:
             _print(answers.view(id_), as_json=True)
         else:
-            show(lambda: where.renewed(answers).view(id_), live=not once and sys.stdout.isatty())
+            every_s = 5.0 if fleet is None and broker is not None else 1.0  # each look is then a session at the broker
+            live = not once and sys.stdout.isatty()
+            show(lambda: where.renewed(answers).view(id_), live=live, every_s=every_s)
 
 
 @rollout_app.command("list")

@@ -34,19 +34,20 @@ ENDED: Final = frozenset({*OVER, Phase.HALTED})
 """Phases in which there is nothing to lead: a person has to say how it goes on."""
 
 
-def show(look: Callable[[], forms.View], *, live: bool) -> None:
+def show(look: Callable[[], forms.View], *, live: bool, every_s: float = EVERY_S) -> None:
     """Show a rollout once, or live until it ends or Ctrl-C.
 
     Args:
         look: how far it is now.
         live: until it ends.
+        every_s: how often it is looked at.
     """
     if not live:
         Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(picture(look()))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(picture(view := look()), auto_refresh=False) as shown:
         while view.rollout.phase not in OVER:
-            time.sleep(EVERY_S)
+            time.sleep(every_s)
             view = look()
             shown.update(picture(view), refresh=True)
 

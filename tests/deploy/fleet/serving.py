@@ -36,13 +36,17 @@ class Served:
     broker: str
     repo: Path
     options: dict[str, Any] = field(default_factory=dict)
-    tls: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    state_url: str = ""
+    name: str = "1"
 
     def __enter__(self) -> Self:
-        self.state = FleetState(self.folder / "fleet.db")
-        self.tokens = {role: self.state.add_token(f"{role}-1", role) for role in (Role.READ, Role.OPERATE, Role.ADMIN)}
-        self.tokens[Role.DEVICE] = self.state.add_token("belt-1", Role.DEVICE, site="plant-1", device="belt-1")
-        self.controller = Controller(self.state, self.broker, holder="test-1", turn_s=0.1)
+        self.state = FleetState(self.state_url or self.folder / "fleet.db")
+        roles = (Role.READ, Role.OPERATE, Role.ADMIN)
+        self.tokens = {role: self.state.add_token(f"{role}-{self.name}", role) for role in roles}
+        own = {"site": "plant-1", "device": "belt-1"}
+        self.tokens[Role.DEVICE] = self.state.add_token(f"belt-1-{self.name}", Role.DEVICE, **own)
+        self.controller = Controller(self.state, self.broker, holder=f"test-{self.name}", turn_s=0.1)
         self.repository = Repository(self.repo, self.repo.parent / "keys")
         self.attempts = Attempts()
         fleet = Fleet(self.state, self.controller, repo=self.repository, attempts=self.attempts)
@@ -55,9 +59,9 @@ class Served:
 
     async def _run(self) -> None:
         with app.listening(app.Bind("127.0.0.1", 0)) as (listener, port):
-            self.url = f"{'https' if self.tls else 'http'}://127.0.0.1:{port}"
+            self.url = f"{'https' if 'cert' in self.run else 'http'}://127.0.0.1:{port}"
             self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-            runs = asyncio.create_task(app.run(self.app, listener, self.controller.run, **self.tls))
+            runs = asyncio.create_task(app.run(self.app, listener, self.controller.run, **self.run))
             self._begun.set()
             ends = asyncio.create_task(self._end.wait())
             await asyncio.wait({runs, ends}, return_when=asyncio.FIRST_COMPLETED)
@@ -66,11 +70,15 @@ class Served:
             await asyncio.gather(runs, ends, return_exceptions=True)
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # it has ended by itself
+        self.stop()
+        self.state.close()
+
+    def stop(self) -> None:
+        """End it properly; once more does nothing."""
+        with contextlib.suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(20)
         assert not self._thread.is_alive()
-        self.state.close()
 
     def client(self, role: Role | None, **options: Any) -> httpx.Client:
         headers = {} if role is None else {"Authorization": f"Bearer {self.tokens[role]}"}

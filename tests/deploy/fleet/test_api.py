@@ -1,5 +1,6 @@
 """The fleet's API as others see it: who may, what it says and refuses. Real sockets, a real broker and database."""
 
+import contextlib
 import json
 import re
 import socket
@@ -18,7 +19,7 @@ import pytest
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_contract.messages import Desired, encode
-from tinysight_deploy.fleet import app, client, forms
+from tinysight_deploy.fleet import app, client, forms, taking
 from tinysight_deploy.fleet.api import SPECS
 from tinysight_deploy.fleet.app import Bind
 from tinysight_deploy.fleet.auth import MOST_ADDRESSES, MOST_FAILURES, Attempts, bearer, may
@@ -284,6 +285,14 @@ def test_bodies_are_capped_before_they_are_read_and_read_strictly(served: Any, b
         assert http.get("/v1/rollouts").status_code == 200
 
 
+def _raw(url: str, request: bytes) -> bytes:
+    """The answer to these bytes, until the server closes."""
+    host, port = urlsplit(url).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as raw:
+        raw.sendall(request)
+        return b"".join(iter(lambda: raw.recv(65536), b""))
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -314,12 +323,9 @@ def test_bodies_are_capped_before_they_are_read_and_read_strictly(served: Any, b
     ],
 )
 def test_path_tricks_and_odd_questions_find_nothing(served: Any, path: str, status: int) -> None:
-    host, port = urlsplit(served.url).netloc.split(":")
     token = served.tokens[Role.ADMIN]
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
-    with socket.create_connection((host, int(port)), timeout=20) as raw:
-        raw.sendall(request.encode())
-        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    answer = _raw(served.url, request.encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     assert int(head.split()[1]) == status, answer
     assert json.loads(body)["mend"]
@@ -356,6 +362,72 @@ def test_heads_are_bounded_and_do_not_wait_for_ever(served: Any, monkeypatch: py
         assert large.recv(100).startswith(b"HTTP/1.1 400")
     with httpx.Client(base_url=served.url, timeout=20) as http:
         assert http.get("/healthz").status_code == 200
+
+
+def test_a_body_is_not_waited_for_for_ever(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taking, "BODY_S", 0.2)
+    token = served.tokens[Role.ADMIN]
+    head = f"POST /v1/rollouts HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n"
+    head += "Content-Length: 9\r\n\r\n"
+    assert _raw(served.url, head.encode() + b"{").startswith(b"HTTP/1.1 408 ")
+    many = head.replace("Length: 9", "Length: 999999999999999999999").encode()
+    assert _raw(served.url, many).partition(b" ")[2][:3] in {b"400", b"413"}
+    twice = head.replace("Content-Length: 9", "Content-Length: 9\r\nTransfer-Encoding: chunked").encode()
+    assert b"HTTP/1.1 5" not in _raw(served.url, twice + b"0\r\n\r\n")
+
+
+def test_what_nobody_foresaw_is_told_as_a_fault_of_the_server(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(served.state, "audit", fail)
+    with served.client(Role.READ) as http:
+        answer = http.get("/v1/audit")
+        assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+        assert "secret" not in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        assert http.get("/healthz").status_code == 200
+
+
+def test_behind_a_proxy_attempts_are_counted_by_who_asks_it(
+    serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path
+) -> None:
+    for run, said in ({"behind_proxy": True}, [401, 429, 401]), ({}, [401, 429, 429]):
+        folder = tmp_path / str(len(run))
+        folder.mkdir()
+        with serving.Served(folder, mosquitto.url, belt_repo, run=run) as server, server.client(None) as http:
+
+            def ask(address: str, http: httpx.Client = http) -> int:
+                headers = {"Authorization": "Bearer ts_wrong_token", "X-Forwarded-For": address}
+                return http.get("/v1/rollouts", headers=headers).status_code
+
+            first = [ask("198.51.100.1") for _ in range(MOST_FAILURES)]
+            assert [first[-1], ask("198.51.100.1"), ask("198.51.100.2")] == said
+
+
+def test_of_two_servers_on_one_state_one_leads_both_answer_and_the_other_goes_on(
+    serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, belt: str, state_url: str, eventually: Eventually
+) -> None:
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(serving.Obedient(mosquitto.url, "belt-1"))
+        servers = [
+            stack.enter_context(serving.Served(tmp_path, mosquitto.url, belt_repo, state_url=state_url, name=name))
+            for name in ("1", "2")
+        ]
+        one, two = (stack.enter_context(server.client(Role.OPERATE)) for server in servers)
+        eventually(lambda: one.get("/healthz").json()["leads"] and two.get("/v1/devices").json()["items"])
+        assert not two.get("/healthz").json()["leads"]
+        id_ = two.post("/v1/rollouts", json=begin(belt, hold=(1,))).json()["id"]
+        eventually(lambda: "approve" in one.get(f"/v1/rollouts/{id_}").json()["rollout"]["reason"])
+        follower = two.get(f"/v1/rollouts/{id_}").json()
+        assert [each["name"] for each in follower["checks"]] == [
+            each["name"] for each in one.get(f"/v1/rollouts/{id_}").json()["checks"]
+        ]
+        servers[0].stop()
+        eventually(lambda: two.get("/healthz").json()["leads"])
+        assert two.post(f"/v1/rollouts/{id_}/approve", json={}).status_code == 200
+        eventually(lambda: two.get(f"/v1/rollouts/{id_}").json()["rollout"]["phase"] == "done")
+        assert len(device.heard) == 1, "it is asked once, whoever leads"
 
 
 def test_a_page_of_a_given_origin_may_ask(serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path) -> None:
