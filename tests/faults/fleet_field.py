@@ -83,7 +83,9 @@ class Tap:
 
     def revisions(self, rollout: str) -> dict[Key, set[int]]:
         """By device, under which revisions a rollout has asked it."""
-        told = {key: {each.revision for each in list(all_) if each.rollout == rollout} for key, all_ in self.wanted.items()}
+        told = {
+            key: {each.revision for each in list(all_) if each.rollout == rollout} for key, all_ in self.wanted.items()
+        }
         return {key: found for key, found in told.items() if found}
 
     def close(self) -> None:
@@ -153,6 +155,10 @@ class Field:
     def active(self) -> dict[str, str]:
         """What each device runs in truth."""
         return {each.name: each.state.active.digest for each in self.crowd.devices if each.state.active is not None}
+
+    def leaders(self) -> list[str]:
+        """Who has led, one after another."""
+        return [entry.who for entry in self.state.audit(most=10_000) if entry.what == "lead"]
 
     def check_once(self, id_: str) -> None:
         """No device got two wishes, none began twice, none runs what it must not; the stages came one after another."""
@@ -248,6 +254,16 @@ class Zygote:
         self._process.stdout.close()
 
 
+def shifted(faketime: Path, days: int) -> dict[str, str]:
+    """The environment of a process whose clock is so many days ahead."""
+    return {
+        "LD_PRELOAD": str(faketime),
+        "FAKETIME": f"{days:+d}d",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+
+
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -283,7 +299,7 @@ def field_of(
         shares={Behaviour(name): share for name, share in shares.items()},
         update_s=0.4,
     )
-    state, tap = State(url or folder / "fleet.db", lease_s=LEASE_S), Tap(broker.url)
+    state, tap = State(url or folder / "state" / "fleet.db", lease_s=LEASE_S), Tap(broker.url)
     try:
         with running(plan) as crowd:
             yield Field(broker, shop, first, second, state, folder, crowd, tap)

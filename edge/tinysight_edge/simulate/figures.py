@@ -7,12 +7,13 @@ Pure.
 from datetime import datetime
 from typing import Final
 
-from tinysight_contract.messages import ModelMetrics, Percentiles
+from tinysight_contract.messages import Info, ModelMetrics, Percentiles
 from tinysight_contract.metrics import BINS
-from tinysight_contract.updates import Gate, Release
+from tinysight_contract.updates import Gate, Release, Update, UpdateState
 from tinysight_edge.simulate.behave import Behaviour
+from tinysight_edge.update.wish import Wish
 
-__all__ = ["SEEN_S", "lies", "metrics", "of_test", "of_trial"]
+__all__ = ["claimed", "metrics", "of_test", "of_trial", "recorded"]
 
 BEFORE_MS: Final = 21.0
 """What a run takes with the bundle before, 95th percentile."""
@@ -50,7 +51,7 @@ def of_trial(behaviour: Behaviour, place: float, *, cameras: int) -> dict[str, G
     }
 
 
-def lies() -> dict[str, Gate]:
+def _lies() -> dict[str, Gate]:
     """Figures that cannot be, as a device would tell them that wants to break who reads."""
     return {
         "golden": Gate(value=-1.0, limit=0.0, ok=True),
@@ -84,4 +85,35 @@ def metrics(
         inference_ms=Percentiles(p50=round(before * 0.8, 2), p95=after),
         drift=DRIFTED if drifted else round(0.02 + 0.03 * place, 4),
         mix=DRIFTED if drifted else round(0.02 + 0.02 * place, 4),
+    )
+
+
+def recorded(info: Info) -> Release:
+    """The bundle that the recorded device ran, as if it had been released."""
+    ref = info.bundle
+    return Release(
+        target=f"{ref.name}/{ref.name}-{ref.version}.bundle",
+        digest=ref.digest,
+        size_bytes=0,
+        name=ref.name,
+        version=ref.version,
+        release=ref.release,
+    )
+
+
+def claimed(wish: Wish, now: datetime) -> Update:
+    """What a liar says of a bundle that it has never seen."""
+    release = Release(
+        target=wish.target or "", digest=wish.digest, size_bytes=1, name="claimed", version="9.9.9", release=2**53
+    )
+    return Update(
+        target=wish.target or "",
+        state=UpdateState.CONFIRMED,
+        at=now,
+        bundle=release,
+        attempts=1,
+        share=1.0,
+        moved_bytes=2**53,
+        transfer="full",
+        gates=_lies(),
     )

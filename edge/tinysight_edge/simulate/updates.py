@@ -10,24 +10,24 @@ All runs in the crowd's thread but the check of signatures, which the crowd give
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from time import thread_time
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final
 
 from msgspec.structs import replace
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ContractError, UpdateError
 from tinysight_contract.messages import Desired, DesiredState, Info, Reported, utc_now
-from tinysight_contract.updates import Code, Release, Update, UpdateState
+from tinysight_contract.updates import Code, Update, UpdateState
 from tinysight_edge.config.wanted import is_news, read_desired
 from tinysight_edge.simulate.behave import Behaviour, place_of
-from tinysight_edge.simulate.figures import lies, metrics, of_test, of_trial
-from tinysight_edge.simulate.simulate import Device, Plan
+from tinysight_edge.simulate.figures import claimed, metrics, of_test, of_trial, recorded
+from tinysight_edge.simulate.simulate import Device
+from tinysight_edge.simulate.update_plan import Hub, Scratch, UpdatePlan
 from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.offered import ask, misfit
 from tinysight_edge.update.signed import Machine
@@ -48,7 +48,7 @@ from tinysight_edge.update.update import (
 )
 from tinysight_edge.update.wish import Answer, Standing, Wish, answer, pause_s
 
-__all__ = ["Hub", "UpdatePlan", "UpdatingDevice"]
+__all__ = ["UpdatePlan", "UpdatingDevice"]
 
 SHARES: Final = {
     UpdateState.QUEUED: 0.05,
@@ -62,64 +62,12 @@ MUTE: Final = {Behaviour.SILENT, Behaviour.VANISH}
 NOT_HERE: Final = "There was no bundle here that a difference starts from."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpdatePlan(Plan):
-    """What is to be simulated, of devices that update.
-
-    Attributes:
-        repository: a folder or an address, as ``repository`` under [update].
-        root: the root of trust that each device was provisioned with.
-        ca_file: certificates of the repository's server instead of the system's.
-        active: what each device runs at first; None for what the recorded device ran.
-        shares: of behaviours; all other devices are sound.
-        update_s: how long an update takes from `queued` to `confirmed`, in seconds; a third more or less on each.
-        offline_s: after how long devices come that are offline at first; None until they are told to.
-    """
-
-    repository: str
-    root: bytes
-    ca_file: Path | None = None
-    active: Release | None = None
-    shares: dict[Behaviour, float] = field(default_factory=dict)
-    update_s: float = 6.0
-    offline_s: float | None = None
-
-
-class Hub(Protocol):
-    """What a device needs of the crowd that serves it."""
-
-    def later(self, device: Device, delay_s: float, do: Callable[[], None]) -> None:
-        """Have something done after a while."""
-
-    def apart(
-        self,
-        device: Device,
-        work: Callable[[Source], tuple[Offer, State] | UpdateError],
-        then: Callable[[tuple[Offer, State] | UpdateError], None],
-    ) -> None:
-        """Have work done in another thread, with the repository, and its result taken in here."""
-
-    def go_away(self, *devices: Device) -> None:
-        """Cut devices off."""
-
-
-class Scratch(Disk):
-    """Files that need not survive a power cut."""
-
-    def sync(self, path: Path) -> None:
-        """See `Disk`."""
-
-    def sync_folder(self, path: Path) -> None:
-        """See `Disk`."""
-
-
 @dataclass(eq=False, kw_only=True)
 class UpdatingDevice(Device):
     """One device, its session, and its store's state. Change `behave` by the crowd's `behave`, at any time.
 
     Attributes:
         hub: the crowd.
-        trust: the folder of what it knows of the repository's signatures; as `Keeper`.
         machine: what it is, for what a release needs.
         behave: what it does with a wish.
         state: what it has decided of bundles; the real thing, but in memory.
@@ -136,7 +84,6 @@ class UpdatingDevice(Device):
 
     plan: UpdatePlan
     hub: Hub
-    trust: Path
     machine: Machine
     behave: Behaviour = Behaviour.SOUND
     disk: Disk = field(default_factory=Scratch)
@@ -160,7 +107,7 @@ class UpdatingDevice(Device):
 
     def __post_init__(self) -> None:
         self._place = place_of(self.name)
-        self._first = self.plan.active or _recorded(self.recording.info)
+        self._first = self.plan.active or recorded(self.recording.info)
         self.state = State(active=self._first, floor={project_of(self._first.target): self._first.release})
         if self.behave is Behaviour.OFFLINE:
             self.begins_s = self.plan.offline_s
@@ -206,6 +153,11 @@ class UpdatingDevice(Device):
         """It behaves in another way from now on; what it owed is told."""
         self.behave, self._mute = behave, False
         self.turn()
+
+    @property
+    def trust(self) -> Path:
+        """The folder of what it knows of the repository's signatures; with `disk` it is a `Keeper`."""
+        return self.hub.folder / self.name
 
     # What it decides; the order is that of the real updates' thread.
 
@@ -383,7 +335,7 @@ class UpdatingDevice(Device):
         if self._unread:
             state, reason = DesiredState.REFUSED, self._unread
         elif wish is not None and self.behave is Behaviour.LIAR:
-            bundle, update = wish.digest, _claimed(wish)
+            bundle, update = wish.digest, claimed(wish, utc_now())
         elif wish is not None and wish.digest != bundle:
             answered = self._answer(wish)
             state, reason = answered.state, f"bundle: {answered.reason}" if answered.reason else ""
@@ -409,34 +361,3 @@ class UpdatingDevice(Device):
             info.bundle, name=active.name, version=active.version, release=active.release, digest=active.digest
         )
         return replace(info, bundle=ref)
-
-
-def _recorded(info: Info) -> Release:
-    """The bundle that the recorded device ran, as if it had been released."""
-    ref = info.bundle
-    return Release(
-        target=f"{ref.name}/{ref.name}-{ref.version}.bundle",
-        digest=ref.digest,
-        size_bytes=0,
-        name=ref.name,
-        version=ref.version,
-        release=ref.release,
-    )
-
-
-def _claimed(wish: Wish) -> Update:
-    """What a liar says of a bundle that it has never seen."""
-    release = Release(
-        target=wish.target or "", digest=wish.digest, size_bytes=1, name="claimed", version="9.9.9", release=2**53
-    )
-    return Update(
-        target=wish.target or "",
-        state=UpdateState.CONFIRMED,
-        at=utc_now(),
-        bundle=release,
-        attempts=1,
-        share=1.0,
-        moved_bytes=2**53,
-        transfer="full",
-        gates=lies(),
-    )

@@ -25,17 +25,21 @@ from pathlib import Path
 from typing import Final
 
 from tinysight_contract.errors import ConfigError, UpdateError
+from tinysight_contract.files import read_capped
+from tinysight_contract.messages import utc_now
+from tinysight_contract.updates import Release
 from tinysight_edge.simulate.behave import Behaviour, behaviour_of
 from tinysight_edge.simulate.crowd import Crowd
 from tinysight_edge.simulate.recording import Recording, read_recording
 from tinysight_edge.simulate.simulate import Device, Play
-from tinysight_edge.simulate.updates import UpdatePlan, UpdatingDevice
+from tinysight_edge.simulate.update_plan import Scratch, UpdatePlan
+from tinysight_edge.simulate.updates import UpdatingDevice
 from tinysight_edge.update.signed import Machine
 from tinysight_edge.update.sources import Source, open_source
-from tinysight_edge.update.trust import Offer
+from tinysight_edge.update.trust import MAX_ROOT_BYTES, Offer, Trust, new_trust
 from tinysight_edge.update.update import State
 
-__all__ = ["UpdatingCrowd", "running"]
+__all__ = ["UpdatingCrowd", "read_root", "release_of", "running"]
 
 SWITCH_S: Final = 0.0005
 """How long a check of signatures keeps the thread waiting that serves the sessions; Python's own is ten times that."""
@@ -55,7 +59,7 @@ class UpdatingCrowd(Crowd):
 
     def __init__(self, plan: UpdatePlan, recording: Recording | None = None) -> None:
         self._own_plan = plan
-        self._folder = tempfile.TemporaryDirectory(prefix="tinysight-simulate-")
+        self.folder = Path()
         self._machine = Machine.here()
         super().__init__(plan, recording or read_recording())
         self._named = {device.name: device for device in self.devices}
@@ -65,18 +69,18 @@ class UpdatingCrowd(Crowd):
     ) -> dict[str, int | float]:
         """See `Crowd`; with what `counts` tells."""
         before_s = sys.getswitchinterval()
-        source = open_source(self._own_plan.repository, ca=self._own_plan.ca_file)
-        self._source: Source = source
-        try:
-            with ThreadPoolExecutor(1, thread_name_prefix="signatures") as self._pool:
-                sys.setswitchinterval(SWITCH_S)
-                try:
-                    told = super().run(duration_s=duration_s, clear=clear, ready=ready)
-                finally:
-                    self._pool.shutdown(wait=False, cancel_futures=True)
-        finally:
-            sys.setswitchinterval(before_s)
-            self._folder.cleanup()
+        self._source: Source = open_source(self._own_plan.repository, ca=self._own_plan.ca_file)
+        with (
+            tempfile.TemporaryDirectory(prefix="tinysight-simulate-") as folder,
+            ThreadPoolExecutor(1, thread_name_prefix="signatures") as self._pool,
+        ):
+            self.folder = Path(folder)
+            sys.setswitchinterval(SWITCH_S)
+            try:
+                told = super().run(duration_s=duration_s, clear=clear, ready=ready)
+            finally:
+                sys.setswitchinterval(before_s)
+                self._pool.shutdown(wait=True, cancel_futures=True)
         return {**told, **self.counts()}
 
     def apart(
@@ -161,10 +165,33 @@ class UpdatingCrowd(Crowd):
             recording=recording,
             plays=plays,
             hub=self,
-            trust=Path(self._folder.name) / name,
             machine=self._machine,
-            behave=behaviour_of(name, self._own_plan.shares),
+            behave=self._own_plan.named.get(name) or behaviour_of(name, self._own_plan.shares),
         )
+
+
+def read_root(path: Path) -> bytes:
+    """A root of trust in a file; it is checked by each device that is given it.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return read_capped(path, MAX_ROOT_BYTES)
+    except OSError as error:
+        what = f"{path} cannot be read: {error.strerror or error}."
+        raise ConfigError(what, mend="Name the repository's metadata/1.root.json.") from error
+
+
+def release_of(repository: str, root: bytes, target: str) -> Release:
+    """A release of a repository, as it is signed.
+
+    Raises:
+        UpdateError: it is not; see `Trust`.
+    """
+    with tempfile.TemporaryDirectory(prefix="tinysight-simulate-") as folder:
+        new_trust(Path(folder), root, Scratch())
+        return Trust(Path(folder), open_source(repository), now=utc_now(), disk=Scratch()).resolve(target).release
 
 
 @contextmanager
