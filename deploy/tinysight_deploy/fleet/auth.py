@@ -80,8 +80,8 @@ class Attempts:
             return 0.0
         return left_s
 
-    def failed(self, address: str, text: str) -> None:
-        """Note that a token was wrong."""
+    def failed(self, address: str, text: str) -> bool:
+        """Note that a token was wrong; whether it was the last that is looked at for now."""
         self._good.pop(_digest(text), None)
         network, now_s = _network(address), self._clock()
         since_s, count = self._failed.pop(network, (now_s, 0))
@@ -90,6 +90,7 @@ class Attempts:
         self._failed[network] = since_s, count + 1
         while len(self._failed) > MOST_ADDRESSES:
             self._failed.popitem(last=False)
+        return count + 1 == MOST_FAILURES
 
     def succeeded(self, text: str) -> None:
         """Note that a token was right."""

@@ -56,6 +56,8 @@ def serve(
 
     Several may run on one state: one leads, and all answer.
     """
+    import logging
+
     from tinysight_contract.mqtt import Address
     from tinysight_deploy.fleet.app import Bind, application, listening
     from tinysight_deploy.fleet.app import serve as run
@@ -66,6 +68,7 @@ def serve(
     where, place = Where(state, broker, repo, inventory), Bind.parse(bind)
     place.refuse_plain(tls=cert is not None, behind_proxy=behind_proxy)
     address = Address.parse(broker)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     origins = [_origin(each) for each in origin or []]
     with where.opened() as opened, listening(place) as (socket, port):
         if not opened.tokens():

@@ -4,23 +4,32 @@ In: the state, the repository, what is known of the devices.  Out: the types of 
 same answers from a server. Blocks on the database; knows nothing of HTTP and terminals.
 """
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release
 from tinysight_deploy.fleet import forms, operate
-from tinysight_deploy.fleet.buckets import bucket, stage_of
 from tinysight_deploy.fleet.decide import BOXED, decide
+from tinysight_deploy.fleet.figures import behind, device_row, member_row, outcomes_of, sizes, sizes_of
 from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.problems import NoSuch
 from tinysight_deploy.fleet.state import State
-from tinysight_deploy.fleet.types import Decision, Facts, Key, Outcome, Rollout, Stage, Verdict, Wish
+from tinysight_deploy.fleet.types import (
+    Decision,
+    Facts,
+    Key,
+    Outcome,
+    Policy,
+    Rollout,
+    Wish,
+    parse_stages,
+)
 from tinysight_deploy.fleet.why import why as reasons
 from tinysight_deploy.repo.repository import Repository
 
@@ -90,12 +99,13 @@ class Desk:
         """What a rollout would do.
 
         Raises:
-            ConfigError: there is no such release or group, or no device can be heard.
+            ConfigError: there is no such release or group, the rules cannot be, or no device can be heard.
         """
+        policy = _checked(form.policy)
         release, members = self._release(form.bundle), self._members(form.group)
         heard = [self.facts[key] for key in members if self.facts and key in self.facts]
         have_it = sum(each.active == release.digest for each in heard)
-        counts = _sizes(form.policy.stages, len(members))
+        counts = sizes(policy.stages, len(members))
         return forms.Preview(
             target=release.target,
             bundle=release.digest,
@@ -107,7 +117,7 @@ class Desk:
             bytes_at_most=(len(members) - have_it) * release.size_bytes,
             stages=[
                 forms.StageRow(stage=str(stage), devices=count)
-                for stage, count in zip(form.policy.stages, counts, strict=True)
+                for stage, count in zip(policy.stages, counts, strict=True)
             ],
         )
 
@@ -115,18 +125,17 @@ class Desk:
         """Begin a rollout.
 
         Raises:
-            ConfigError: there is no such release or group, a hold names no stage, or no device can be heard.
+            ConfigError: there is no such release or group, the rules cannot be, or no device can be heard.
             FleetError: the group is empty, or the state cannot be written.
         """
-        if any(each >= len(form.policy.stages) for each in form.policy.hold):
-            raise ConfigError("A hold names no stage.", mend=f"Number them 0 to {len(form.policy.stages) - 1}.")
+        policy = _checked(form.policy)
         release, members = self._release(form.bundle), self._members(form.group)
         return operate.begin(
             self.state,
             self.facts or {},
             release=release,
             group=form.group,
-            policy=form.policy,
+            policy=policy,
             who=self.who,
             members=members,
         )
@@ -154,10 +163,10 @@ class Desk:
         """
         rollout, wishes = self._rollout(id_), self.state.wishes(id_)
         members = self._members_now(rollout, wishes)
-        decision = self._decision(rollout, wishes, members)
+        decision = self._decision(rollout, wishes, members) if rollout.phase not in operate.OVER else None
         verdicts = {} if decision is None else decision.verdicts
-        outcomes = _outcomes(wishes.values(), verdicts, len(rollout.policy.stages))
-        devices = _sizes_of(rollout, members) if members else [sum(each.values()) for each in outcomes]
+        outcomes = outcomes_of(wishes.values(), verdicts, len(rollout.policy.stages))
+        devices = sizes_of(rollout, members) if members else [sum(each.values()) for each in outcomes]
         left_s = None
         if rollout.soaked_from_s is not None and rollout.phase not in operate.OVER:
             left_s = max(0.0, rollout.soaked_from_s + rollout.policy.soak_s - rollout.clock_s)
@@ -188,11 +197,13 @@ class Desk:
             FleetError: the state cannot be read.
         """
         rollout, wishes = self._rollout(id_), self.state.wishes(id_)
-        decision = self._decision(rollout, wishes, self._members_now(rollout, wishes))
+        decision = None
+        if rollout.phase not in operate.OVER:  # else what came later would be taken for what it brought
+            decision = self._decision(rollout, wishes, self._members_now(rollout, wishes))
         verdicts = {} if decision is None else decision.verdicts
         rows = []
-        for key in _after(wishes, after):
-            row = _row(wishes[key], verdicts.get(key))
+        for key in behind(wishes, after):
+            row = member_row(wishes[key], verdicts.get(key))
             if outcome is None or row.outcome is outcome:
                 rows.append(row)
             if len(rows) > most:
@@ -203,10 +214,10 @@ class Desk:
     def devices(self, *, after: str = "", most: int = MOST) -> forms.DeviceRows:
         """The devices that were heard of, by site and id."""
         facts = self.facts or {}
-        keys = _after(facts, after)
+        keys = behind(facts, after)
         last = keys[most - 1] if len(keys) > most else None
         return forms.DeviceRows(
-            items=[_device(key, facts[key]) for key in keys[:most]], next=None if last is None else "/".join(last)
+            items=[device_row(key, facts[key]) for key in keys[:most]], next=None if last is None else "/".join(last)
         )
 
     def act(self, id_: str, what: str, form: forms.Act) -> forms.Acted:
@@ -361,68 +372,19 @@ class Desk:
         return held
 
 
+def _checked(policy: Policy) -> Policy:
+    """The rules, if their stages rise to 100 % and each hold names one.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if any((stage.count is None) == (stage.share is None) for stage in policy.stages):
+        raise ConfigError("A stage has neither count nor share, or both.", mend="Give each one of them.")
+    stages = parse_stages(",".join(map(str, policy.stages)))
+    if any(each >= len(stages) for each in policy.hold):
+        raise ConfigError("A hold names no stage.", mend=f"Number them 0 to {len(stages) - 1}.")
+    return replace(policy, stages=stages, hold=tuple(sorted(set(policy.hold))))
+
+
 def _unheard() -> ConfigError:
     return ConfigError("No device can be heard without a broker.", mend="Give --broker, or --fleet for a server.")
-
-
-def _after(keys: Iterable[Key], after: str) -> list[Key]:
-    """Sorted, and only those behind ``SITE/DEVICE``."""
-    site, _, device = after.partition("/")
-    return sorted(key for key in keys if not after or key > (site, device))
-
-
-def _sizes(stages: tuple[Stage, ...], count: int) -> list[int]:
-    """About how many devices each stage adds, of so many."""
-    sizes, done = [], 0
-    for stage in stages:
-        wanted = stage.count if stage.share is None else math.ceil((stage.share or 0.0) * count - 1e-9)
-        upto = min(count, max(wanted or 0, done + 1))
-        sizes.append(upto - done)
-        done = upto
-    return sizes
-
-
-def _sizes_of(rollout: Rollout, members: Iterable[Key]) -> list[int]:
-    """How many devices are in each stage."""
-    counts = Counter(stage_of(rollout.cutoffs, bucket(rollout.salt, key)) for key in members)
-    return [counts[stage] for stage in range(len(rollout.policy.stages))]
-
-
-def _outcomes(wishes: Iterable[Wish], verdicts: Mapping[Key, Verdict], stages: int) -> list[Counter[str]]:
-    """How many devices have come how far, by stage."""
-    found: list[Counter[str]] = [Counter() for _ in range(stages)]
-    for wish in wishes:
-        verdict = verdicts.get(wish.key)
-        found[min(wish.stage, stages - 1)][str(wish.outcome if verdict is None else verdict.outcome)] += 1
-    return found
-
-
-def _row(wish: Wish, verdict: Verdict | None) -> forms.MemberRow:
-    told = Verdict(outcome=wish.outcome) if verdict is None else verdict
-    return forms.MemberRow(
-        site=wish.site,
-        device=wish.device,
-        stage=wish.stage,
-        outcome=told.outcome,
-        reason=told.reason,
-        revision=wish.revision,
-        sent_s=wish.sent_s,
-        reached_s=wish.reached_s,
-        settled_s=wish.settled_s,
-        slowdown=told.slowdown,
-        agreement=told.agreement,
-    )
-
-
-def _device(key: Key, facts: Facts) -> forms.DeviceRow:
-    return forms.DeviceRow(
-        site=key[0],
-        device=key[1],
-        online=facts.online,
-        active=facts.active,
-        wanted=None if facts.desired is None else facts.desired.bundle,
-        revision=facts.revision,
-        state=facts.state,
-        reason=facts.reason,
-        drift=facts.drift,
-    )

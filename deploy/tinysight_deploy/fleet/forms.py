@@ -115,7 +115,7 @@ class View(Struct, frozen=True, kw_only=True):
         rollout: as it is kept.
         stages: each with its figures.
         members: how many devices are in its group now; null when no device can be heard.
-        checks: the open stage's gates, each with its figure; empty when no device can be heard.
+        checks: the open stage's gates, each with its figure; empty when it is over, or no device can be heard.
         soak_left_s: how long the open stage is still watched; null while it does not soak.
     """
 

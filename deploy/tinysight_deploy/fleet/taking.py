@@ -3,6 +3,7 @@
 In: a request, and a route's `Spec`.  Out: a `Call`, or a `Problem` that says what to do.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from tinysight_deploy.fleet.types import Facts, Key
 from tinysight_deploy.repo.repository import Repository
 
 __all__ = ["MAX_BODY_BYTES", "Call", "Fleet", "Live", "admit", "take"]
+
+log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES: Final = 64 << 10
 BODY_S: Final = 10.0
@@ -141,7 +144,8 @@ async def admit(
         raise Problem(429, "Too many wrong tokens came from there.", mend="Wait, and send a right one.", headers=after)
     token = await anyio.to_thread.run_sync(fleet.state.find_token, text)
     if token is None:
-        fleet.attempts.failed(address, text)
+        if fleet.attempts.failed(address, text):
+            log.warning("too many wrong tokens from %s: others are not looked at for a while", address)
         mend = "Check the token's file, or make another with `tinysight fleet token add`."
         raise Problem(401, "The token is not known here.", mend=mend, headers=challenge)
     fleet.attempts.succeeded(text)

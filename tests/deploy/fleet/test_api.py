@@ -58,6 +58,22 @@ def begin(bundle: str, stages: str = "1,100%", group: str = "all", **rules: Any)
     return built
 
 
+WRONG_STAGES: tuple[list[dict[str, Any]], ...] = (
+    [{"count": 1}],
+    [{"share": 0.5}],
+    [{}, {"share": 1.0}],
+    [{"count": 1, "share": 0.5}, {"share": 1.0}],
+    [{"share": 0.5}, {"count": 3}, {"share": 1.0}],
+    [{"count": 0}, {"share": 1.0}],
+    [],
+    [{"share": n / 100} for n in range(1, 100)],
+)
+
+
+def with_stages(form: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**form, "policy": {**form["policy"], "stages": stages}}
+
+
 # --- a rollout from its beginning to its end --------------------------------------------------------------------------
 
 
@@ -146,6 +162,7 @@ def test_what_cannot_be_begun_is_refused_with_what_to_do(
                 begin(belt, group="nobody"),
                 begin(belt, group="site:../x"),
                 begin(belt, hold=(7,)),
+                *(with_stages(begin(belt), stages) for stages in WRONG_STAGES),
             ):
                 answer = http.post("/v1/rollouts", json=body)
                 assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json"), body

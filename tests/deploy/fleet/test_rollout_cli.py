@@ -17,7 +17,7 @@ import pytest
 from tinysight_contract.errors import ConfigError
 from tinysight_deploy.cli import _run
 from tinysight_deploy.fleet import options
-from tinysight_deploy.fleet.cli_rollout import policy_of
+from tinysight_deploy.fleet.cli_policy import policy_of
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.tokens import Role
 from tinysight_deploy.fleet.types import Phase, parse_stages
