@@ -32,7 +32,7 @@ __all__ = ["Expected", "Plan", "PlannedStage", "plan"]
 
 USUAL_S: Final = 60.0
 """For which a device takes an update when none on the tape has told."""
-FINEST: Final = 400
+FINEST: Final = 100
 """Turns in which what happens close together is taken as one."""
 _MOST_TURNS: Final = 20_000
 _JUST: Final = 1e-6  # after the moment itself, whatever floats make of it
@@ -193,7 +193,8 @@ class _Run:
         rollout = self._rollout
         decision = decide(rollout, self._known, self._facts, self._wishes, {}, now_s=now_s)
         for key, verdict in decision.verdicts.items():
-            self._wishes[key] = settled(self._wishes[key], verdict, now_s=now_s)
+            if verdict.outcome is not self._wishes[key].outcome:
+                self._wishes[key] = settled(self._wishes[key], verdict, now_s=now_s)
         for key in decision.ask:
             habit = self._known[key]
             site, device = key

@@ -1,11 +1,10 @@
 """One of several controllers on one state: ``python contending.py URL NAME``; prints what it did.
 
-It asks devices that have no wish, and sleeps for longer than the lease now and then, before it writes. The one that is
-called ann writes remarks as fast as it can instead.
+It says when it is ready, and waits for a line on stdin. Then it asks devices that have no wish; the first time it leads
+it sleeps before it writes, until another has taken over. The one that is called ann writes remarks instead.
 """
 
 import json
-import random
 import sys
 import time
 
@@ -13,11 +12,25 @@ from tinysight_contract.errors import NotLeading
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Wish
 
-DEVICES, LEASE_S, LONGEST_S = 40, 0.1, 30.0
+DEVICES, LEASE_S, LONGEST_S = 16, 0.4, 60.0
+
+
+def overtaken(state: State, epoch: int, until_s: float) -> None:
+    """Wait until another leads."""
+    seen = 0
+    while time.monotonic() < until_s:
+        for entry in state.audit(after=seen):
+            seen = entry.seq
+            if entry.what == "lead" and entry.detail["epoch"] > epoch:
+                return
+        time.sleep(0.02)
 
 
 def main(url: str, name: str) -> dict[str, int]:
-    state, dice = State(url, lease_s=LEASE_S), random.Random(name)
+    state = State(url, lease_s=LEASE_S)
+    state.rollouts()
+    print("ready", flush=True)  # noqa: T201 -- whoever started this waits for it
+    sys.stdin.readline()
     done = {"asked": 0, "refused": 0, "notes": 0}
     until_s = time.monotonic() + LONGEST_S
     every = [Wish(site="p", device=f"d{n}", stage=0, revision=1, sent_s=1.0) for n in range(DEVICES)]
@@ -28,15 +41,14 @@ def main(url: str, name: str) -> dict[str, int]:
         if name == "ann":
             state.note(name, "remark", {"known": len(known)})
             done["notes"] += 1
-            time.sleep(0.005)
+            time.sleep(0.02)
             continue
         if (lead := state.lead(name, now_s=time.monotonic())) is None:
             time.sleep(0.01)
             continue
-        wanted = [wish for wish in every if wish.key not in state.wishes("belt-1")]
-        batch = dice.sample(wanted, min(2, len(wanted)))
-        if dice.random() < 0.25:
-            time.sleep(LEASE_S * 3)
+        batch = [wish for wish in every if wish.key not in state.wishes("belt-1")][:2]
+        if batch and not done["asked"] + done["refused"]:
+            overtaken(state, lead.epoch, until_s)
         try:
             state.ask("belt-1", batch, lead=lead)
             done["asked"] += len(batch)

@@ -344,6 +344,16 @@ def test_a_boxed_canary_opens_no_stage(fleet: Callable[..., Any]) -> None:
     assert (world.rollout.phase, world.rollout.stage, world.sent) == (Phase.RUNNING, 0, [])
 
 
+def test_a_later_stage_of_boxed_devices_alone_is_passed_over(fleet: Callable[..., Any]) -> None:
+    world = fleet(10)  # of one, one more, some more, the rest
+    second = list(world.behave)[1]
+    world.held = {second: BOXED}
+    world.run()
+    assert world.rollout.phase is Phase.DONE
+    assert world.stages == [0, 1, 2, 3]
+    assert {stage for key, _, stage in world.sent if key == second} == {3}
+
+
 def test_busy_devices_are_not_asked_even_in_the_last_stage(fleet: Callable[..., Any]) -> None:
     world = fleet(20)
     busy = list(world.behave)[-1]

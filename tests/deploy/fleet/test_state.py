@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, FleetError, StateGone
 from tinysight_deploy.fleet import state as state_module
+from tinysight_deploy.fleet import tables
 from tinysight_deploy.fleet.audit import verify
 from tinysight_deploy.fleet.state import Boxed, Lead, Role, State, Token
 from tinysight_deploy.fleet.types import Outcome, Phase, Rollout, Wish
@@ -268,6 +269,57 @@ def test_threads_write_without_gaps(state: State, make_rollout: MakeRollout) -> 
     assert state.rollout("belt-1").size_bytes == 1040
     assert [entry.seq for entry in state.audit()] == list(range(1, 42))
     assert verify(state.audit()) is None
+
+
+def test_many_may_begin_with_an_empty_place_at_once(open_state: Open, make_rollout: MakeRollout) -> None:
+    together = threading.Barrier(6)
+    states = [open_state() for _ in range(6)]
+    failed: list[BaseException] = []
+
+    def work(number: int) -> None:
+        together.wait()
+        try:
+            states[number].begin(make_rollout(f"belt-{number}"), who="ann")
+        except FleetError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert failed == []
+    assert len(states[0].rollouts()) == 6
+
+
+def test_a_writer_that_hangs_keeps_others_out_for_a_while_only(
+    postgres: Any, make_rollout: MakeRollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "LONGEST_S", 1)
+    url = postgres.database()
+    hangs, other = State(url), State(url)
+    hangs.begin(make_rollout(), who="ann")
+    inside, over = threading.Event(), threading.Event()
+
+    def hang(rollout: Rollout) -> Rollout:
+        inside.set()
+        assert over.wait(30)
+        return paused(rollout)
+
+    def work() -> None:
+        with pytest.raises(StateGone):
+            hangs.change("belt-1", hang, who="ann", what="pause")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(30)
+    other.change("belt-1", lambda old: replace(old, stage=1), who="bob", what="stage")
+    over.set()
+    thread.join()
+    assert other.rollouts() == [make_rollout(stage=1)]
+    assert hangs.rollouts() == other.rollouts()
+    hangs.close()
+    other.close()
 
 
 def test_a_process_killed_at_any_step_leaves_all_or_nothing(state_url: str, open_state: Open) -> None:
