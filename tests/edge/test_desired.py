@@ -247,6 +247,7 @@ def test_of_many_in_a_short_time_the_newest_is_taken(agent: Agent) -> None:
         ({"cameras": None}, "cameras", "not changed from outside"),
         ({"cameras": {"new": {"source": "1"}}}, "cameras.new", "names no camera 'new'"),
         ({"broker": {"url": "mqtt://evil"}}, "broker", "not changed from outside"),
+        ({"fleet": {"url": "https://evil"}}, "fleet", "not changed from outside"),
         ({"model": None}, "model", "not changed from outside"),
         ({"publish": {"snapshots": True}}, "publish", "not changed from outside"),
         ({"trial": "1d"}, "trial", "not changed from outside"),
