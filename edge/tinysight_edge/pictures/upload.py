@@ -1,30 +1,28 @@
 """Send hard examples to the fleet's server: whole pictures as they lie on disk, in pieces that can be taken up again.
 
-In: the folder of `examples`, the ``[fleet]`` table.  Out: each picture once at the server, no more than so many bytes a
-day. Off unless ``upload`` is set. The pictures are those that privacy polygons were blacked in before anything saw
-them. Runs in a thread of its own, never near a frame; a server that is away, full or hostile costs a pause.
+In: the folder of `examples`, ``[fleet]`` of the configuration.  Out: each picture once at the server, no more than so
+many bytes a day. Off unless ``upload`` is set. The pictures are those that privacy polygons were blacked in before
+anything saw them. Runs in a thread of its own, never near a frame; a server that is away, full or hostile costs a pause.
 """
 
 import hashlib
 import logging
 import random
-import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
-import urllib3
 from msgspec import Struct
 
-from tinysight_contract import __version__
-from tinysight_contract.errors import UpdateError
+from tinysight_contract.errors import DeviceError
 from tinysight_contract.files import read_capped, replace_file
 from tinysight_contract.messages import utc_now
-from tinysight_edge.config.types import FleetConfig
-from tinysight_edge.update.http_answer import length_of, short
-from tinysight_edge.update.http_line import Line, trusted_context
+from tinysight_edge.config.types import AgentConfig, FleetConfig
+
+if TYPE_CHECKING:
+    from tinysight_edge.update.http_line import Line
 
 __all__ = ["Uploader"]
 
@@ -38,6 +36,7 @@ FULL_S: Final = 3600.0
 SILENCE_S: Final = 30.0
 PIECE_S: Final = 120.0
 """For one piece: a server or a line that is slower is tried again later."""
+END_WITHIN_S: Final = 0.5
 _MEMORY: Final = "sent.json"
 _MEMORY_BYTES: Final = 16 << 20
 
@@ -69,13 +68,13 @@ class _LaterError(Exception):
 
 
 class Uploader:
-    """Sends the examples of one device.
+    """Sends the examples of one device, as long as its ``with`` and as the configuration asks for it.
 
     Args:
         folder: of the examples, with ``images`` in it.
         site: the site's id.
         device: the device's id.
-        fleet: where to, and how much a day.
+        config: what holds now.
         dice: 0..1, for the length of pauses.
 
     Attributes:
@@ -83,10 +82,16 @@ class Uploader:
     """
 
     def __init__(
-        self, folder: Path, site: str, device: str, fleet: FleetConfig, *, dice: Callable[[], float] = random.random
+        self,
+        folder: Path,
+        site: str,
+        device: str,
+        *,
+        config: Callable[[], AgentConfig],
+        dice: Callable[[], float] = random.random,
     ) -> None:
-        self._folder, self._fleet, self._dice = folder, fleet, dice
-        self._root = f"{fleet.url.rstrip('/')}/v1/examples/{site}/{device}"
+        self._folder, self._config, self._dice = folder, config, dice
+        self._me = f"{site}/{device}"
         self._memory: _Sent | None = None
         self._said = ""
         self._failures = 0
@@ -95,17 +100,15 @@ class Uploader:
         self._line: Line | None = None
         self._thread = threading.Thread(target=self._live, name="uploads", daemon=True)
 
-    def start(self) -> None:
-        """Begin; returns at once."""
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
-    def stop(self) -> None:
-        """End; what is under way is taken up at the next start."""
+    def __exit__(self, *_: object) -> None:  # what is under way is taken up at the next start
         self._off.set()
         if (line := self._line) is not None:
-            line.cut_now()
-        if self._thread.is_alive():
-            self._thread.join(1.0)
+            line.cut_off()
+        self._thread.join(END_WITHIN_S)
 
     # Everything below runs in the uploads' own thread.
 
@@ -130,7 +133,9 @@ class Uploader:
         Raises:
             _LaterError: not now.
         """
-        images = self._folder / "images"
+        fleet = self._config().fleet
+        if fleet is None or fleet.upload is None or not (images := self._folder / "images").is_dir():
+            return
         found = sorted(path for path in images.rglob("*.jpg") if not path.name.startswith("."))
         memory = self._remembered()
         known = set(memory.names)
@@ -138,19 +143,25 @@ class Uploader:
         if not fresh:
             return
         memory.names = [name for name in memory.names if (images / name).exists()]
-        with Line(self._context()) as line:
-            self._line = line
-            try:
+        from tinysight_edge.update.fleet_http import open_line  # noqa: PLC0415 -- the agent starts without
+
+        try:
+            with open_line(fleet) as line:
+                self._line = line
                 for path in fresh:
-                    if self._off.is_set() or not self._send(line, path, memory):
+                    if self._off.is_set() or not self._send(line, fleet, path, memory):
                         return
                     memory.names.append(path.relative_to(images).as_posix())
                     self._remember(memory)
-            finally:
-                self._line = None
+        except DeviceError as error:  # no token, or no certificates
+            raise _LaterError(str(error), pause_s=LATER_S) from error
+        finally:
+            self._line = None
 
-    def _send(self, line: Line, path: Path, memory: _Sent) -> bool:
+    def _send(self, line: "Line", fleet: FleetConfig, path: Path, memory: _Sent) -> bool:
         """Bring one picture there; False when today's bytes are used up."""
+        from tinysight_edge.update.fleet_http import headers_of  # noqa: PLC0415 -- the agent starts without
+
         try:
             data = read_capped(path, MOST_BYTES)
         except FileNotFoundError:
@@ -161,8 +172,8 @@ class Uploader:
         if len(data) > MOST_BYTES:
             self._say(f"{path.name} is larger than {MOST_BYTES >> 20} MiB and is not sent")
             return True
-        url = f"{self._root}/{hashlib.sha256(data).hexdigest()}"
-        status, at = self._ask(line, "HEAD", url, {}, b"")
+        url = f"{fleet.url.rstrip('/')}/v1/examples/{self._me}/{hashlib.sha256(data).hexdigest()}"
+        status, at = self._ask(line, "HEAD", url, headers_of(fleet), b"")
         if status not in {200, 204, 404}:
             raise _LaterError(f"the server answers {status}", pause_s=LOOK_S)
         if at >= len(data):
@@ -172,11 +183,11 @@ class Uploader:
             today = f"{utc_now():%Y-%m-%d}"
             if memory.day != today:
                 memory.day, memory.bytes = today, 0
-            if memory.bytes + len(piece) > (self._fleet.upload or 0):
+            if memory.bytes + len(piece) > (fleet.upload or 0):
                 return False
             memory.bytes += len(piece)
-            headers = {"Upload-Offset": str(at), "Upload-Length": str(len(data)), "Content-Type": "image/jpeg"}
-            status, there = self._ask(line, "PATCH", url, headers, piece)
+            told = {"Upload-Offset": str(at), "Upload-Length": str(len(data)), "Content-Type": "image/jpeg"}
+            status, there = self._ask(line, "PATCH", url, headers_of(fleet) | told, piece)
             if status in {400, 413, 415, 422}:  # no other try would go better
                 self._say(f"the server does not take {path.name}: {status}")
                 return True
@@ -186,12 +197,16 @@ class Uploader:
         self.sent += 1
         return True
 
-    def _ask(self, line: Line, method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, int]:
+    @staticmethod
+    def _ask(line: "Line", method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, int]:
         """Status, and how many bytes are there."""
-        told = {"User-Agent": f"tinysight/{__version__}", **self._login(), **headers}
+        import urllib3  # noqa: PLC0415 -- the agent starts without
+
+        from tinysight_edge.update.http_answer import length_of, short  # noqa: PLC0415 -- likewise
+
         try:
             with line.within(PIECE_S):
-                answer = line.send(method, url, told, body, silence_s=SILENCE_S)
+                answer = line.send(method, url, headers, body, silence_s=SILENCE_S)
                 answer.close()
         except urllib3.exceptions.HTTPError as error:
             raise _LaterError(short(error), pause_s=LOOK_S) from error
@@ -203,22 +218,6 @@ class Uploader:
             raise _LaterError(why, pause_s=max(asked_s, FULL_S if answer.status == 507 else LOOK_S))
         there = length_of({"Content-Length": answer.headers.get("Upload-Offset", "")})
         return answer.status, min(there or 0, MOST_BYTES)
-
-    def _login(self) -> dict[str, str]:
-        """Read each time, so that a new token counts at once."""
-        if self._fleet.token_file is None:
-            return {}
-        try:
-            token = read_capped(self._fleet.token_file, 4096).decode().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise _LaterError(f"{self._fleet.token_file} cannot be read: {error}", pause_s=LATER_S) from error
-        return {"Authorization": f"Bearer {token}"}
-
-    def _context(self) -> ssl.SSLContext:
-        try:
-            return trusted_context(self._fleet.ca_file)
-        except UpdateError as error:
-            raise _LaterError(str(error), pause_s=LATER_S) from error
 
     def _remembered(self) -> _Sent:
         if self._memory is None:

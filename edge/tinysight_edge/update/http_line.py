@@ -151,10 +151,6 @@ class Line:
             decode_content=False,
         )
 
-    def cut_now(self) -> None:
-        """Cut all connections; from any thread."""
-        self._cut()
-
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Who connects to ``url``: directly, or by the proxy that the environment names."""
         parts = urlsplit(url)
