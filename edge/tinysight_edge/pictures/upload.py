@@ -1,8 +1,8 @@
 """Send hard examples to the fleet's server: whole pictures as they lie on disk, in pieces that can be taken up again.
 
 In: the folder of `examples`, ``[fleet]`` of the configuration.  Out: each picture once at the server, no more than so
-many bytes a day. Off unless ``upload`` is set. The pictures are those that privacy polygons were blacked in before
-anything saw them. Runs in a thread of its own, never near a frame; a server that is away, full or hostile costs a pause.
+many bytes a day. Off unless ``upload`` is set. Privacy polygons were blacked in the pictures before anything saw
+them. Runs in a thread of its own, never near a frame; a server that is away, full or hostile costs a pause.
 """
 
 import hashlib
