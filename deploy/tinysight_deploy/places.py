@@ -1,4 +1,4 @@
-"""Where the repository and its keys lie on this workstation, unless a command says otherwise."""
+"""Where the repository, its keys and the fleet's state lie on this workstation, unless a command says otherwise."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["KeysOption", "PassphraseOption", "RepoOption", "keys_folder", "repo_folder"]
+__all__ = ["KeysOption", "PassphraseOption", "RepoOption", "StateOption", "fleet_state", "keys_folder", "repo_folder"]
 
 RepoOption = Annotated[
     Path | None,
@@ -34,6 +34,15 @@ PassphraseOption = Annotated[
         show_default=False,
     ),
 ]
+StateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--state",
+        help="The fleet's state: a file, or postgresql://USER@HOST/NAME. $TINYSIGHT_FLEET_STATE unless given, "
+        "else ~/.local/state/tinysight/fleet/fleet.db.",
+        show_default=False,
+    ),
+]
 
 
 def repo_folder(given: Path | None = None) -> Path:
@@ -49,3 +58,9 @@ def keys_folder(given: Path | None, repo: Path) -> Path:
     if given is None and (variable := os.environ.get("TINYSIGHT_KEYS")):
         given = Path(variable)
     return given or repo.absolute().parent / "keys"
+
+
+def fleet_state(given: str | None = None) -> str:
+    """The fleet's state: as given, else ``$TINYSIGHT_FLEET_STATE``, else a file in the user's state folder."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return given or os.environ.get("TINYSIGHT_FLEET_STATE") or str(state / "tinysight" / "fleet" / "fleet.db")

@@ -10,6 +10,8 @@
     ├── BundleError                      a bundle cannot be trusted or understood
     ├── ContractError (also ValueError)  a topic or message breaks the MQTT contract
     ├── FleetError                       a rollout cannot go on, or its state cannot be read
+    │   ├── NotLeading                   another controller leads since
+    │   └── StateGone                    the state's database cannot be used now
     ├── ShapeError (also ValueError)     an array is not the shape its name promises
     └── DeviceError                      the field side said no
         ├── CameraError                  a picture source cannot be opened or read
@@ -39,8 +41,10 @@ __all__ = [
     "DeviceError",
     "FleetError",
     "InferenceError",
+    "NotLeading",
     "RuntimeLoadError",
     "ShapeError",
+    "StateGone",
     "StoreError",
     "TinySightError",
     "TrainError",
@@ -88,6 +92,14 @@ class ContractError(TinySightError, ValueError):
 
 class FleetError(TinySightError):
     """A rollout cannot go on, or its state cannot be read or written."""
+
+
+class NotLeading(FleetError):  # noqa: N818 -- it is no fault: another one does the work
+    """Another controller leads since: nothing was written, and nothing may be sent."""
+
+
+class StateGone(FleetError):  # noqa: N818 -- it is no fault of the caller's: the same call may go well later
+    """The database cannot be used now; nothing else is wrong, and the same call may go well later."""
 
 
 class ShapeError(TinySightError, ValueError):

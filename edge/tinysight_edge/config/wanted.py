@@ -25,7 +25,7 @@ from tinysight_edge.config.overlay import Overlay
 from tinysight_edge.config.reload import Now
 from tinysight_edge.update.wish import Answer, Wish
 
-__all__ = ["MAX_BYTES", "Became", "Wanted"]
+__all__ = ["MAX_BYTES", "Became", "Wanted", "is_news", "read_desired"]
 
 log = logging.getLogger(__name__)
 
@@ -159,16 +159,13 @@ class Wanted:
             self._due = False
             return _Kept()
         try:
-            if len(payload) > MAX_BYTES:
-                what = f"The desired state has {len(payload)} bytes, more than {MAX_BYTES}."
-                raise ContractError(what, mend="Ask for less at once.")
-            asked = decode(payload, Desired)
+            asked = read_desired(payload)
         except ContractError as error:
             self._unread = str(error)
             log.error("desired: %s", self._unread[:MAX_TEXT])
             return kept
         before, fresh = kept.asked, _Asked.of(asked)
-        if before is not None and fresh.revision <= before.revision:
+        if before is not None and not is_news(asked, before.revision):
             if fresh != replace(before, state=None, reason="", refused={}):
                 log.warning("desired: revision %d is passed over, %d is known", asked.revision, before.revision)
             return kept
@@ -269,6 +266,23 @@ class Wanted:
             replace_file(self._path, msgspec.json.encode(kept))
         except OSError as error:  # it holds until the end of this process
             log.warning("%s cannot be written: %s", self._path, error.strerror)
+
+
+def read_desired(payload: bytes) -> Desired:
+    """A desired state, as it came.
+
+    Raises:
+        ContractError: it is none, or too large.
+    """
+    if len(payload) > MAX_BYTES:
+        what = f"The desired state has {len(payload)} bytes, more than {MAX_BYTES}."
+        raise ContractError(what, mend="Ask for less at once.")
+    return decode(payload, Desired)
+
+
+def is_news(asked: Desired, known: int | None) -> bool:
+    """Whether a desired state counts for who knows one of a revision already; None for none."""
+    return known is None or asked.revision > known
 
 
 def _cut(refused: dict[str, str]) -> dict[str, str]:

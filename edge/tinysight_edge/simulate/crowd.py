@@ -1,22 +1,25 @@
 """Many simulated devices in one process: one thread serves all their connections with a selector.
 
 In: a `Plan`.  Out: what the devices say, until time is over or `stop`. Connections are dialled by a few threads, for
-that may take long; all else happens in the thread that calls `run`.
+that may take long; all else happens in the thread that calls `run`. Others may ask that thread for something by `call`.
 """
 
 import heapq
+import itertools
 import random
 import resource
 import selectors
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from tinysight_contract.errors import BrokerError, ConfigError
 from tinysight_contract.mqtt import Connection
 from tinysight_edge.simulate.recording import Recording
-from tinysight_edge.simulate.simulate import HEALTH_EVERY_S, Device, Plan, Play
+from tinysight_edge.simulate.simulate import Device, Plan, Play
 
 __all__ = ["Crowd"]
 
@@ -43,21 +46,50 @@ class Crowd:
         self.plan = plan
         self._dice = random.Random(plan.seed)  # noqa: S311 -- where a story begins is no secret
         self.devices = [
-            Device(name=f"{plan.prefix}-{number:04d}", plan=plan, recording=recording, plays=self._plays(recording))
+            self._make(f"{plan.prefix}-{number:04d}", recording, self._plays(recording))
             for number in range(1, plan.devices + 1)
         ]
-        self._numbers = {device: number for number, device in enumerate(self.devices)}
+        self._numbers: dict[Device, int] = {device: number for number, device in enumerate(self.devices)}
         self._selector = selectors.DefaultSelector()
         self._files: dict[Device, int] = {}
         self._dialling: dict[Future[Connection], Device] = {}
-        self._away = [(0.0, number) for number in range(plan.devices)]  # when to dial
+        self._away: list[tuple[float, int]] = []  # when to dial
+        self._kept_away: set[Device] = set()
         self._steps: list[tuple[float, int, str, int]] = []  # when, whose, which camera, in which session
         self._begun_s: dict[tuple[int, str], float] = {}
+        self._errands: list[tuple[float, int, Device, Callable[[], None]]] = []
+        self._tickets = itertools.count()
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopped = False
 
     def stop(self) -> None:
         """End `run` soon, with a goodbye. May be called from a signal handler."""
         self._stopped = True
+
+    def call(self, do: Callable[[], None]) -> None:
+        """Have something done soon by the thread that runs. From any thread."""
+        self._calls.put(do)
+
+    def later(self, device: Device, delay_s: float, do: Callable[[], None]) -> None:
+        """Have something done for a device after a while. In the thread that runs."""
+        heapq.heappush(self._errands, (time.monotonic() + delay_s, next(self._tickets), device, do))
+
+    def go_away(self, *devices: Device) -> None:
+        """Cut devices off without a goodbye, until they come back. In the thread that runs."""
+        for device in devices:
+            self._kept_away.add(device)
+            if (file := self._files.pop(device, None)) is not None and device.connection is not None:
+                self._selector.unregister(file)
+                device.connection.abandon()
+                device.lose()
+
+    def come_back(self, *devices: Device) -> None:
+        """Let devices dial that were away. In the thread that runs."""
+        calling = {number for _, number in self._away} | {self._numbers[each] for each in self._dialling.values()}
+        for device in devices:
+            self._kept_away.discard(device)
+            if device not in self._files and self._numbers[device] not in calling:
+                heapq.heappush(self._away, (0.0, self._numbers[device]))
 
     def run(
         self, *, duration_s: float | None = None, clear: bool = False, ready: Callable[[], None] = lambda: None
@@ -78,6 +110,7 @@ class Crowd:
         """
         _allow_files(self.plan.devices + DIALS_AT_ONCE + SPARE_FILES)
         begun_s = time.monotonic()
+        self._line_up(begun_s)
         until_s = begun_s + duration_s if duration_s is not None else float("inf")
         care_s = begun_s + CARE_EVERY_S
         with ThreadPoolExecutor(DIALS_AT_ONCE, thread_name_prefix="dial") as pool:
@@ -88,6 +121,7 @@ class Crowd:
                     self._dial(pool, now_s)
                     self._serve(self._nap_s(now_s))
                     self._play(time.monotonic())
+                    self._attend_errands(time.monotonic())
                     if now_s >= care_s:
                         care_s = now_s + CARE_EVERY_S
                         self._care()
@@ -102,16 +136,29 @@ class Crowd:
             "seconds": round(time.monotonic() - begun_s, 3),
         }
 
+    def _make(self, name: str, recording: Recording, plays: dict[str, Play]) -> Device:
+        return Device(name=name, plan=self.plan, recording=recording, plays=plays)
+
+    def _line_up(self, now_s: float) -> None:
+        """Who dials when."""
+        for number, device in enumerate(self.devices):
+            if device.begins_s is None:
+                self._kept_away.add(device)
+            else:
+                self._away.append((now_s + device.begins_s, number))
+        heapq.heapify(self._away)
+
     def _plays(self, recording: Recording) -> dict[str, Play]:
         cameras = range(self.plan.cameras)
         return {f"cam{n}": Play(recording, self._dice.uniform(0.0, recording.duration_s)) for n in cameras}
 
     def _first(self, *, until_s: float) -> None:
         """Connect the first device; if that fails, all would."""
-        first = self.devices[0]
+        if not self._away:
+            return
+        first = self.devices[heapq.heappop(self._away)[1]]
         connection = first.dial()
         self._admit(first, connection)
-        heapq.heappop(self._away)
         while not connection.alive:
             if connection.refusal is not None:
                 raise connection.refusal
@@ -126,11 +173,16 @@ class Crowd:
         """Let those that are away call, and take in who got through."""
         while self._away and self._away[0][0] <= now_s and len(self._dialling) < DIALS_AT_ONCE:
             device = self.devices[heapq.heappop(self._away)[1]]
+            if device in self._kept_away:
+                continue
             self._dialling[pool.submit(device.dial)] = device
         for future in [each for each in self._dialling if each.done()]:
             device = self._dialling.pop(future)
             if future.exception() is None:
-                self._admit(device, future.result())
+                if device in self._kept_away:
+                    future.result().abandon()
+                else:
+                    self._admit(device, future.result())
             else:
                 self._again(device)
 
@@ -140,7 +192,9 @@ class Crowd:
         self._selector.register(connection.fileno(), selectors.EVENT_READ, device)
 
     def _again(self, device: Device) -> None:
-        """Dial later."""
+        """Dial later, unless it is to stay away."""
+        if device in self._kept_away:
+            return
         due_s = time.monotonic() + self._dice.uniform(*RETRY_S)
         heapq.heappush(self._away, (due_s, self._numbers[device]))
 
@@ -181,7 +235,21 @@ class Crowd:
         heapq.heappush(self._steps, (now_s, number, camera, device.cut))
 
     def _nap_s(self, now_s: float) -> float:
-        return min(max(self._steps[0][0] - now_s, 0.0), NAP_S) if self._steps else NAP_S
+        due_s = [each[0][0] for each in (self._steps, self._errands) if each]
+        return min(max(min(due_s) - now_s, 0.0), NAP_S) if due_s else NAP_S
+
+    def _attend_errands(self, now_s: float) -> None:
+        """Do what others have asked for, and what is due."""
+        with suppress(Empty):
+            for _ in range(STEPS_AT_ONCE):
+                self._calls.get_nowait()()
+        for _ in range(STEPS_AT_ONCE):
+            if not self._errands or self._errands[0][0] > now_s:
+                return
+            _, _, device, do = heapq.heappop(self._errands)
+            do()
+            if device in self._files and device.connection is not None:
+                self._look(device, device.connection)
 
     def _play(self, now_s: float) -> None:
         """Tell what is due."""
@@ -204,7 +272,7 @@ class Crowd:
         for device in list(self._files):
             self._attend(device)
             if device.ready and now_s >= device.next_health_s:
-                device.next_health_s = now_s + HEALTH_EVERY_S
+                device.next_health_s = now_s + self.plan.health_s
                 device.health()
 
     def _leave(self, *, clear: bool) -> None:

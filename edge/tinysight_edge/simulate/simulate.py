@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final
+from typing import ClassVar, Final
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from tinysight_contract import __version__
@@ -54,6 +55,7 @@ class Plan:
         devices: how many.
         cameras: of each.
         rate: how fast the recording is played; 1 is as it was.
+        health_s: between two messages of a device's health, in seconds.
         seed: of where each camera begins.
     """
 
@@ -63,6 +65,7 @@ class Plan:
     devices: int = 1
     cameras: int = 1
     rate: float = 1.0
+    health_s: float = HEALTH_EVERY_S
     seed: int = 0
 
 
@@ -139,8 +142,17 @@ class Device:
         connection: its session; None while there is none.
         ready: the broker has answered, and knows who is here.
         cut: how often its session was lost.
+        begins_s: when it first dials, in seconds after the others; None until it is told to.
+        out, out_bytes: messages that it has given to the broker, with their topics.
+        heard, heard_bytes: messages that came for it, likewise.
         plays: its cameras' stories.
     """
+
+    KEPT: ClassVar[tuple[type[t.StatusTopic | t.InfoTopic | t.HealthTopic | t.ReportedTopic | t.ModelTopic], ...]] = (
+        t.StatusTopic,
+        t.InfoTopic,
+        t.HealthTopic,
+    )
 
     name: str
     plan: Plan
@@ -148,6 +160,11 @@ class Device:
     sent: int = 0
     acknowledged: int = 0
     cut: int = 0
+    begins_s: float | None = 0.0
+    out: int = 0
+    out_bytes: int = 0
+    heard: int = 0
+    heard_bytes: int = 0
     next_health_s: float = 0.0
     connection: Connection | None = None
     ready: bool = False
@@ -169,6 +186,7 @@ class Device:
             self.plan.address,
             client_id="_".join(("tinysight", *self._me)),
             will=Will(str(t.StatusTopic(*self._me)), encode(will)),
+            on_message=self._on_message,
             on_ack=self._on_ack,
         )
         connection.dial(timeout_s=DIAL_S)
@@ -188,6 +206,9 @@ class Device:
             self._say_counts(camera, now, again=True)
         for event in list(self._waiting.values()):
             self._send(replace(event, replayed=True))
+
+    def hear(self, payload: bytes) -> None:
+        """A message came for it; this one asked for none."""
 
     def lose(self) -> None:
         """The session is gone; what the broker has not acknowledged waits for the next one."""
@@ -238,11 +259,10 @@ class Device:
 
     def clear(self) -> None:
         """Take back what the broker retains of it."""
-        topics: list[t.Topic] = [kind(*self._me) for kind in (t.StatusTopic, t.InfoTopic, t.HealthTopic)]
+        topics: list[t.Topic] = [kind(*self._me) for kind in self.KEPT]
         topics += [kind(*self._me, camera) for camera in self.plays for kind in (t.CameraStatusTopic, t.CountsTopic)]
         for topic in topics:
-            message = self._connected.publish(str(topic), b"", qos=1, retain=True)
-            self._in_flight[message] = 0
+            self._in_flight[self._publish(topic, b"", qos=1)] = 0
 
     @property
     def idle(self) -> bool:
@@ -270,7 +290,7 @@ class Device:
 
     def _send(self, event: Event) -> None:
         topic = t.EventTopic(*self._me, event.camera)
-        self._in_flight[self._connected.publish(str(topic), encode(event), qos=topic.QOS, retain=False)] = event.seq
+        self._in_flight[self._publish(topic, encode(event), qos=topic.QOS)] = event.seq
 
     def _say_counts(self, camera: str, now: datetime, *, again: bool = False) -> None:
         play, labels = self.plays[camera], self.recording.info.bundle.labels
@@ -286,8 +306,17 @@ class Device:
             self._counted[camera] = counts
             self._say(t.CountsTopic(*self._me, camera), counts)
 
-    def _say(self, topic: t.Topic, message: Status | Info | CameraStatus | Counts | Health) -> int:
-        return self._connected.publish(str(topic), encode(message), qos=topic.QOS, retain=topic.RETAIN)
+    def _say(self, topic: t.Topic, message: Struct) -> int:
+        return self._publish(topic, encode(message), qos=topic.QOS)
+
+    def _publish(self, topic: t.Topic, payload: bytes, *, qos: int) -> int:
+        where = str(topic)
+        self.out, self.out_bytes = self.out + 1, self.out_bytes + len(where) + len(payload)
+        return self._connected.publish(where, payload, qos=qos, retain=topic.RETAIN)
+
+    def _on_message(self, topic: str, payload: bytes, _retained: bool) -> None:
+        self.heard, self.heard_bytes = self.heard + 1, self.heard_bytes + len(topic) + len(payload)
+        self.hear(payload)
 
     def _info(self) -> Info:
         recorded = next(iter(self.recording.info.cameras.values()))

@@ -4,26 +4,40 @@ In: a `Source`, the store's `State`, a clock that may be wrong.  Out: an `Offer`
 """
 
 import logging
+from pathlib import Path
+from typing import Protocol
 
 from msgspec.structs import replace
 
 from tinysight_contract.errors import UpdateError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Code, Release
-from tinysight_edge.store import Store
 from tinysight_edge.update.clock import raise_floor, right_time
+from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.signed import Machine, Requires, lack
 from tinysight_edge.update.sources import Source
 from tinysight_edge.update.trust import Offer, Trust
 from tinysight_edge.update.update import State
 
-__all__ = ["ask", "misfit"]
+__all__ = ["Keeper", "ask", "misfit"]
 
 log = logging.getLogger(__name__)
 
 
+class Keeper(Protocol):
+    """What is needed of a store."""
+
+    @property
+    def trust(self) -> Path:
+        """The folder of what is known of signatures."""
+
+    @property
+    def disk(self) -> Disk:
+        """Writes there."""
+
+
 def ask(
-    store: Store, source: Source, target: str, *, digest: str | None, state: State, synced: bool
+    store: Keeper, source: Source, target: str, *, digest: str | None, state: State, synced: bool
 ) -> tuple[Offer, State]:
     """What was signed under a path; nothing is saved but what was verified of the signatures.
 

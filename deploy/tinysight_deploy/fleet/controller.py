@@ -1,0 +1,367 @@
+"""The controller: reads all that the broker keeps, has `decide` say what is to be done, writes it down, and sends it.
+
+In: a `State`, a broker.  Out: retained `desired` documents. START HERE: `Controller.run`, `_turn`.
+
+Nothing depends on what was done before: every turn begins with what the state and the broker say now. So a controller
+may be killed at any moment and another goes on. A wish is written down before it is sent, and what the broker does not
+show is sent again, under the same revision. Only the leader writes and sends. The rollouts' clocks run while it leads
+and hears the broker; no other clock decides anything, but for the penalty box, which is coarse.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from tinysight_contract.client import Client, connect
+from tinysight_contract.errors import BrokerError, ConfigError, FleetError
+from tinysight_contract.messages import utc_now
+from tinysight_deploy.fleet.buckets import bucket, stage_of
+from tinysight_deploy.fleet.decide import BOXED, decide
+from tinysight_deploy.fleet.facts import KINDS, QUIET_S, Hearing
+from tinysight_deploy.fleet.judge import judge, settled
+from tinysight_deploy.fleet.leading import OPEN, Books
+from tinysight_deploy.fleet.members import Roll
+from tinysight_deploy.fleet.mirror import Mirror
+from tinysight_deploy.fleet.operate import OVER
+from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, forged, next_revision, shown, take_back
+from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.types import Decision, Facts, Key, Outcome, Phase, Rollout, Wish
+
+__all__ = ["Controller"]
+
+log = logging.getLogger(__name__)
+
+TURN_S: Final = 1.0
+LONGEST_TURN: Final = 2
+"""Turns; a clock goes on by no more at once, so that a machine that was asleep calls nobody silent."""
+AGAIN_TURNS: Final = 5
+"""After so many, what the broker has taken and does not show is sent again."""
+RETRY_S: Final = 5.0
+NOTHING: Final = Facts()
+MADE_UP: Final = "A revision was made up that no wish is above. It is cleared as soon as the device is online."
+CONFIG_LOST: Final = "The broker has lost what lies over its configuration. Wish that again, or take it away there."
+
+
+class Controller:
+    """Leads the rollouts of a state, or waits to.
+
+    Args:
+        state: where they are kept.
+        broker: its address, as `connect` takes it.
+        holder: names this controller: another name in each process.
+        inventory: of the groups; None without one.
+        mirror: where the audit log is copied to; None for nowhere.
+        turn_s: how often it looks.
+
+    Attributes:
+        trouble: why nothing is done now, with what to do; empty when all is well.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        broker: str,
+        *,
+        holder: str,
+        inventory: Path | None = None,
+        mirror: Mirror | None = None,
+        turn_s: float = TURN_S,
+    ) -> None:
+        self.trouble = ""
+        self._state, self._broker, self._mirror, self._turn_s = state, broker, mirror, turn_s
+        self._hearing, self._roll = Hearing(), Roll(inventory)
+        self._books = Books(state, holder)
+        self._decisions: dict[str, Decision] = {}
+        self._held: dict[str, dict[Key, str]] = {}
+        self._odd: dict[Key, str] = {}
+        self._last_s: float | None = None
+        self._hears = False
+
+    @property
+    def facts(self) -> Mapping[Key, Facts]:
+        """What is known of the devices now."""
+        return self._hearing.facts
+
+    @property
+    def hears(self) -> bool:
+        """Whether it is connected, and has heard all that the broker keeps."""
+        return self._hears
+
+    @property
+    def leading(self) -> bool:
+        """Whether this controller leads."""
+        return self._books.lead is not None
+
+    def decision(self, id_: str) -> Decision | None:
+        """What was decided of a rollout last; None while this controller does not lead it."""
+        return self._decisions.get(id_)
+
+    def held(self, id_: str) -> Mapping[Key, str]:
+        """The devices that a rollout does not ask, whatever its stage, and why."""
+        return self._held.get(id_, {})
+
+    async def run(self) -> None:
+        """Lead, or wait to, until it is cancelled; outages of the broker and of the database are waited for.
+
+        Raises:
+            ConfigError: the broker's address cannot be read.
+        """
+        try:
+            while True:
+                try:
+                    async with connect(self._broker, kinds=KINDS) as client:
+                        await self._session(client)
+                except BrokerError as error:
+                    self._say(str(error))
+                self._last_s = None
+                await asyncio.sleep(min(self._turn_s, RETRY_S))
+        finally:
+            await self._leave()
+
+    async def _session(self, client: Client) -> None:
+        """Until it is cut; then another is made, for what the broker kept may be gone."""
+        listening = asyncio.create_task(self._hearing.listen(self._hearing.begin(client)))
+        sender = Sender(client, again_s=AGAIN_TURNS * self._turn_s)
+        try:
+            while not client.cuts and client.trouble is None:
+                begun_s = time.monotonic()
+                if self._hearing.settled(quiet_s=min(QUIET_S, AGAIN_TURNS * self._turn_s)):
+                    await self._turn(sender)
+                    self._hears = True
+                if listening.done():
+                    listening.result()
+                await asyncio.sleep(max(self._turn_s - (time.monotonic() - begun_s), 0.0))
+            self._say("The broker has gone; it is tried again.")
+        finally:
+            self._hears = False
+            listening.cancel()
+            await sender.stop()
+            with suppress(asyncio.CancelledError):
+                await listening
+
+    async def _leave(self) -> None:
+        """Let the next one lead at once."""
+        if (lead := self._books.lead) is not None:
+            with suppress(FleetError):
+                await asyncio.to_thread(self._state.leave, lead)
+        self._books.drop()
+
+    async def _turn(self, sender: Sender) -> None:
+        """Look once: decide, write it down, send. Whatever fails is looked at anew in the next turn."""
+        self._note(self._hearing.refresh())
+        now_s = time.monotonic()
+        try:
+            if not await asyncio.to_thread(self._books.open, now_s):
+                await self._stand_by(sender, "")
+                return
+            passed_s = 0.0 if self._last_s is None else min(now_s - self._last_s, LONGEST_TURN * self._turn_s)
+            self._last_s, trouble = now_s, ""
+            for rollout in list(self._books.rollouts.values()):
+                try:
+                    members = self._members(rollout)
+                except ConfigError as error:
+                    trouble = f"{rollout.id}: {error}"
+                else:
+                    await self._go_on(replace(rollout, clock_s=rollout.clock_s + passed_s), members, sender)
+            self._send(sender)
+            if self._mirror is not None:
+                await asyncio.to_thread(self._mirror.append, self._state)
+            self._say(trouble or sender.trouble)
+        except FleetError as error:
+            await self._stand_by(sender, str(error))
+
+    async def _stand_by(self, sender: Sender, why: str) -> None:
+        """Send nothing: another leads, or nobody knows what was written."""
+        self._books.drop()
+        self._decisions.clear()
+        self._held.clear()
+        self._last_s = None
+        self._say(why)
+        await sender.stop()
+
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self.trouble:
+            log.warning("%s", trouble)
+        elif self.trouble and not trouble:
+            log.info("all is well again")
+        self.trouble = trouble
+
+    def _note(self, changed: set[Key]) -> None:
+        """Who cannot be asked because of what the broker keeps."""
+        for key in changed:
+            if forged(self._hearing.facts.get(key, NOTHING)):
+                self._odd[key] = MADE_UP
+            elif self._hearing.config_lost(key):
+                self._odd[key] = CONFIG_LOST
+            else:
+                self._odd.pop(key, None)
+
+    def _members(self, rollout: Rollout) -> set[Key]:
+        """Whom a rollout is for: of one that takes another back, those that run what that brought, and who was asked.
+
+        Raises:
+            ConfigError: the inventory cannot be read, or has no such group.
+        """
+        facts, asked = self._hearing.facts, self._books.wishes[rollout.id].keys()
+        if rollout.phase in OVER:
+            return set(asked)
+        if rollout.reverts is None:
+            return self._roll.members(rollout.group, facts) | asked
+        bundle, keys = self._books.brought.get(rollout.id, ("", frozenset()))
+        return {key for key in keys if key in facts and facts[key].active == bundle} | asked
+
+    async def _go_on(self, rollout: Rollout, members: set[Key], sender: Sender) -> None:
+        """One rollout's turn.
+
+        Raises:
+            FleetError: the state cannot be written, or another controller leads.
+        """
+        if rollout.phase in OVER:
+            await self._end(rollout, sender)
+            return
+        if rollout.id in self._books.fresh and rollout.phase is Phase.RUNNING:
+            self._books.fresh.discard(rollout.id)
+            if found := self._found(rollout):
+                log.warning("%s: %d wishes that nobody has written down are kept by the broker", rollout.id, len(found))
+                await asyncio.to_thread(self._books.ask, rollout.id, found)
+        held = self._held[rollout.id] = self._held_back(rollout)
+        wishes = self._books.wishes[rollout.id]
+        decision = decide(rollout, members, self._hearing.facts, wishes, held, now_s=rollout.clock_s)
+        self._decisions[rollout.id] = decision
+        for key in members & self._odd.keys():
+            self._clear(key, sender)
+        await asyncio.to_thread(self._write, rollout, decision, self._asked(rollout, decision), sender)
+
+    def _held_back(self, rollout: Rollout) -> dict[Key, str]:
+        """Devices that are not to be asked now, and why."""
+        held, now = {}, utc_now()
+        for key, boxed in self._books.boxed.items():
+            if boxed.until > now:
+                held[key] = f"{BOXED}It failed lately, and comes last until {boxed.until:%Y-%m-%d %H:%M} UTC."
+        for id_, other in self._books.rollouts.items():
+            if id_ != rollout.id:
+                busy = OPEN if other.phase in OVER else OPEN - {Outcome.SILENT}
+                wishes = self._books.wishes[id_]
+                held |= {key: f"It is busy in {id_}." for key, wish in wishes.items() if wish.outcome in busy}
+        return held | self._odd
+
+    def _found(self, rollout: Rollout) -> dict[Key, Wish]:
+        """Wishes that the broker keeps and the state does not: it was made again from a log that lacks its end."""
+        known, found = self._books.wishes[rollout.id], {}
+        for key, facts in self._hearing.facts.items():
+            desired = facts.desired
+            if key in known or desired is None or (desired.rollout, desired.bundle) != (rollout.id, rollout.bundle):
+                continue
+            if not forged(facts):
+                place = stage_of(rollout.cutoffs, bucket(rollout.salt, key))
+                found[key] = self._wish(rollout, key, desired.revision, min(place, rollout.stage))
+        return found
+
+    def _asked(self, rollout: Rollout, decision: Decision) -> dict[Key, Wish]:
+        """The wishes of those that are to be asked."""
+        asked = {}
+        for key in decision.ask:
+            facts = self._hearing.facts.get(key, NOTHING)
+            if forged(facts):
+                self._odd[key] = MADE_UP
+                continue
+            known = (wishes[key].revision for wishes in self._books.wishes.values() if key in wishes)
+            asked[key] = self._wish(rollout, key, next_revision(facts, known), rollout.stage)
+        return asked
+
+    def _wish(self, rollout: Rollout, key: Key, revision: int, stage: int) -> Wish:
+        facts, now_s = self._hearing.facts.get(key, NOTHING), rollout.clock_s
+        return Wish(
+            site=key[0],
+            device=key[1],
+            stage=stage,
+            revision=revision,
+            sent_s=now_s,
+            reached_s=now_s if facts.online else None,
+            outcome=Outcome.GOING if facts.online else Outcome.AWAY,
+            before=facts.active,
+        )
+
+    def _write(self, rollout: Rollout, decision: Decision, asked: Mapping[Key, Wish], sender: Sender) -> None:
+        """Write down what was decided, before anything of it is done; waits for the database.
+
+        Raises:
+            FleetError: the state cannot be written, or another controller leads.
+        """
+        books, change = self._books, decision.change
+        books.tick(rollout.id, rollout.clock_s)
+        known = books.wishes[rollout.id]
+        judged = {
+            key: settled(known[key], verdict, now_s=rollout.clock_s) for key, verdict in decision.verdicts.items()
+        }
+        if news := {key: wish for key, wish in judged.items() if wish is not known[key]}:
+            books.settle(rollout.id, news)
+        if change is not None and not (change.phase is Phase.DONE and self._unsent(rollout, sender)):
+            books.change(rollout, change)
+        if asked:
+            books.ask(rollout.id, asked)
+
+    def _unsent(self, rollout: Rollout, sender: Sender) -> bool:
+        """Whether the broker has not taken all wishes yet: nobody sends them after the end."""
+        facts = self._hearing.facts
+        return any(
+            wish.outcome is Outcome.AWAY
+            and sender.taken.get(key, 0) < wish.revision
+            and not shown(facts.get(key, NOTHING), wish.revision)
+            for key, wish in self._books.wishes[rollout.id].items()
+        )
+
+    def _send(self, sender: Sender) -> None:
+        """Send what is written down and the broker does not show."""
+        facts = self._hearing.facts
+        newest: dict[Key, tuple[Rollout, Wish]] = {}
+        for id_, rollout in self._books.rollouts.items():
+            if rollout.phase in OVER:
+                continue
+            for key, wish in self._books.wishes[id_].items():
+                if wish.outcome is Outcome.LEFT or shown(facts.get(key, NOTHING), wish.revision):
+                    continue
+                if key not in newest or newest[key][1].revision < wish.revision:
+                    newest[key] = rollout, wish
+        for key, (rollout, wish) in newest.items():
+            if self._odd.get(key) != CONFIG_LOST:
+                sender.send(key, document(rollout, wish, self._hearing.config(key)))
+
+    async def _end(self, rollout: Rollout, sender: Sender) -> None:
+        """Take back what was asked for and may still be done.
+
+        Raises:
+            FleetError: the state cannot be written, or another controller leads.
+        """
+        news = {}
+        for key, wish in self._books.wishes[rollout.id].items():
+            if wish.outcome not in OPEN:
+                continue
+            facts = self._hearing.facts.get(key, NOTHING)
+            now = settled(wish, judge(rollout, wish, facts, now_s=rollout.clock_s), now_s=rollout.clock_s)
+            if now.outcome in OPEN and (facts.revision > wish.revision or self._odd.get(key) == CONFIG_LOST):
+                now = replace(now, outcome=Outcome.LEFT)
+            if now is not wish:
+                news[key] = now
+            if now.outcome in OPEN and not forged(facts):
+                sender.send(key, take_back(wish, facts, self._hearing.config(key)))
+        if news:
+            await asyncio.to_thread(self._books.settle, rollout.id, news)
+
+    def _clear(self, key: Key, sender: Sender) -> None:
+        """Have a device and the broker forget a revision that was made up; a device must be there for that."""
+        facts = self._hearing.facts.get(key, NOTHING)
+        if self._odd.get(key) != MADE_UP:
+            return
+        if facts.desired is not None and facts.desired.revision < HIGHEST:
+            if not facts.online:
+                return
+            self._hearing.remember_wanted(key)
+        if facts.online or facts.desired is not None:
+            sender.send(key, None)

@@ -1,0 +1,165 @@
+"""What is known of each device by what the broker keeps, and by what comes since.
+
+In: messages of a `Client`, session after session.  Out: `Facts` by site and device. What is wanted and who is online is
+of this session alone: a broker that was started again may have lost it. What a device has reported stays until it
+reports anew. Only what was heard of is worked out again.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from tinysight_contract import topics as t
+from tinysight_contract.client import Client, Stream, connect
+from tinysight_contract.fleet import Device, Heard
+from tinysight_contract.messages import Desired, State
+from tinysight_deploy.fleet.types import Facts, Key
+
+__all__ = ["KINDS", "QUIET_S", "Hearing", "facts_of", "gather"]
+
+KINDS: Final = frozenset({t.StatusTopic, t.ReportedTopic, t.DesiredTopic, t.ModelTopic})
+"""What a rollout is decided by."""
+QUIET_S: Final = 0.5
+"""When nothing that was kept has come for so long, all of it has."""
+MOST_REMEMBERED: Final = 20_000
+"""Devices of which something is remembered from one session to the next."""
+
+
+def facts_of(device: Device) -> Facts:
+    """What a device says of itself."""
+    reported, model = device.reported, device.model
+    facts = Facts(online=_online(device), desired=device.desired)
+    if model is not None:
+        mine = reported is not None and reported.bundle == model.bundle
+        facts = replace(facts, metered=model.bundle, drift=model.drift if mine else None)
+    if reported is None:
+        return facts
+    return replace(
+        facts,
+        active=reported.bundle,
+        revision=reported.revision,
+        state=reported.state,
+        reason=reported.reason,
+        due=reported.due_at is not None,
+        update=reported.update,
+    )
+
+
+def _online(device: Device) -> bool | None:
+    """Whether it is connected; None when that is not known: the last word may be a late will of an earlier boot."""
+    if device.status is None or device.status.state is State.ONLINE:
+        return device.online
+    boot_id = None if device.reported is None else device.reported.boot_id
+    return device.online if boot_id in {None, device.status.boot_id} else None
+
+
+class Hearing:
+    """What is known of all devices.
+
+    Attributes:
+        facts: as `refresh` found them last.
+    """
+
+    def __init__(self) -> None:
+        self.facts: dict[Key, Facts] = {}
+        self._before: dict[Key, Facts] = {}
+        self._wanted_before: dict[Key, Desired] = {}
+        self._changed: set[Key] = set()
+        self._devices: Mapping[Key, Device] = {}
+        self._retained_s = 0.0
+
+    def begin(self, client: Client) -> Stream[Heard]:
+        """Another session has begun; what is to be handed to `listen`. To be called before anything is awaited."""
+        kept = list(self.facts.items())[-MOST_REMEMBERED:]
+        self._wanted_before |= {key: each.desired for key, each in kept if each.desired is not None}
+        self._before = {key: replace(each, online=None, desired=None) for key, each in kept}
+        self._wanted_before = {key: each for key, each in self._wanted_before.items() if key in self._before}
+        self.facts = dict(self._before)
+        self._changed.clear()
+        self._devices, self._retained_s = client.fleet.devices, time.monotonic()
+        return client.messages()
+
+    async def listen(self, stream: Stream[Heard]) -> None:
+        """Note who is heard of, until the session is over."""
+        async for heard in stream:
+            if heard.where is not None:
+                self._changed.add((heard.where.site, heard.where.device))
+            if heard.retained:
+                self._retained_s = time.monotonic()
+
+    def settled(self, *, quiet_s: float = QUIET_S) -> bool:
+        """Whether all that the broker keeps has come."""
+        return time.monotonic() - self._retained_s >= quiet_s
+
+    def refresh(self) -> set[Key]:
+        """Bring the facts up to date; of whom they are others."""
+        changed, self._changed = self._changed, set()
+        for key in changed:
+            device, before = self._devices.get(key), self._before.get(key)
+            if device is not None:
+                self.facts[key] = facts_of(device) if before is None else _over(before, facts_of(device), device)
+                if device.desired is not None:
+                    self._wanted_before.pop(key, None)
+            elif before is not None:
+                self.facts[key] = before
+            else:
+                self.facts.pop(key, None)
+        return changed
+
+    def config(self, key: Key) -> dict[str, Any] | None:
+        """What lies over a device's own file by the newest desired state that is known; None for nothing."""
+        facts = self.facts.get(key)
+        wanted = self._wanted_before.get(key) if facts is None or facts.desired is None else facts.desired
+        return None if wanted is None else wanted.config
+
+    def config_lost(self, key: Key) -> bool:
+        """Whether something lies over a device's own file that nobody here can say again."""
+        facts, device = self.facts.get(key), self._devices.get(key)
+        if facts is None or facts.desired is not None or key in self._wanted_before:
+            return False
+        return device is not None and device.reported is not None and device.reported.applied is not None
+
+    def remember_wanted(self, key: Key) -> None:
+        """What is wanted of a device is about to be cleared, and to be said again after that."""
+        facts = self.facts.get(key)
+        if facts is not None and facts.desired is not None:
+            self._wanted_before[key] = facts.desired
+
+
+def _over(before: Facts, now: Facts, device: Device) -> Facts:
+    """What is said now, and what was said before where that is nothing."""
+    if device.reported is None:
+        reported = {name: getattr(before, name) for name in ("active", "revision", "state", "reason", "due", "update")}
+        now = replace(now, **reported)
+    if device.model is None:
+        now = replace(now, drift=before.drift, metered=before.metered)
+    return now
+
+
+async def gather(broker: str, *, site: str | None = None, seconds: float = 10.0) -> dict[Key, Facts]:
+    """What the broker keeps of the devices.
+
+    Args:
+        broker: its address, as `connect` takes it.
+        site: of this site alone.
+        seconds: at most so long; less when nothing more comes.
+
+    Raises:
+        ConfigError: the address cannot be read.
+        ContractError: the site is not a valid id.
+        BrokerError: nobody is there, or the broker refuses us.
+    """
+    hearing = Hearing()
+    async with connect(broker, site=site, kinds=KINDS) as client:
+        listening = asyncio.create_task(hearing.listen(hearing.begin(client)))
+        try:
+            until_s = time.monotonic() + seconds
+            while not hearing.settled() and time.monotonic() < until_s:
+                await asyncio.sleep(QUIET_S / 5)
+        finally:
+            listening.cancel()
+        hearing.refresh()
+        return hearing.facts

@@ -1,0 +1,203 @@
+"""What people do to rollouts: begin, pause, resume, abort, take back, approve.
+
+In: the `State`.  Out: the rollout as it is then. Each act is one transaction, with who did it; devices hear of it from
+the controller.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
+
+from msgspec.structs import replace
+
+from tinysight_contract.errors import FleetError
+from tinysight_contract.messages import utc_now
+from tinysight_contract.updates import Release
+from tinysight_deploy.fleet.buckets import cutoffs
+from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.types import Facts, Key, Phase, Policy, Rollout
+
+__all__ = ["OVER", "abort", "approve", "begin", "pause", "resume", "revert"]
+
+OVER: Final = frozenset({Phase.ABORTED, Phase.DONE})
+"""Phases that nothing follows."""
+_NAME: Final = 40
+"""Characters of a bundle's name in a rollout's."""
+
+
+def begin(
+    state: State,
+    facts: Mapping[Key, Facts],
+    *,
+    release: Release,
+    group: str,
+    policy: Policy,
+    who: str,
+    members: Collection[Key],
+    reverts: str | None = None,
+) -> Rollout:
+    """Begin a rollout; a controller asks the first devices.
+
+    Args:
+        state: where it is kept.
+        facts: of the devices: stages are cut so that each has some that are online now.
+        release: what is to be rolled out.
+        group: of devices, as `members` reads it.
+        policy: its rules.
+        who: begins it.
+        members: of the group, as they are now.
+        reverts: the rollout that it takes back.
+
+    Raises:
+        FleetError: there is no device in the group, or the state cannot be written.
+    """
+    if not members:
+        raise FleetError(f"Nothing was heard of any device of {group!r}.", mend="See `tinysight watch`, and the group.")
+    salt = secrets.token_hex(8)
+    online = [key for key in members if key in facts and facts[key].online]
+    name = re.sub(r"[^a-z0-9-]+", "-", release.name.lower()).strip("-")[:_NAME] or "bundle"
+    rollout = Rollout(
+        id=f"{name}-{release.release}-{secrets.token_hex(2)}",
+        group=group,
+        target=release.target,
+        bundle=release.digest,
+        size_bytes=release.size_bytes,
+        salt=salt,
+        policy=policy,
+        cutoffs=cutoffs(policy.stages, salt, online or members),
+        begun_at=utc_now(),
+        begun_by=who,
+        reverts=reverts,
+    )
+    state.begin(rollout, who=who)
+    return rollout
+
+
+def pause(state: State, id_: str, *, who: str, reason: str = "") -> Rollout:
+    """Send no wish and open no stage until `resume`; devices that were asked go on.
+
+    Raises:
+        FleetError: it is over or paused, or the state cannot be written.
+    """
+
+    def edit(rollout: Rollout) -> Rollout:
+        _refuse(rollout, {*OVER, Phase.PAUSED})
+        return replace(rollout, phase=Phase.PAUSED, reason=reason or f"Paused by {who}.")
+
+    return _act(state, id_, edit, who=who, what="pause", reason=reason)
+
+
+def resume(state: State, id_: str, *, who: str, reason: str = "") -> Rollout:
+    """Go on after `pause`, or after a gate has halted it: what was settled before counts no more.
+
+    Raises:
+        FleetError: it is over or runs, or the state cannot be written.
+    """
+
+    def edit(rollout: Rollout) -> Rollout:
+        _refuse(rollout, {*OVER, Phase.RUNNING})
+        now_s = rollout.clock_s
+        return replace(rollout, phase=Phase.RUNNING, reason="", window_s=now_s, soaked_from_s=None)
+
+    return _act(state, id_, edit, who=who, what="resume", reason=reason)
+
+
+def abort(state: State, id_: str, *, who: str, reason: str = "") -> Rollout:
+    """End it: wishes that are not settled are taken back, what is confirmed stays.
+
+    Raises:
+        FleetError: it is over, or the state cannot be written.
+    """
+
+    def edit(rollout: Rollout) -> Rollout:
+        _refuse(rollout, OVER)
+        return replace(rollout, phase=Phase.ABORTED, reason=reason or f"Aborted by {who}.")
+
+    return _act(state, id_, edit, who=who, what="abort", reason=reason)
+
+
+def approve(state: State, id_: str, *, who: str, reason: str = "") -> Rollout:
+    """Let the next stage that waits for approval begin when its time has come.
+
+    Raises:
+        FleetError: it is over, or no stage waits, or the state cannot be written.
+    """
+
+    def edit(rollout: Rollout) -> Rollout:
+        _refuse(rollout, OVER)
+        waiting = [each for each in rollout.policy.hold if each > rollout.approved and each >= rollout.stage]
+        if not waiting:
+            raise FleetError(f"No stage of {rollout.id} waits for approval.", mend="See `tinysight rollout status`.")
+        return replace(rollout, approved=min(waiting))
+
+    return _act(state, id_, edit, who=who, what="approve", reason=reason)
+
+
+def revert(
+    state: State,
+    facts: Mapping[Key, Facts],
+    id_: str,
+    *,
+    release: Release | None,
+    who: str,
+    reason: str = "",
+    policy: Policy | None = None,
+    reverted: int | None = None,
+) -> Rollout:
+    """Abort a rollout, and begin one that brings those that run its bundle to another release.
+
+    Args:
+        state: where both are kept.
+        facts: of the devices.
+        id_: of the rollout that is taken back.
+        release: what they shall run: of the same name, under a higher number, for devices go back by no other.
+        who: does it.
+        reason: why.
+        policy: of the new rollout; None for that of the old.
+        reverted: the number of the release that is taken back; None to find it in what the devices say.
+
+    Raises:
+        FleetError: the release is none to go back by, no device runs the bundle, or the state cannot be written.
+    """
+    old = state.rollout(id_)
+    numbers = {each.update.bundle.release for each in facts.values() if _has(each, old.bundle)}  # type: ignore[union-attr]  # `_has` looked
+    number = max(numbers, default=None) if reverted is None else reverted
+    if release is None or release.digest == old.bundle or (number is not None and release.release <= number):
+        above = "a higher number" if number is None else f"--release {number + 1} or higher"
+        what = "No release is named" if release is None else f"{release.target} has release {release.release}, which is"
+        what += " to go back by." if release is None else f" not above that of {old.target}: devices would refuse it."
+        raise FleetError(
+            what, mend=f"Sign the old content again: `tinysight release add OLD --release N` with {above}, and name it."
+        )
+    wishes = state.wishes(id_)
+    back = {key for key in wishes if key in facts and facts[key].active == old.bundle}
+    if not back:
+        raise FleetError(f"No device runs what {id_} brought.", mend=f"Say `tinysight rollout abort {id_}` alone.")
+    if old.phase not in OVER:
+        abort(state, id_, who=who, reason=reason)
+    return begin(
+        state,
+        facts,
+        release=release,
+        group=old.group,
+        policy=policy or replace(old.policy, hold=()),
+        who=who,
+        members=back,
+        reverts=id_,
+    )
+
+
+def _has(facts: Facts, bundle: str) -> bool:
+    return facts.update is not None and facts.update.bundle is not None and facts.update.bundle.digest == bundle
+
+
+def _refuse(rollout: Rollout, phases: Collection[Phase]) -> None:
+    if rollout.phase in phases:
+        said = {Phase.RUNNING: "runs", Phase.ABORTED: "is aborted", Phase.DONE: "is done"}
+        what = f"{rollout.id} {said.get(rollout.phase, f'is {rollout.phase}')} already."
+        raise FleetError(what, mend=f"See `tinysight rollout status {rollout.id}`.")
+
+
+def _act(state: State, id_: str, edit: Callable[[Rollout], Rollout], *, who: str, what: str, reason: str) -> Rollout:
+    return state.change(id_, edit, who=who, what=what, detail={"reason": reason} if reason else {})
