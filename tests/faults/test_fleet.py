@@ -3,7 +3,6 @@
 Real controllers on real brokers and databases; devices that are simulated, and check real signatures as real ones do.
 """
 
-import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -192,6 +192,10 @@ class Kept:
                 break
         return found
 
+    def devices(self) -> list[tuple[str, str]]:
+        """Of whom something is here."""
+        return list(dict.fromkeys((site, device) for site, device, _ in self._all()))
+
     def read(self, site: str, device: str, digest: str) -> bytes | None:
         """A whole example, or None when it is not here."""
         try:
