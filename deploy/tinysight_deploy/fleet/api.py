@@ -23,6 +23,7 @@ from tinysight_contract.errors import TinySightError
 from tinysight_contract.messages import Desired, encode
 from tinysight_deploy.fleet import forms
 from tinysight_deploy.fleet.desk import MOST
+from tinysight_deploy.fleet.example_routes import EXAMPLES
 from tinysight_deploy.fleet.openapi import Query, Spec, document
 from tinysight_deploy.fleet.problems import Problem, problem_of
 from tinysight_deploy.fleet.taking import Call, Fleet, take
@@ -211,6 +212,7 @@ _TABLE: Final[tuple[tuple[Spec, Handler], ...]] = (
         ),
         _audit,
     ),
+    *EXAMPLES,
 )  # fmt: skip
 SPECS: Final = tuple(spec for spec, _ in _TABLE)
 _DOCUMENT: Final = msgspec.json.encode(document(SPECS), order="sorted")

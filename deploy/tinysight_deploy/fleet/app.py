@@ -120,7 +120,7 @@ def application(
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(origins),
-                allow_methods=["GET", "HEAD", "PATCH", "POST"],
+                allow_methods=["DELETE", "GET", "HEAD", "PATCH", "POST"],
                 allow_headers=_ASKED,
                 expose_headers=_TOLD,
                 max_age=600,

@@ -50,6 +50,10 @@ def serve(
         typer.Option(help="A web page elsewhere that may ask, such as https://dash.example.com.", show_default=False),
     ] = None,
     inventory: InventoryOption = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="A folder for hard examples of devices, for `tinysight data pull`.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON line.")] = False,
 ) -> None:
     """Lead rollouts, and answer over HTTP. Ctrl-C ends it; rollouts go on when it, or another, is started again.
@@ -62,6 +66,7 @@ def serve(
     from tinysight_deploy.fleet.app import Bind, application, listening
     from tinysight_deploy.fleet.app import serve as run
     from tinysight_deploy.fleet.controller import Controller
+    from tinysight_deploy.fleet.examples import Kept
     from tinysight_deploy.fleet.mirror import Mirror
     from tinysight_deploy.fleet.taking import Fleet
 
@@ -76,7 +81,8 @@ def serve(
         controller = Controller(
             opened, broker, holder=holder(), inventory=where.book(), mirror=Mirror(mirror_folder(opened))
         )
-        fleet = Fleet(opened, controller, repo=where.repository(), inventory=where.book())
+        kept = None if examples is None else Kept(examples)
+        fleet = Fleet(opened, controller, repo=where.repository(), inventory=where.book(), examples=kept)
         app = application(fleet, origins=origins, secure=cert is not None)
         host = f"[{place.host}]" if ":" in place.host else place.host
         console.print(f"Leading at {address}. Ctrl-C ends it.", markup=False)

@@ -64,6 +64,7 @@ class Spec:
         problems: statuses that say what is wrong, beside those of every route.
         also: other statuses, each with what it means.
         example: of the body.
+        raw: the media type of a body that is no JSON.
     """
 
     method: str
@@ -78,6 +79,7 @@ class Spec:
     problems: tuple[int, ...] = ()
     also: Mapping[int, str] = field(default_factory=dict)
     example: Mapping[str, Any] | None = None
+    raw: str | None = None
 
 
 def document(specs: Iterable[Spec]) -> dict[str, Any]:
@@ -132,6 +134,8 @@ def _operation(spec: Spec) -> dict[str, Any]:
         if spec.example is not None:
             content["example"] = spec.example
         made["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if spec.raw is not None:
+        made["requestBody"] = {"required": True, "content": {spec.raw: {}}}
     return made
 
 

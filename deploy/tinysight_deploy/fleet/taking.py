@@ -19,6 +19,7 @@ from tinysight_contract.topics import ID
 from tinysight_deploy.fleet.auth import Attempts, bearer, refusal
 from tinysight_deploy.fleet.desk import Desk
 from tinysight_deploy.fleet.desk import Live as Decided
+from tinysight_deploy.fleet.examples import Kept
 from tinysight_deploy.fleet.openapi import Query, Spec
 from tinysight_deploy.fleet.problems import Problem
 from tinysight_deploy.fleet.state import State
@@ -60,6 +61,7 @@ class Fleet:
         live: what is known of the devices.
         repo: the releases; null when there is no repository here.
         inventory: a file of devices, for its groups.
+        examples: that devices have sent; null when none are kept.
         attempts: that failed.
     """
 
@@ -67,6 +69,7 @@ class Fleet:
     live: Live
     repo: Repository | None = None
     inventory: Path | None = None
+    examples: Kept | None = None
     attempts: Attempts = field(default_factory=Attempts)
 
 
@@ -233,6 +236,6 @@ async def take(fleet: Fleet, spec: Spec, request: Request) -> Call:
     queries = read_queries(request, spec.queries)
     if spec.body is not None:
         return Call(fleet, request, token, await read_body(request, spec.body), queries)
-    if has_body(request):
+    if spec.raw is None and has_body(request):
         raise Problem(400, "No body is taken here.", mend="Send none.", headers={"Connection": "close"})
     return Call(fleet, request, token, None, queries)

@@ -19,6 +19,7 @@ from tinysight_contract.updates import Release, Update, UpdateState
 from tinysight_deploy.fleet import app
 from tinysight_deploy.fleet.auth import Attempts
 from tinysight_deploy.fleet.controller import Controller
+from tinysight_deploy.fleet.examples import Kept
 from tinysight_deploy.fleet.state import State as FleetState
 from tinysight_deploy.fleet.taking import Fleet
 from tinysight_deploy.fleet.tokens import Role
@@ -49,7 +50,8 @@ class Served:
         self.controller = Controller(self.state, self.broker, holder=f"test-{self.name}", turn_s=0.1)
         self.repository = Repository(self.repo, self.repo.parent / "keys")
         self.attempts = Attempts()
-        fleet = Fleet(self.state, self.controller, repo=self.repository, attempts=self.attempts)
+        self.kept = Kept(self.folder / "examples")
+        fleet = Fleet(self.state, self.controller, repo=self.repository, examples=self.kept, attempts=self.attempts)
         self.app = app.application(fleet, **self.options)
         self._begun = threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
