@@ -17,6 +17,9 @@ from tinysight_deploy.fleet.tokens import Role
 __all__ = ["Query", "Spec", "document"]
 
 UNDER: Final = "#/components/schemas/"
+_ID: Final = f"^{ID.pattern}$"
+_PATTERNS: Final = {"digest": "^[0-9a-f]{64}$"}
+"""Of parts of a path that are no ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,12 @@ def _operation(spec: Spec) -> dict[str, Any]:
         "security": [] if spec.role is None else [{"token": []}],
     }
     inside = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{ID.pattern}$"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "pattern": _PATTERNS.get(name, _ID)},
+        }
         for name in re.findall(r"{(\w+)}", spec.path)
     ]
     behind = [

@@ -1,6 +1,7 @@
 """The fleet's API as others see it: who may, what it says and refuses. Real sockets, a real broker and database."""
 
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -203,10 +204,9 @@ RANKS = {None: 0, Role.DEVICE: 0, Role.READ: 1, Role.OPERATE: 2, Role.ADMIN: 3}
 
 def test_each_route_lets_in_those_who_may_and_nobody_else(served: Any) -> None:
     """Every route and every role. What is let in may fail for other reasons: there are no rollouts."""
-    clients = {role: served.client(role) for role in RANKS}
-    for spec in SPECS:
-        path = spec.path.format(rollout="belt-1-0000", site="plant-1", device="belt-1")
-        for role, http in clients.items():
+    for spec, (role, rank) in itertools.product(SPECS, RANKS.items()):
+        path = spec.path.format(rollout="belt-1-0000", site="plant-1", device="belt-1", digest="ab" * 32)
+        with served.client(role) as http:
             body: dict[str, Any] = {"json": {}} if spec.body is not None else {}
             status = http.request(spec.method, path, **body).status_code
             if spec.role is None:
@@ -214,12 +214,12 @@ def test_each_route_lets_in_those_who_may_and_nobody_else(served: Any) -> None:
             elif role is None:
                 assert status == 401, (path, role)
             elif spec.role is Role.DEVICE:
-                assert status in {204, 503}, (path, role)
+                sends = spec.method == "PATCH"  # which a device alone may
+                assert (status == 403) == (sends and role is not Role.DEVICE), (path, role, status)
             else:
-                assert (status == 403) == (RANKS[role] < RANKS[spec.role]), (path, role, status)
-                assert status not in {401, 500}
-    for http in clients.values():
-        http.close()
+                assert (status == 403) == (rank < RANKS[spec.role]), (path, role, status)
+            assert status < 500 or status == 503
+            assert role is None or status != 401
     assert served.state.rollouts() == []
 
 
@@ -569,19 +569,21 @@ def test_the_document_tells_every_route_and_the_servers_answers_fit_it(
         other = http.post("/v1/rollouts", json=begin(belt)).json()["id"]
         for spec in SPECS:
             operation = document["paths"][spec.path][spec.method.lower()]
-            path = spec.path.format(rollout=other if spec.method == "POST" else id_, site="plant-1", device="belt-1")
+            parts = {"rollout": other if spec.method == "POST" else id_, "site": "plant-1", "device": "belt-1"}
+            parts["digest"] = "ab" * 32
+            path = spec.path.format(**parts)
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             body = {}
             if content:
                 fits(document, content["schema"], content["example"])
                 body = {"json": begin(belt) if "bundle" in content["example"] else content["example"]}
-            for name, parameter in ((each["name"], each) for each in operation.get("parameters", ())):
-                assert parameter["in"] == "query" or re.fullmatch(parameter["schema"]["pattern"], "belt-1"), name
+            for each in operation.get("parameters", ()):
+                assert each["in"] == "query" or re.fullmatch(each["schema"]["pattern"], parts[each["name"]]), each
             for headers in ({}, {"Authorization": "Bearer ts_wrong_token"}):
                 answer = http.request(spec.method, path, headers=headers, **body)
                 assert str(answer.status_code) in operation["responses"], (spec, answer.text)
                 response = operation["responses"][str(answer.status_code)]
-                if "content" in response:
+                if "content" in response and spec.method != "HEAD":
                     kind = answer.headers["content-type"].partition(";")[0]
                     fits(document, response["content"][kind]["schema"], answer.json())
         assert served.state.rollout(id_).phase is Phase.DONE
