@@ -15,6 +15,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release
 from tinysight_deploy.fleet import forms, operate
+from tinysight_deploy.fleet.audit import Entry, read_line
 from tinysight_deploy.fleet.decide import BOXED, decide
 from tinysight_deploy.fleet.figures import behind, device_row, member_row, outcomes_of, sizes, sizes_of
 from tinysight_deploy.fleet.members import Roll
@@ -37,6 +38,8 @@ __all__ = ["ACTS", "MOST", "Answers", "Desk"]
 
 MOST: Final = 1000
 """Rows in one answer."""
+_MOST_BYTES: Final = 4 << 20
+_FEW_LINES: Final = 20  # at a time, of a MiB each at most
 ACTS: Final = ("pause", "resume", "abort", "approve")
 
 
@@ -287,13 +290,21 @@ class Desk:
         )
 
     def audit(self, after: int = 0, most: int = MOST) -> forms.Audit:
-        """Who did what, after a number.
+        """Who did what, after a number; fewer than `most` where they are long.
 
         Raises:
             FleetError: the state cannot be read.
         """
-        entries = self.state.audit(after=after, most=most + 1)
-        return forms.Audit(items=entries[:most], next=entries[most - 1].seq if len(entries) > most else None)
+        items: list[Entry] = []
+        size = 0
+        while lines := self.state.lines(after, _FEW_LINES):
+            for line in lines:
+                size += len(line)
+                if len(items) == most or (items and size > _MOST_BYTES):
+                    return forms.Audit(items=items, next=items[-1].seq)
+                items.append(read_line(line))
+            after = items[-1].seq
+        return forms.Audit(items=items)
 
     def _rollout(self, id_: str) -> Rollout:
         try:

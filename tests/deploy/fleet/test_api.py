@@ -349,6 +349,23 @@ def test_path_tricks_and_odd_questions_find_nothing(served: Any, path: str, stat
     assert b"application/problem+json" in head
 
 
+def test_the_audit_comes_in_pages_of_bounded_size(served: Any) -> None:
+    for number in range(45):
+        served.state.note("anna", "note", {"text": "x" * 200_000, "number": number})
+    told: list[int] = []
+    after: int | None = 0
+    pages = 0
+    with served.client(Role.READ) as http:
+        while after is not None:
+            page = http.get("/v1/audit", params={"after": after, "most": 30})
+            assert len(page.content) < 6 << 20
+            assert 0 < len(page.json()["items"]) <= 30
+            told += [each["seq"] for each in page.json()["items"]]
+            after, pages = page.json()["next"], pages + 1
+    assert told == sorted(set(told))
+    assert (len(told) >= 45, pages >= 3) == (True, True)
+
+
 def test_other_methods_are_refused_and_every_answer_has_its_headers(served: Any) -> None:
     with served.client(Role.ADMIN) as http:
         for answer in (
