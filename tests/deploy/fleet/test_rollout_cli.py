@@ -164,6 +164,65 @@ def test_a_rollout_that_was_left_is_gone_on_with(
         assert len(device.heard) == 1, "a wish is not sent twice"
 
 
+def test_what_was_brought_is_taken_back_by_the_old_content_under_a_higher_number(
+    run: Call, state: State, serving: Any, mosquitto: Any, hobby: Any, bundle: Callable[..., Path]
+) -> None:
+    repository = hobby.repository()
+    (old, _), (new, _) = repository.add(bundle(1)), repository.add(bundle(2))
+    where = ("--broker", mosquitto.url, "--repo", hobby.repo)
+    with serving.Obedient(mosquitto.url, "belt-1") as device, serving.Obedient(mosquitto.url, "belt-2", site="plant-2"):
+        assert run("rollout", "start", bundle(2), "--group", "site:plant-1", *RULES, *where)[0] == 0
+        id_ = state.rollouts()[0].id
+        back = ("rollout", "abort", id_, "--revert", old.release.target, "--reason", "worse", *where)
+        status, _, err = run(*back)
+        assert (status, "--release 3 or higher" in err) == (2, True), err
+        repository.add(bundle(1), number=3)
+        status, out, err = run(*back)
+        assert (status, "has begun and takes it back" in out) == (0, True), err
+        assert run("rollout", "run", *where)[0] == 0
+        assert [each.target for each in device.heard] == [new.release.target, old.release.target]
+        taken = state.rollouts()[-1]
+        assert (taken.reverts, taken.phase, len(state.wishes(taken.id))) == (id_, Phase.DONE, 1), "and nobody else"
+        assert f"takes back {id_}" in run("rollout", "status", taken.id)[1]
+
+
+def test_groups_and_names_of_the_inventory_are_understood(
+    run: Call, serving: Any, mosquitto: Any, tmp_path: Path
+) -> None:
+    book = tmp_path / "devices.toml"
+    book.write_text(
+        "".join(
+            f'[devices.{name}]\naddress = "ssh://pi@{name}.example"\nsite = "plant-1"\ndevice = "belt-{number}"\n'
+            f'groups = ["{group}"]\n'
+            for number, (name, group) in enumerate((("gate", "yard"), ("door", "house")), 1)
+        )
+    )
+    where = ("--broker", mosquitto.url, "--inventory", book)
+    with serving.Obedient(mosquitto.url, "belt-1") as gate, serving.Obedient(mosquitto.url, "belt-2") as door:
+        assert run("rollout", "start", "belt@1.0.0", "--group", "yard", *RULES, *where)[0] == 0
+        assert (len(gate.heard), len(door.heard)) == (1, 0)
+        assert "plant-1/belt-1 in belt-" in run("rollout", "why", "gate", *where)[1]
+        told = json.loads(run("rollout", "why", "door", *where, "--json")[1])
+        assert (told["outcome"], told["checks"][0]["name"], told["checks"][0]["ok"]) == ("held", "member", False)
+        assert "no device 'shed'" in run("rollout", "why", "shed", *where)[2]
+
+
+def test_a_plan_is_made_on_what_was_recorded(run: Call, serving: Any, mosquitto: Any, tmp_path: Path) -> None:
+    tape = tmp_path / "recorded.jsonl"
+    with serving.Obedient(mosquitto.url, "belt-1"), serving.Obedient(mosquitto.url, "belt-2"):
+        assert run("watch", "--broker", mosquitto.url, "--record", tape, "--seconds", "1", "--json")[0] == 0
+    words = ("rollout", "plan", "belt@1.0.0", "--on", tape, "--stages", "1,100%", "--soak", "30m")
+    status, out, err = run(*words)
+    assert status == 0, err
+    assert "2 devices, 2 online" in out
+    assert "It would be done after 1 h" in out
+    told = json.loads(run(*words, "--json", "--hold", "100%")[1])
+    assert [(each["size"], len(each["devices"]), each["approval"]) for each in told["stages"]] == [
+        ("1", 1, False),
+        ("100%", 1, True),
+    ]
+
+
 def test_nothing_begins_before_it_was_shown_and_somebody_said_yes(
     run: Call, state: State, serving: Any, mosquitto: Any, belt_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
