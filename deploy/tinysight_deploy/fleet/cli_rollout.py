@@ -362,10 +362,15 @@ def _lead(where: Where, *, only: str | None, as_json: bool) -> None:
 
 def _act(where: Where, id_: str, what: str, reason: str, *, revert: str | None = None, as_json: bool) -> None:
     from tinysight_deploy.fleet import forms
+    from tinysight_deploy.fleet.following import open_wishes
 
     with where.answers(hear=revert is not None) as answers:
         acted = answers.act(id_, what, forms.Act(reason=reason, revert=revert))
+        left = open_wishes(answers.view(id_)) if what == "abort" else 0
     text = f"{acted.rollout.id} is {acted.rollout.phase} now."
+    if left:
+        led = "The server" if where.fleet else "`tinysight rollout run`, or whatever leads now,"
+        text += f" {led} takes back what {left} device{'s' * (left != 1)} may still do of it."
     if acted.reverting is not None:
         text += f" {acted.reverting.id} has begun and takes it back."
     _print(acted, as_json=as_json, text=text)

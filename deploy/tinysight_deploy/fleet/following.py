@@ -19,19 +19,18 @@ from tinysight_deploy.fleet import forms
 from tinysight_deploy.fleet.cli_common import Where, holder, mirror_folder, user
 from tinysight_deploy.fleet.controller import Controller
 from tinysight_deploy.fleet.desk import Desk
+from tinysight_deploy.fleet.leading import OPEN
 from tinysight_deploy.fleet.mirror import Mirror
 from tinysight_deploy.fleet.operate import OVER
 from tinysight_deploy.fleet.showing import one_line, picture
 from tinysight_deploy.fleet.state import State
-from tinysight_deploy.fleet.types import Phase
+from tinysight_deploy.fleet.types import Phase, Rollout
 from tinysight_deploy.tables import WIDE
 from tinysight_edge.console import console
 
-__all__ = ["ENDED", "lead", "show"]
+__all__ = ["lead", "open_wishes", "show"]
 
 EVERY_S: Final = 1.0
-ENDED: Final = frozenset({*OVER, Phase.HALTED})
-"""Phases in which there is nothing to lead: a person has to say how it goes on."""
 
 
 def show(look: Callable[[], forms.View], *, live: bool, every_s: float = EVERY_S) -> None:
@@ -52,6 +51,24 @@ def show(look: Callable[[], forms.View], *, live: bool, every_s: float = EVERY_S
             shown.update(picture(view), refresh=True)
 
 
+def open_wishes(view: forms.View) -> int:
+    """How many devices were asked and may still do it."""
+    return sum(row.outcomes.get(outcome, 0) for row in view.stages for outcome in OPEN)
+
+
+def _has_ended(view: forms.View) -> bool:
+    """Whether there is nothing to lead: nothing at all, or a person has to say how it goes on."""
+    phase = view.rollout.phase
+    return phase in {Phase.DONE, Phase.HALTED} or (phase is Phase.ABORTED and not open_wishes(view))
+
+
+def _to_lead(state: State, rollout: Rollout) -> bool:
+    """Whether a controller has something to do for it: one that was aborted has wishes to take back."""
+    if rollout.phase is Phase.ABORTED:
+        return any(wish.outcome in OPEN for wish in state.wishes(rollout.id).values())
+    return rollout.phase is not Phase.DONE
+
+
 def lead(where: Where, state: State, *, only: str | None) -> Sequence[str]:
     """Lead until no rollout goes on, or Ctrl-C.
 
@@ -68,7 +85,7 @@ def lead(where: Where, state: State, *, only: str | None) -> Sequence[str]:
         BrokerError: the broker refuses us.
         FleetError: the state cannot be used.
     """
-    wanted = [each.id for each in state.rollouts() if each.phase not in OVER and only in {None, each.id}]
+    wanted = [each.id for each in state.rollouts() if only in {None, each.id} and _to_lead(state, each)]
     if not wanted and only is None:
         raise ConfigError("No rollout is to be led.", mend="Begin one with `tinysight rollout start`.")
     controller = Controller(
@@ -110,7 +127,7 @@ async def _look(controller: Controller, state: State, where: Where, wanted: Sequ
                 live.update(Group(*map(picture, views)), refresh=True)
             else:
                 _say(views, said)
-            if views and all(view.rollout.phase in ENDED for view in views):
+            if views and all(map(_has_ended, views)):
                 return
             await asyncio.sleep(EVERY_S)
 

@@ -95,10 +95,13 @@ class Obedient:
         site: its site.
         device: its id.
         fails: it says that the bundle was rolled back instead.
+        mute: it hears what is wanted, and says nothing.
     """
 
-    def __init__(self, url: str, device: str, *, site: str = "plant-1", fails: bool = False) -> None:
-        self.place, self.fails = (site, device), fails
+    def __init__(
+        self, url: str, device: str, *, site: str = "plant-1", fails: bool = False, mute: bool = False
+    ) -> None:
+        self.place, self.fails, self.mute = (site, device), fails, mute
         self.heard: list[Desired] = []
         self._connection = Connection(Address.parse(url), client_id="", on_message=self._hear)
         self._connection.open(timeout_s=5)
@@ -120,6 +123,8 @@ class Obedient:
             return
         wanted = decode(payload, Desired)
         self.heard.append(wanted)
+        if self.mute:
+            return
         if wanted.bundle is None or wanted.target is None:
             self.say(t.ReportedTopic(*self.place), _report(wanted.revision, BEFORE, DesiredState.APPLIED))
             return

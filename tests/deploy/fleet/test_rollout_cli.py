@@ -129,23 +129,43 @@ def test_people_act_on_the_state_alone_and_the_log_says_who(
     assert "@" in entries["abort"].who
 
 
-def test_a_rollout_that_was_left_is_gone_on_with(
-    state: State,
-    serving: Any,
-    mosquitto: Any,
-    belt_repo: Path,
-    belt_bundle: Path,
-    tmp_path: Path,
-    eventually: Eventually,
-) -> None:
+@pytest.fixture
+def begun(mosquitto: Any, belt_repo: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Begin `tinysight rollout …` as a process of its own; all end with the test."""
     environ = {**os.environ, "TINYSIGHT_REPO": str(belt_repo), "XDG_STATE_HOME": str(tmp_path / "state")}
     environ["TINYSIGHT_BROKER"] = mosquitto.url
+    made: list[subprocess.Popen[str]] = []
 
-    def begun(*words: str | Path) -> subprocess.Popen[str]:
+    def begin(*words: str | Path) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tinysight_deploy", "rollout", *map(str, words)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path)
+        made.append(subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path))
+        return made[-1]
 
+    yield begin
+    for process in made:
+        process.kill()
+        process.communicate()
+
+
+def test_what_is_aborted_is_taken_back_before_the_command_ends(
+    run: Call, state: State, serving: Any, mosquitto: Any, begun: Any, belt_bundle: Path, eventually: Eventually
+) -> None:
+    with serving.Obedient(mosquitto.url, "belt-1", mute=True) as device:
+        process = begun("start", belt_bundle, "--group", "all", *RULES)
+        eventually(lambda: device.heard)
+        status, out, err = run("rollout", "abort", state.rollouts()[0].id)
+        assert (status, "takes back what 1 device may still do" in out) == (0, True), (out, err)
+        _, err = process.communicate(timeout=40)
+        assert (process.returncode, "aborted" in err) == (1, True), err
+        eventually(lambda: device.heard[-1].bundle is None)
+        status, _, err = run("rollout", "run", "--broker", mosquitto.url)
+        assert (status, "No rollout is to be led" in err) == (2, True), "nothing is left to do"
+
+
+def test_a_rollout_that_was_left_is_gone_on_with(
+    state: State, serving: Any, mosquitto: Any, begun: Any, belt_bundle: Path, eventually: Eventually
+) -> None:
     with serving.Obedient(mosquitto.url, "belt-1") as device:
         rules = ("--stages", "1,100%", "--soak", "0s", "--hold", "1", "--yes")
         process = begun("start", belt_bundle, "--group", "site:plant-1", *rules)
