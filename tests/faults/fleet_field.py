@@ -83,7 +83,9 @@ class Tap:
 
     def revisions(self, rollout: str) -> dict[Key, set[int]]:
         """By device, under which revisions a rollout has asked it."""
-        told = {key: {each.revision for each in list(all_) if each.rollout == rollout} for key, all_ in self.wanted.items()}
+        told = {
+            key: {each.revision for each in list(all_) if each.rollout == rollout} for key, all_ in self.wanted.items()
+        }
         return {key: found for key, found in told.items() if found}
 
     def close(self) -> None:
