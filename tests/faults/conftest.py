@@ -102,6 +102,22 @@ FAULTS: Final = {
     "a file system can only be read under an update": "at once",
     "a server of updates misbehaves": "6 tries that bring nothing, 30 s each at most",
     "errors of the kernel at random under an update": "at once, code `disk`, or status 2",
+    "a rollout's controller is killed again and again": "nothing depends on it",
+    "of two controllers the leader is killed": "10 s",
+    "of two controllers the leader freezes, and comes back": "10 s",
+    "a broker forgets all amid a rollout": "at once; devices that were there are waited for, up to 30 s",
+    "broker and controller are killed at once amid a rollout": "at once; devices are waited for, 10 s",
+    "a rollout's first device crashes": "as soon as it has said so",
+    "a rollout's first device is slow": "as soon as it has said so",
+    "a rollout's first device drifts": "as soon as it has said so, with `max_drift`",
+    "a rollout's first device goes silent": "`deadline_s` (1 h)",
+    "a rollout's first device goes away": "`deadline_s` (1 h)",
+    "a captured broker forges, replays and reorders wishes": "nothing depends on it",
+    "a captured broker and controller want what nobody signed": "at once, by each device",
+    "captured devices lie": "nothing depends on it",
+    "the file of a fleet's state is away": "1 s",
+    "the database server of a fleet ends": "1 s",
+    "the database of a fleet is lost": "a person has to make it again",
 }
 """By name, within what time a fault is found with the settings that hold by default."""
 
@@ -125,6 +141,11 @@ was asked for the same. A point is a step of the disk: the process ends, or the 
 writes. What a power cut leaves is worked out from all that was written, in seven ways in which file systems lose what
 was not synced. Errors of the kernel are libfiu's, on 1 to 20 of 1000 calls. A self-test may take 2 s instead of 2 min,
 128 MiB instead of 1 GiB and, where the bundle is to be slow, 0.5 ms a run; a server may say nothing for 0.8 s.
+
+The lines about rollouts are real controllers, real databases and a real Mosquitto, with simulated devices that check
+the signatures of a real repository as real ones do. A controller looks every 0.05 s instead of every second, leads
+until 0.4 s after its last sign instead of 10 s, and waits 1 s instead of 1 h for a device that is silent. A fault
+counts as found when the rollout has halted, or the controller says so, and as over when a controller leads and goes on.
 
 """
 

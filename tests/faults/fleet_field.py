@@ -72,6 +72,7 @@ class Tap:
         """Connect; once more when the broker was gone."""
         if (before := getattr(self, "_connection", None)) is not None:
             before.close()
+        self.kept.clear()
         self._connection = Connection(Address.parse(self.url), client_id="", on_message=self._hear)
         self._connection.open(timeout_s=5)
         self._connection.subscribe(t.DesiredTopic.filter())
@@ -156,6 +157,10 @@ class Field:
         """What each device runs in truth."""
         return {each.name: each.state.active.digest for each in self.crowd.devices if each.state.active is not None}
 
+    def leaders(self) -> list[str]:
+        """Who has led, one after another."""
+        return [entry.who for entry in self.state.audit(most=10_000) if entry.what == "lead"]
+
     def check_once(self, id_: str) -> None:
         """No device got two wishes, none began twice, none runs what it must not; the stages came one after another."""
         twice = {key: found for key, found in self.tap.revisions(id_).items() if len(found) > 1}
@@ -180,6 +185,7 @@ class Field:
 def leading(field_: Field, *, holder: str = "one", mirror: Path | None = None, **more: Any) -> Iterator[Controller]:
     """A controller in a thread of its own."""
     state = State(more.pop("state", field_.state.path), lease_s=LEASE_S)
+    more.setdefault("patience_s", 0.0)  # nothing but a broker that forgets makes devices come late
     kept = None if mirror is None else Mirror(mirror)
     controller = Controller(state, field_.broker.url, holder=holder, mirror=kept, turn_s=TURN_S, **more)
     loop, task, failed = asyncio.new_event_loop(), None, []
@@ -225,7 +231,7 @@ class Zygote:
             text=True,
         )
 
-    def start(self, field_: Field, holder: str, *, dies_at: int | None = None, mirror: Path | None = None) -> int:
+    def start(self, field_: Field, holder: str, *, dies_at: int | None = None, patience_s: float = 0.0) -> int:
         """A controller; its process's number."""
         given = {
             "state": field_.state.url if field_.state.path is None else str(field_.state.path),
@@ -233,7 +239,7 @@ class Zygote:
             "holder": holder,
             "turn_s": TURN_S,
             "lease_s": LEASE_S,
-            "mirror": None if mirror is None else str(mirror),
+            "patience_s": patience_s,
             "dies_at": dies_at,
         }
         assert self._process.stdin is not None
@@ -248,6 +254,16 @@ class Zygote:
         self._process.wait(10)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+def shifted(faketime: Path, days: int) -> dict[str, str]:
+    """The environment of a process whose clock is so many days ahead."""
+    return {
+        "LD_PRELOAD": str(faketime),
+        "FAKETIME": f"{days:+d}d",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
 
 
 def alive(pid: int) -> bool:
@@ -285,7 +301,7 @@ def field_of(
         shares={Behaviour(name): share for name, share in shares.items()},
         update_s=0.4,
     )
-    state, tap = State(url or folder / "fleet.db", lease_s=LEASE_S), Tap(broker.url)
+    state, tap = State(url or folder / "state" / "fleet.db", lease_s=LEASE_S), Tap(broker.url)
     try:
         with running(plan) as crowd:
             yield Field(broker, shop, first, second, state, folder, crowd, tap)

@@ -1,8 +1,8 @@
 """Controllers in processes of their own, made by forking: ``python fleet_lead.py`` reads a line of JSON for each.
 
-A line: ``state``, ``broker``, ``holder``, ``turn_s``, ``lease_s``, ``mirror`` (a folder or null), ``dies_at`` (null, or
-before which of its steps the process kills itself: a step is each write of wishes or of a rollout, and each document
-that is sent, and the end of either). The answer is the process's number. Standard input that ends ends all.
+A line: ``state``, ``broker``, ``holder``, ``turn_s``, ``lease_s``, ``patience_s``, ``dies_at``: null, or at which of
+its steps the process kills itself; a step is each write of wishes or of a rollout, and each document that is sent, and
+the end of either. The answer is the process's number. Standard input that ends ends all.
 """
 
 import asyncio
@@ -12,12 +12,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tinysight_contract.client import Client
 from tinysight_deploy.fleet.controller import Controller
-from tinysight_deploy.fleet.mirror import Mirror
 from tinysight_deploy.fleet.state import State
 
 STEPS = ((State, "ask"), (State, "settle"), (State, "change"), (State, "box"))
@@ -31,10 +29,8 @@ def lead(given: dict[str, Any]) -> None:
             setattr(kind, name, dying(getattr(kind, name), left))
         Client.desire = dying_later(Client.desire, left)  # type: ignore[method-assign]
     state = State(given["state"], lease_s=given["lease_s"])
-    mirror = None if given["mirror"] is None else Mirror(Path(given["mirror"]))
-    controller = Controller(
-        state, given["broker"], holder=given["holder"], mirror=mirror, turn_s=given["turn_s"]
-    )  # fmt: skip
+    named = {name: given[name] for name in ("holder", "turn_s", "patience_s")}
+    controller = Controller(state, given["broker"], **named)
     asyncio.run(controller.run())
 
 

@@ -5,7 +5,7 @@ Another rollout has another salt: it is not always the same device that goes fir
 """
 
 import hashlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import nextafter
@@ -50,7 +50,7 @@ def cutoffs(stages: Sequence[Stage], salt: str, keys: Iterable[Key]) -> tuple[fl
             share = stage.share
             if share is None:
                 share = next((each.share for each in stages[number:] if each.share is not None), 1.0)
-            more = bisect_right(places, before) if before else 0
+            more = bisect_left(places, before)
             end = max(share, _above(places[more]) if more < len(places) else 0.0)
         before = max(before, end)
         ends.append(before)

@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,12 +38,13 @@ def show(
     ] = False,
 ) -> None:
     """Show what was done, a line for each time, the oldest first."""
-    for seq, line in enumerate(_lines(state, file, after), after + 1):
-        if as_json:
-            sys.stdout.buffer.write(line)
-            continue
-        print(_told(seq, line))
-    sys.stdout.flush()
+    with closing(_lines(state, file, after)) as lines:
+        for seq, line in enumerate(lines, after + 1):
+            if as_json:
+                sys.stdout.buffer.write(line)
+            else:
+                print(_told(seq, line))
+        sys.stdout.flush()
 
 
 @audit_app.command("verify")
@@ -84,7 +86,8 @@ def verify(
             copy = beside
         # The copy as it is now: what is written while we read is in the state first.
         mirror = None if copy is None else lines_of(copy, copy.stat().st_size)
-        found = examine(_pages(opened, 0), mirror=mirror, head=head)
+        with closing(_pages(opened, 0)) as lines:
+            found = examine(lines, mirror=mirror, head=head)
     result = {
         "log": where,
         "copy": None if copy is None else str(copy),
@@ -138,7 +141,7 @@ def _open(state: str | None) -> "State":
     return State(fleet_state(state), make=False)
 
 
-def _lines(state: str | None, file: Path | None, after: int) -> Iterator[bytes]:
+def _lines(state: str | None, file: Path | None, after: int) -> Generator[bytes, None, None]:
     if file is None:
         return _pages(_open(state), after)
     if state is not None:
@@ -148,7 +151,7 @@ def _lines(state: str | None, file: Path | None, after: int) -> Iterator[bytes]:
     return (line for seq, line in enumerate(lines_of(file), 1) if seq > after)
 
 
-def _pages(state: "State", after: int) -> Iterator[bytes]:
+def _pages(state: "State", after: int) -> Generator[bytes, None, None]:
     try:
         while lines := state.lines(after, 100):
             yield from (line + b"\n" for line in lines)

@@ -19,31 +19,31 @@ from typing import Final
 from msgspec.structs import replace
 
 from tinysight_contract.client import Client, connect
-from tinysight_contract.errors import BrokerError, ConfigError, FleetError
+from tinysight_contract.errors import BrokerError, ConfigError, FleetError, TinySightError
 from tinysight_contract.messages import utc_now
-from tinysight_deploy.fleet.buckets import bucket, stage_of
-from tinysight_deploy.fleet.decide import BOXED, decide
+from tinysight_deploy.fleet.decide import decide
 from tinysight_deploy.fleet.facts import KINDS, QUIET_S, Hearing
-from tinysight_deploy.fleet.judge import judge, settled
-from tinysight_deploy.fleet.leading import OPEN, Books
+from tinysight_deploy.fleet.judge import settled
+from tinysight_deploy.fleet.leading import Books
 from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.mirror import Mirror
 from tinysight_deploy.fleet.operate import OVER
-from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, forged, next_revision, shown, take_back
+from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, forged, take_back
 from tinysight_deploy.fleet.state import State
-from tinysight_deploy.fleet.types import Decision, Facts, Key, Outcome, Phase, Rollout, Wish
+from tinysight_deploy.fleet.types import Change, Decision, Facts, Key, Phase, Rollout, Wish
+from tinysight_deploy.fleet.wishing import NOTHING, ended, found, held_back, new_wishes, unsent, unshown
 
 __all__ = ["Controller"]
 
 log = logging.getLogger(__name__)
 
 TURN_S: Final = 1.0
+PATIENCE_TURNS: Final = 10
 LONGEST_TURN: Final = 2
 """Turns; a clock goes on by no more at once, so that a machine that was asleep calls nobody silent."""
 AGAIN_TURNS: Final = 5
 """After so many, what the broker has taken and does not show is sent again."""
 RETRY_S: Final = 5.0
-NOTHING: Final = Facts()
 MADE_UP: Final = "A revision was made up that no wish is above. It is cleared as soon as the device is online."
 CONFIG_LOST: Final = "The broker has lost what lies over its configuration. Wish that again, or take it away there."
 
@@ -58,6 +58,8 @@ class Controller:
         inventory: of the groups; None without one.
         mirror: where the audit log is copied to; None for nowhere.
         turn_s: how often it looks.
+        patience_s: no stage is passed before it has heard the broker for so long: devices may be about to come back;
+            None for ten turns.
 
     Attributes:
         trouble: why nothing is done now, with what to do; empty when all is well.
@@ -72,9 +74,11 @@ class Controller:
         inventory: Path | None = None,
         mirror: Mirror | None = None,
         turn_s: float = TURN_S,
+        patience_s: float | None = None,
     ) -> None:
         self.trouble = ""
         self._state, self._broker, self._mirror, self._turn_s = state, broker, mirror, turn_s
+        self._patience_s = PATIENCE_TURNS * turn_s if patience_s is None else patience_s
         self._hearing, self._roll = Hearing(), Roll(inventory)
         self._books = Books(state, holder)
         self._decisions: dict[str, Decision] = {}
@@ -162,11 +166,19 @@ class Controller:
                 else:
                     await self._go_on(replace(rollout, clock_s=rollout.clock_s + passed_s), members, sender)
             self._send(sender)
-            if self._mirror is not None:
-                await asyncio.to_thread(self._mirror.append, self._state)
-            self._say(trouble or sender.trouble)
-        except FleetError as error:
+        except TinySightError as error:
             await self._stand_by(sender, str(error))
+        else:
+            self._say(trouble or await self._copy() or sender.trouble)
+
+    async def _copy(self) -> str:
+        """Copy what is new in the audit log; why that is not possible, or nothing. It holds up no rollout."""
+        if self._mirror is not None:
+            try:
+                await asyncio.to_thread(self._mirror.append, self._state)
+            except FleetError as error:
+                return str(error)
+        return ""
 
     async def _stand_by(self, sender: Sender, why: str) -> None:
         """Send nothing: another leads, or nobody knows what was written."""
@@ -214,114 +226,50 @@ class Controller:
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
+        facts, wishes = self._hearing.facts, self._books.wishes[rollout.id]
         if rollout.phase in OVER:
             await self._end(rollout, sender)
             return
         if rollout.id in self._books.fresh and rollout.phase is Phase.RUNNING:
             self._books.fresh.discard(rollout.id)
-            if found := self._found(rollout):
-                log.warning("%s: %d wishes that nobody has written down are kept by the broker", rollout.id, len(found))
-                await asyncio.to_thread(self._books.ask, rollout.id, found)
-        held = self._held[rollout.id] = self._held_back(rollout)
-        wishes = self._books.wishes[rollout.id]
-        decision = decide(rollout, members, self._hearing.facts, wishes, held, now_s=rollout.clock_s)
-        self._decisions[rollout.id] = decision
+            if missing := found(rollout, wishes, facts):
+                log.warning("%s: the broker keeps %d wishes that the state has lost", rollout.id, len(missing))
+                await asyncio.to_thread(self._books.ask, rollout.id, missing)
+        held = self._held[rollout.id] = held_back(rollout, self._books, self._odd, utc_now())
+        decision = self._decisions[rollout.id] = decide(rollout, members, facts, wishes, held, now_s=rollout.clock_s)
         for key in members & self._odd.keys():
             self._clear(key, sender)
-        await asyncio.to_thread(self._write, rollout, decision, self._asked(rollout, decision), sender)
+        asked = new_wishes(rollout, decision.ask, facts, self._books)
+        await asyncio.to_thread(self._write, rollout, members, decision, asked, sender)
 
-    def _held_back(self, rollout: Rollout) -> dict[Key, str]:
-        """Devices that are not to be asked now, and why."""
-        held, now = {}, utc_now()
-        for key, boxed in self._books.boxed.items():
-            if boxed.until > now:
-                held[key] = f"{BOXED}It failed lately, and comes last until {boxed.until:%Y-%m-%d %H:%M} UTC."
-        for id_, other in self._books.rollouts.items():
-            if id_ != rollout.id:
-                busy = OPEN if other.phase in OVER else OPEN - {Outcome.SILENT}
-                wishes = self._books.wishes[id_]
-                held |= {key: f"It is busy in {id_}." for key, wish in wishes.items() if wish.outcome in busy}
-        return held | self._odd
-
-    def _found(self, rollout: Rollout) -> dict[Key, Wish]:
-        """Wishes that the broker keeps and the state does not: it was made again from a log that lacks its end."""
-        known, found = self._books.wishes[rollout.id], {}
-        for key, facts in self._hearing.facts.items():
-            desired = facts.desired
-            if key in known or desired is None or (desired.rollout, desired.bundle) != (rollout.id, rollout.bundle):
-                continue
-            if not forged(facts):
-                place = stage_of(rollout.cutoffs, bucket(rollout.salt, key))
-                found[key] = self._wish(rollout, key, desired.revision, min(place, rollout.stage))
-        return found
-
-    def _asked(self, rollout: Rollout, decision: Decision) -> dict[Key, Wish]:
-        """The wishes of those that are to be asked."""
-        asked = {}
-        for key in decision.ask:
-            facts = self._hearing.facts.get(key, NOTHING)
-            if forged(facts):
-                self._odd[key] = MADE_UP
-                continue
-            known = (wishes[key].revision for wishes in self._books.wishes.values() if key in wishes)
-            asked[key] = self._wish(rollout, key, next_revision(facts, known), rollout.stage)
-        return asked
-
-    def _wish(self, rollout: Rollout, key: Key, revision: int, stage: int) -> Wish:
-        facts, now_s = self._hearing.facts.get(key, NOTHING), rollout.clock_s
-        return Wish(
-            site=key[0],
-            device=key[1],
-            stage=stage,
-            revision=revision,
-            sent_s=now_s,
-            reached_s=now_s if facts.online else None,
-            outcome=Outcome.GOING if facts.online else Outcome.AWAY,
-            before=facts.active,
-        )
-
-    def _write(self, rollout: Rollout, decision: Decision, asked: Mapping[Key, Wish], sender: Sender) -> None:
+    def _write(
+        self, rollout: Rollout, members: set[Key], decision: Decision, asked: Mapping[Key, Wish], sender: Sender
+    ) -> None:
         """Write down what was decided, before anything of it is done; waits for the database.
 
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
-        books, change = self._books, decision.change
-        books.tick(rollout.id, rollout.clock_s)
-        known = books.wishes[rollout.id]
-        judged = {
-            key: settled(known[key], verdict, now_s=rollout.clock_s) for key, verdict in decision.verdicts.items()
-        }
-        if news := {key: wish for key, wish in judged.items() if wish is not known[key]}:
+        books, change, now_s = self._books, decision.change, rollout.clock_s
+        books.tick(rollout.id, now_s)
+        wishes = books.wishes[rollout.id]
+        judged = {key: settled(wishes[key], verdict, now_s=now_s) for key, verdict in decision.verdicts.items()}
+        if news := {key: wish for key, wish in judged.items() if wish is not wishes[key]}:
             books.settle(rollout.id, news)
-        if change is not None and not (change.phase is Phase.DONE and self._unsent(rollout, sender)):
+        if change is not None and not self._too_early(change, members, wishes, sender):
             books.change(rollout, change)
         if asked:
             books.ask(rollout.id, asked)
 
-    def _unsent(self, rollout: Rollout, sender: Sender) -> bool:
-        """Whether the broker has not taken all wishes yet: nobody sends them after the end."""
-        facts = self._hearing.facts
-        return any(
-            wish.outcome is Outcome.AWAY
-            and sender.taken.get(key, 0) < wish.revision
-            and not shown(facts.get(key, NOTHING), wish.revision)
-            for key, wish in self._books.wishes[rollout.id].items()
-        )
+    def _too_early(self, change: Change, members: set[Key], wishes: Mapping[Key, Wish], sender: Sender) -> bool:
+        """Whether a stage would be passed of which not all have been heard, or wishes would be left unsent."""
+        if change.phase is Phase.DONE and unsent(wishes, self.facts, sender.taken):
+            return True
+        return change.what in {"stage", "done"} and not (members and self._hearing.complete(self._patience_s))
 
     def _send(self, sender: Sender) -> None:
         """Send what is written down and the broker does not show."""
-        facts = self._hearing.facts
-        newest: dict[Key, tuple[Rollout, Wish]] = {}
-        for id_, rollout in self._books.rollouts.items():
-            if rollout.phase in OVER:
-                continue
-            for key, wish in self._books.wishes[id_].items():
-                if wish.outcome is Outcome.LEFT or shown(facts.get(key, NOTHING), wish.revision):
-                    continue
-                if key not in newest or newest[key][1].revision < wish.revision:
-                    newest[key] = rollout, wish
-        for key, (rollout, wish) in newest.items():
+        for key, (rollout, wish) in unshown(self._books, self._hearing.facts).items():
             if self._odd.get(key) != CONFIG_LOST:
                 sender.send(key, document(rollout, wish, self._hearing.config(key)))
 
@@ -331,18 +279,10 @@ class Controller:
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
-        news = {}
-        for key, wish in self._books.wishes[rollout.id].items():
-            if wish.outcome not in OPEN:
-                continue
-            facts = self._hearing.facts.get(key, NOTHING)
-            now = settled(wish, judge(rollout, wish, facts, now_s=rollout.clock_s), now_s=rollout.clock_s)
-            if now.outcome in OPEN and (facts.revision > wish.revision or self._odd.get(key) == CONFIG_LOST):
-                now = replace(now, outcome=Outcome.LEFT)
-            if now is not wish:
-                news[key] = now
-            if now.outcome in OPEN and not forged(facts):
-                sender.send(key, take_back(wish, facts, self._hearing.config(key)))
+        facts, lost = self._hearing.facts, [key for key, why in self._odd.items() if why == CONFIG_LOST]
+        news, back = ended(rollout, self._books.wishes[rollout.id], facts, lost)
+        for key, wish in back.items():
+            sender.send(key, take_back(wish, facts.get(key, NOTHING), self._hearing.config(key)))
         if news:
             await asyncio.to_thread(self._books.settle, rollout.id, news)
 

@@ -23,7 +23,7 @@ __all__ = ["BOXED", "changed", "decide"]
 BOXED: Final = "boxed: "
 """How the reason begins of a device that is held for what it did before; the last stage has it nevertheless."""
 _NOTHING: Final = Facts()
-_GOING: Final = Outcome.GOING
+_CONFIRMED, _GOING = Outcome.CONFIRMED, Outcome.GOING
 _MINUTE_S: Final = 60.0
 _FEW: Final = 20
 """A stage goes on being watched while no more than one in so many of its devices is on its way, having come late."""
@@ -137,12 +137,7 @@ def _next(
     policy, stage = rollout.policy, rollout.stage
     last = len(policy.stages) - 1
     if not tally.reached:
-        if stage >= last:
-            waits = tally.away > 0 or (not tally.asked and rest.held > 0)
-        else:
-            only_boxed = rest.held == rest.boxed and not rest.later
-            waits = tally.asked > 0 or (rest.held > 0 and not only_boxed)
-        if waits:
+        if _waits_for_somebody(tally, rest, verdicts, is_last=stage >= last):
             return None
     else:
         since_s = rollout.soaked_from_s
@@ -156,6 +151,20 @@ def _next(
     if coming in policy.hold and rollout.approved < coming:
         return _held_back(rollout, coming)
     return Change(what="stage", stage=coming, reason=f"{_name(rollout)} has passed: {_figures(tally)}.")
+
+
+def _waits_for_somebody(tally: Tally, rest: _Rest, verdicts: Mapping[Key, Verdict], *, is_last: bool) -> bool:
+    """Whether a stage that nobody was reached of waits, or is empty and nothing to wait for.
+
+    One that has only boxed devices is empty once the bundle was tried by others, or where there are no others.
+    """
+    if is_last:
+        return tally.away > 0 or (not tally.asked and rest.held > 0)
+    if tally.asked:
+        return True
+    if rest.held > rest.boxed:
+        return True
+    return rest.boxed > 0 and rest.later > 0 and not any(each.outcome is _CONFIRMED for each in verdicts.values())
 
 
 def _held_back(rollout: Rollout, stage: int) -> Change | None:

@@ -24,6 +24,8 @@ KINDS: Final = frozenset({t.StatusTopic, t.ReportedTopic, t.DesiredTopic, t.Mode
 """What a rollout is decided by."""
 QUIET_S: Final = 0.5
 """When nothing that was kept has come for so long, all of it has."""
+RETURN_S: Final = 30.0
+"""So long those are waited for who were online before the session was cut; a broker that forgets does not name them."""
 MOST_REMEMBERED: Final = 20_000
 """Devices of which something is remembered from one session to the next."""
 
@@ -69,17 +71,21 @@ class Hearing:
         self._wanted_before: dict[Key, Desired] = {}
         self._changed: set[Key] = set()
         self._devices: Mapping[Key, Device] = {}
-        self._retained_s = 0.0
+        self._begun_s = self._retained_s = 0.0
+        self._awaited: set[Key] = set()
+        self._complete = False
 
     def begin(self, client: Client) -> Stream[Heard]:
         """Another session has begun; what is to be handed to `listen`. To be called before anything is awaited."""
         kept = list(self.facts.items())[-MOST_REMEMBERED:]
         self._wanted_before |= {key: each.desired for key, each in kept if each.desired is not None}
+        self._awaited = {key for key, each in kept if each.online}
         self._before = {key: replace(each, online=None, desired=None) for key, each in kept}
         self._wanted_before = {key: each for key, each in self._wanted_before.items() if key in self._before}
         self.facts = dict(self._before)
         self._changed.clear()
-        self._devices, self._retained_s = client.fleet.devices, time.monotonic()
+        self._devices, self._begun_s = client.fleet.devices, time.monotonic()
+        self._retained_s = self._begun_s
         return client.messages()
 
     async def listen(self, stream: Stream[Heard]) -> None:
@@ -91,8 +97,25 @@ class Hearing:
                 self._retained_s = time.monotonic()
 
     def settled(self, *, quiet_s: float = QUIET_S) -> bool:
-        """Whether all that the broker keeps has come."""
-        return time.monotonic() - self._retained_s >= quiet_s
+        """Whether all that the broker keeps has come, and who was cut off with us had the time to come back."""
+        now_s = time.monotonic()
+        if now_s - self._retained_s < quiet_s:
+            return False
+        told = {key for key in self._awaited if (each := self._devices.get(key)) is not None and each.status}
+        self._awaited -= told
+        return not self._awaited or now_s - self._begun_s >= RETURN_S
+
+    def complete(self, patience_s: float) -> bool:
+        """Whether nobody is to be expected of whom nothing was heard yet.
+
+        At first nobody knows who was there before us: a broker that was started again together with us names those
+        alone who have come back.
+
+        Args:
+            patience_s: so long they are waited for.
+        """
+        self._complete = self._complete or time.monotonic() - self._begun_s >= patience_s
+        return self._complete
 
     def refresh(self) -> set[Key]:
         """Bring the facts up to date; of whom they are others."""

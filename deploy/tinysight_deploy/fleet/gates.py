@@ -190,7 +190,7 @@ def gates(policy: Policy, tally: Tally, *, complete: bool) -> tuple[list[Check],
     if latency is not None and policy.max_latency_regression is not None:
         limit = f"at most {1.0 + policy.max_latency_regression:.4g} times"
         beyond = latency.is_beyond(tally.going, complete=complete)
-        value = f"{latency.middle:.4g} times" if len(latency) else ""
+        value = f"{latency.middle:.4g} times" if len(latency) else "not told"
         checks.append(_median("latency", value, limit, ok=False if beyond else ok, told=len(latency)))
         if beyond and latency.worst is not None and not why:
             worst, (site, device) = latency.worst
@@ -201,7 +201,7 @@ def gates(policy: Policy, tally: Tally, *, complete: bool) -> tuple[list[Check],
     if agreement is not None and policy.max_agreement_drop is not None:
         limit = f"at least {share(1.0 - policy.max_agreement_drop)}"
         beyond = agreement.is_beyond(tally.going, complete=complete)
-        value = share(agreement.middle) if len(agreement) else ""
+        value = share(agreement.middle) if len(agreement) else "not told"
         checks.append(_median("agreement", value, limit, ok=False if beyond else ok, told=len(agreement)))
         if beyond and agreement.worst is not None and not why:
             worst, (site, device) = agreement.worst

@@ -35,15 +35,13 @@ _UNPROVED: Final = Verdict(
     outcome=Outcome.GOING, reason="It says that it runs the bundle, and not how it has come to it."
 )
 _LEFT: Final = Verdict(outcome=Outcome.LEFT, reason="Somebody has asked for something else since.")
-_ON_ITS_WAY: Final = frozenset(
-    {
-        UpdateState.QUEUED,
-        UpdateState.DOWNLOADING,
-        UpdateState.VERIFIED,
-        UpdateState.SELFTEST,
-        UpdateState.TRIAL,
-    }
-)
+_ON_ITS_WAY: Final = {
+    UpdateState.QUEUED: "It is queued",
+    UpdateState.DOWNLOADING: "It is fetched",
+    UpdateState.VERIFIED: "It is fetched and verified",
+    UpdateState.SELFTEST: "It is in its self-test",
+    UpdateState.TRIAL: "It is on trial",
+}
 _REFUSED, _ROLLED_BACK = DesiredState.REFUSED, DesiredState.ROLLED_BACK
 _CONFIRMED: Final = Outcome.CONFIRMED
 _STOOD: Final = UpdateState.CONFIRMED
@@ -75,15 +73,13 @@ def judge(rollout: Rollout, wish: Wish, facts: Facts, *, now_s: float) -> Verdic
             if mine and update is not None:
                 return Verdict(outcome=_CONFIRMED, slowdown=_slowdown(update), agreement=_agreement(update))
             return Verdict(outcome=_CONFIRMED, reason="" if wish.before != bundle else "It ran the bundle before.")
-    elif wish.outcome is _CONFIRMED and facts.active is not None:
+    elif wish.outcome is _CONFIRMED:
         return _failed(rollout, facts) if _is_refused(facts) else _GONE
     if _is_refused(facts):
         return _failed(rollout, facts)
     if wish.outcome is Outcome.FAILED:
         return _AGAIN
-    if late := _late(rollout, wish, facts, now_s):
-        return late
-    return _UNPROVED if facts.active == bundle else _going(rollout, facts)
+    return _late(rollout, wish, facts, now_s) or _going(rollout, facts)
 
 
 def settled(wish: Wish, verdict: Verdict, *, now_s: float) -> Wish:
@@ -139,9 +135,11 @@ def _going(rollout: Rollout, facts: Facts) -> Verdict:
     update = facts.update
     if update is not None and update.state in _ON_ITS_WAY and _is_of(update, rollout):
         share = f", {update.share:.0%} are there" if update.state is UpdateState.DOWNLOADING else ""
-        return Verdict(outcome=Outcome.GOING, reason=f"It is {update.state.value}{share}.")
+        return Verdict(outcome=Outcome.GOING, reason=f"{_ON_ITS_WAY[update.state]}{share}.")
     if facts.due and rollout.policy.window is not None:
         return Verdict(outcome=Outcome.GOING, reason=f"It waits for {rollout.policy.window} in its local time.")
+    if facts.active == rollout.bundle:
+        return _UNPROVED
     state = "nothing" if facts.state is None else facts.state.value
     return Verdict(outcome=Outcome.GOING, reason=plain(facts.reason) or f"It says: {state}.")
 

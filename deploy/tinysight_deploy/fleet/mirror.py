@@ -25,6 +25,7 @@ __all__ = ["NAME", "Mirror", "entries", "lines_of", "rebuild", "replay"]
 
 NAME: Final = "audit.jsonl"
 PAGE: Final = 100  # lines in memory at once
+_MEND_COPY: Final = "Find out who changed it, then move it away: a whole one is written again."
 
 
 class Mirror:
@@ -203,7 +204,7 @@ def _replay_rollout(entry: Entry, rollouts: dict[str, tuple[int, Rollout]], wish
 def _last_of(file: BinaryIO, path: Path) -> tuple[int, str]:
     """Number and hash of the last whole line. What stands behind it, a power cut has left there: it is taken off."""
     size = file.seek(0, os.SEEK_END)
-    begin = max(0, size - 2 * (MAX_LINE + 1))
+    begin = max(0, size - 4 * (MAX_LINE + 1))  # at least two whole lines, and a torn one
     file.seek(begin)
     tail = b""
     while piece := file.read(size - begin - len(tail)):
@@ -214,13 +215,15 @@ def _last_of(file: BinaryIO, path: Path) -> tuple[int, str]:
         os.fsync(file.fileno())
     if whole == 0:
         return 0, ZEROS
-    line = tail[tail.rfind(b"\n", 0, whole - 1) + 1 : whole - 1]
+    lines = tail[:whole].split(b"\n")[0 if begin == 0 else 1 : -1]  # the first may be half of one
     try:
-        entry = read_line(line)
+        newest = [read_line(line) for line in lines[-2:]]
     except FleetError as error:
-        mend = "Move the file away: a whole one is written again. Before, find out who changed it."
-        raise FleetError(f"{path}: the last line is none of an audit log.", mend=mend) from error
-    return entry.seq, entry.hash
+        raise FleetError(f"{path}: a last line is none of an audit log.", mend=_MEND_COPY) from error
+    last = newest[-1]
+    if last.before != (newest[0].hash if len(newest) == 2 else ZEROS):
+        raise FleetError(f"{path}: the last line does not follow the one before it.", mend=_MEND_COPY)
+    return last.seq, last.hash
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

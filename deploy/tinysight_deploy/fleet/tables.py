@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from tinysight_contract.errors import ConfigError, FleetError, StateGone
+from tinysight_contract.files import fsync_folder
 
 __all__ = ["AUDIT", "BOXED", "LEAD", "ROLLOUT", "TOKEN", "WISH", "Database"]
 
@@ -110,6 +111,13 @@ FOR EACH ROW EXECUTE FUNCTION fleet_audit_next()""",
 what the hash chain and its mirror are for."""
 _MAKING: Final = 0x7469_6E79  # names the lock under which PostgreSQL's tables are made
 _MEND_REBUILD: Final = "Stop what uses it, move the file away, and run `tinysight audit rebuild` with its audit.jsonl."
+_DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002")
+_GONE: Final = (
+    (("SQLITE_FULL", "SQLITE_IOERR", "53100"), "Free space on its disk, and see whether that is sound."),
+    (("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "25006", "28"), "Check the rights to it."),
+    (("SQLITE_BUSY", "SQLITE_LOCKED", "55P03", "57014", "25P03"), "Find who holds it so long, or wait and try again."),
+)
+"""By what SQLite's and PostgreSQL's codes begin with: what to do, after which the same call goes well."""
 
 
 class Database:
@@ -186,17 +194,20 @@ class Database:
             return self._engine
 
     def _make_file(self, path: Path) -> None:
-        """Make the file, for its owner alone, and its folder."""
-        if path.exists():
-            return
-        if not self._make:
-            raise StateGone(f"There is no fleet state at {path}.", mend="Bring the file back, or check its path.")
+        """See that the file is there: made, for its owner alone, and its folder."""
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            if self._make and not path.exists():
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                fsync_folder(path.parent)
+            path.stat()
+        except FileNotFoundError as error:
+            raise StateGone(
+                f"There is no fleet state at {path}.", mend="Bring the file back, or check its path."
+            ) from error
         except OSError as error:
             raise StateGone(
-                f"{path} cannot be made: {error.strerror}.", mend="Check the path, its rights and the free space."
+                f"{path} cannot be opened: {error.strerror}.", mend="Check the path, its rights and the free space."
             ) from error
 
     def _new_engine(self) -> sa.Engine:
@@ -248,15 +259,12 @@ class Database:
         """What ails the database, in our words."""
         cause = getattr(error, "orig", None)
         said = " ".join(str(cause or error).split())[:300].rstrip(".")
-        name = getattr(cause, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+        if code.startswith(_DAMAGED):
             return FleetError(f"{self.url} is damaged: {said}.", mend=_MEND_REBUILD)
-        if name == "SQLITE_FULL" or name.startswith("SQLITE_IOERR"):
-            return StateGone(f"{self.url} cannot be written: {said}.", mend="Free space on its disk, and look at that.")
-        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-            return StateGone(f"{self.url} cannot be written: {said}.", mend="Check the rights of the file and folder.")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return StateGone(f"{self.url} is held by another process: {said}.", mend="End it, or wait and try again.")
+        for codes, mend in _GONE:
+            if code.startswith(codes):
+                return StateGone(f"{self.url} cannot be used now: {said}.", mend=mend)
         gone = isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)
         if gone or getattr(error, "connection_invalidated", False):
             return StateGone(f"{self.url} does not answer: {said}.", mend="Start the database, or check the URL.")
