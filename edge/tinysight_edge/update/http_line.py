@@ -71,6 +71,7 @@ class Line:
         for pool in self._pools.values():
             pool.clear()
         with self._lock:
+            self._shut()  # urllib3 itself closes when nobody knows the answer any more, and a traceback may
             for grip in self._grips:
                 grip.close()
             self._grips.clear()

@@ -25,6 +25,7 @@ from tinysight_edge.store import Store
 from tinysight_edge.update.body import Body, Off, Otherwise
 from tinysight_edge.update.fetch import Fetcher
 from tinysight_edge.update.installer import HERE, UNTESTED, Installer
+from tinysight_edge.update.report import is_worth_telling
 from tinysight_edge.update.starting import forgive, scheme_for
 from tinysight_edge.update.trial import Outcome
 from tinysight_edge.update.troubles import AGAIN_S, Troubles, told_of
@@ -38,9 +39,6 @@ __all__ = ["Updater"]
 log = logging.getLogger(__name__)
 
 TURN_S: Final = 0.5
-PROGRESS_S: Final = (5.0, 60.0)
-"""Between two words of the same step: at least, when it has come ``PROGRESS`` further, and at most."""
-PROGRESS: Final = 0.05
 END_WITHIN_S: Final = 1.0
 
 
@@ -175,12 +173,9 @@ class Updater:
         return not has_begun(coming) and not self._may(wish)
 
     def _progress(self, update: Update) -> None:
-        """A step of a fetch or a test: a new state at once, more of the same now and then."""
-        now_s, told = time.monotonic(), self._coming
-        is_news = told is None or told.state is not update.state
-        further = update.share - told.share if told is not None else 0.0
-        pause_s = PROGRESS_S[0] if further >= PROGRESS else PROGRESS_S[1]
-        if is_news or now_s >= self._told_s + pause_s:
+        """A step of a fetch or a test."""
+        now_s = time.monotonic()
+        if is_worth_telling(self._coming, update, now_s - self._told_s):
             self._told_s = now_s
             self._look()
             self._tell(update)

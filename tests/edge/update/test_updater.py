@@ -14,13 +14,14 @@ from msgspec.structs import replace
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConfigError, DeviceError, RuntimeLoadError, StoreError
 from tinysight_contract.messages import DesiredState, utc_now
-from tinysight_contract.updates import Code, Release, UpdateState
+from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_edge.config.types import UpdateConfig
 from tinysight_edge.store import Store
 from tinysight_edge.units import Seconds
 from tinysight_edge.update import fetch, selftest
 from tinysight_edge.update import update as decide
 from tinysight_edge.update import updater as module
+from tinysight_edge.update.report import is_worth_telling
 from tinysight_edge.update.updater import Updater
 from tinysight_edge.update.wish import Wish
 
@@ -338,3 +339,31 @@ def test_an_agent_starts_without_what_only_updates_need() -> None:
     code = f"import sys, tinysight_edge.runtime, tinysight_edge.cli; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def coming(state: UpdateState, share: float = 0.0) -> Update:
+    return Update(target="a/a-1.bundle", state=state, at=utc_now(), share=share)
+
+
+@pytest.mark.parametrize(
+    ("told", "since_s", "worth"),
+    [
+        pytest.param(None, 0.0, True, id="the first"),
+        pytest.param(coming(UpdateState.QUEUED), 0.0, True, id="a new state"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.1), 4.9, False, id="much in a moment"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.44), 5.0, True, id="much"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.49), 59.0, False, id="little"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.5), 60.0, True, id="little in a long time"),
+    ],
+)
+def test_progress_is_told_when_there_is_some(told: Update | None, since_s: float, worth: bool) -> None:
+    assert is_worth_telling(told, coming(UpdateState.DOWNLOADING, 0.5), since_s) is worth
+
+
+def test_a_download_of_any_length_takes_about_twenty_messages() -> None:
+    told, told_s, count = coming(UpdateState.DOWNLOADING), 0.0, 0
+    for second in range(1, 1001):  # a thousandth a second, told of each
+        now = coming(UpdateState.DOWNLOADING, second / 1000)
+        if is_worth_telling(told, now, second - told_s):
+            told, told_s, count = now, float(second), count + 1
+    assert 16 <= count <= 20
