@@ -123,6 +123,8 @@ def test_a_device_runs_without_its_token_and_its_servers_certificates(
     fleet = checked.must().fleet
     assert fleet is not None
     assert (fleet.token_file, fleet.ca_file) == (tmp_path / "token", tmp_path / "ca.pem")
+    (tmp_path / "token").write_text("two\nlines")
+    assert check(text).findings[0].what.endswith("token holds no token.")
     (tmp_path / "token").write_text("x")
     (tmp_path / "token").chmod(0o644)
     assert "chmod o-r" in check(text).findings[0].mend

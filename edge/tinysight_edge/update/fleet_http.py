@@ -73,12 +73,13 @@ def headers_of(fleet: FleetConfig) -> dict[str, str]:
     try:
         token = secret_of(fleet.token_file, None, {})
     except ConfigError as error:
-        raise DeviceError(error.what, mend="Write the token of `tinysight fleet token` into it.") from error
+        what = error.what.replace("no password", "no token")
+        raise DeviceError(what, mend="Write that of `tinysight fleet token` into it.") from error
     if token is None:
         return told
     if not token.isascii() or not token.isprintable() or " " in token:
         what = f"{fleet.token_file} holds no token."
-        raise DeviceError(what, mend="Write the token of `tinysight fleet token` into it, and nothing else.")
+        raise DeviceError(what, mend="Write that of `tinysight fleet token` into it, and nothing else.")
     return {**told, "Authorization": f"Bearer {token}"}
 
 

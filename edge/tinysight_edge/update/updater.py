@@ -31,7 +31,7 @@ from tinysight_edge.update.trial import Outcome
 from tinysight_edge.update.troubles import AGAIN_S, Troubles, told_of
 from tinysight_edge.update.tryout import Tryout
 from tinysight_edge.update.update import State, attempt, confirm, end
-from tinysight_edge.update.window import Hours
+from tinysight_edge.update.window import AT_ONCE, Hours
 from tinysight_edge.update.wish import Answer, Standing, Wish, answer, has_begun, pause_s
 
 __all__ = ["Updater"]
@@ -158,7 +158,9 @@ class Updater:
 
     def _answer(self, wish: Wish) -> Answer:
         repository, tried = self._body.config().update.repository, self._fetcher.tried(wish)
-        opening = self._hours.opening(wish.digest, wish.window)
+        active, bad = self._state.active, {each.digest for each in self._state.bad}
+        is_over = wish.digest in bad or (active is not None and active.digest == wish.digest)
+        opening = AT_ONCE if is_over else self._hours.opening(wish.digest, wish.window)
         return answer(wish, self._state, repository=repository, tried=tried, unfit=self._unfit, opening=opening)
 
     def _may(self, wish: Wish) -> bool:

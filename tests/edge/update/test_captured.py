@@ -5,6 +5,7 @@ and put into another order here are documents of ``desired``.
 """
 
 import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,9 @@ from tinysight_edge.config.reloader import TAKE_S, Reloader
 from tinysight_edge.config.types import UpdateConfig
 from tinysight_edge.store import Store
 from tinysight_edge.units import Seconds
-from tinysight_edge.update import selftest
+from tinysight_edge.update import selftest, sources
 from tinysight_edge.update.updater import Updater
+from tinysight_edge.update.wish import Wish
 
 MOST = 2**53 - 1
 
@@ -39,13 +41,18 @@ class Captured:
         self.reloader, self._now_s = Reloader(folder / "agent.toml", folder / "memory", environ={}), 0.0
         self.reloader.start(self._now_s)
 
-    def hear(self, *payloads: bytes) -> None:
-        """What comes as ``desired``; then the device has looked at it, and settled what it asks for."""
+    def take(self, *payloads: bytes) -> Wish | None:
+        """What comes as ``desired``."""
         for payload in payloads:
             self.reloader.ask(payload)
         self._now_s += TAKE_S
         self.reloader.poll(self._now_s)
-        wish = self.player.wish = self.reloader.wish
+        self.player.wish = self.reloader.wish
+        return self.reloader.wish
+
+    def hear(self, *payloads: bytes) -> None:
+        """The same; then the device has looked at it, and settled what it asks for."""
+        wish = self.take(*payloads)
         looks = self.player.looks
         self.eventually(lambda: self.player.looks > looks + 2)
         if wish is not None:
@@ -191,3 +198,35 @@ def test_who_holds_the_broker_can_neither_name_another_repository_nor_another_se
     device.hear(encode(Desired(revision=1, config=config)))
     assert "not changed from outside" in dict(device.reloader.became.refused)[next(iter(config))]
     assert device.reloader.now.running.overlay is None
+
+
+def test_a_newer_wish_ends_a_download_and_what_it_asks_for_comes_instead(
+    device: Captured, digests: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    real = sources.open_source
+
+    def endless(*args: Any, **kwargs: Any) -> Any:
+        source = real(*args, **kwargs)
+        fetch = source.fetch
+
+        def slow(path: str, to: Path, *, tell: Callable[[int], None], **more: Any) -> None:
+            fetched.append(path)
+            while "2.0.0" in path:
+                tell(0)
+                time.sleep(0.01)
+            fetch(path, to, tell=tell, **more)
+
+        monkeypatch.setattr(source, "fetch", slow)
+        return source
+
+    monkeypatch.setattr(sources, "open_source", endless)
+    first, second = (
+        encode(Desired(revision=n, bundle=digests[f"{n}.0.0"], target=f"belt/belt-{n}.0.0.bundle")) for n in (2, 3)
+    )
+    device.take(first)
+    device.eventually(lambda: fetched)
+    device.take(first, encode(Desired(revision=2, bundle=digests["2.0.0"], target="belt/belt-2.0.0.bundle")))
+    device.hear(second)
+    assert (device.active.version, device.player.loads) == ("3.0.0", ["3.0.0"])
+    assert len(fetched) == 2, "the same wish again breaks nothing off"

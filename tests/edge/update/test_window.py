@@ -26,7 +26,7 @@ from tinysight_edge.update.disk import Disk
 from tinysight_edge.update.update import State
 from tinysight_edge.update.updater import Updater
 from tinysight_edge.update.window import AT_ONCE, MOST_S, UNSET, Hours, Opening, opens_at
-from tinysight_edge.update.wish import Wish, answer
+from tinysight_edge.update.wish import Answer, Wish, answer
 
 BERLIN = ZoneInfo("Europe/Berlin")
 ZONES = [UTC, BERLIN, ZoneInfo("Australia/Lord_Howe"), ZoneInfo("America/St_Johns"), ZoneInfo("Asia/Kathmandu")]
@@ -289,6 +289,26 @@ def test_another_window_is_no_other_wish_and_counts_at_once(
     player.wish = Wish(wish.digest, wish.target, "11:00-13:00")
     assert player.wish == wish
     eventually(lambda: player.answers[-1].state is DesiredState.APPLIED)
+
+
+def test_of_what_runs_already_nobody_asks_when_it_may_begin(
+    player: Any, store: Store, start: Callable[[], Updater], eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Asked(Hours):
+        def opening(self, digest: str, window: str | None) -> Opening:
+            asked.append(digest)
+            return super().opening(digest, window)
+
+    monkeypatch.setattr(updates, "Hours", Asked)
+    active = store.state().active
+    assert active is not None
+    player.wish = Wish(active.digest, active.target, "01:00-05:00")
+    start()
+    few_looks(player, eventually)
+    assert player.answers == [Answer(active.digest, DesiredState.APPLIED)]
+    assert asked == [], "else a clock that is not set would be complained of for nothing"
 
 
 def test_a_trial_that_has_begun_is_finished_and_one_that_has_not_waits(
