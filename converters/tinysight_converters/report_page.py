@@ -158,7 +158,8 @@ def _reference(facts: Facts, first: Candidate) -> Iterator[str]:
         (label, [(COLUMN, count / most)], [count, f"{100 * count / total:.1f} %"])
         for label, count in ranked[:LABELS_SHOWN]
     ]
-    yield bars(["label", "", "found", "share"], rows)
+    if rows:
+        yield bars(["label", "", "found", "share"], rows)
     if len(ranked) > LABELS_SHOWN:
         yield note(f"{len(ranked) - LABELS_SHOWN} more labels were found less often.")
 

@@ -153,6 +153,6 @@ class DriftWatch:
         newest = min(sum(told.scores), WINDOW)
         mix = "" if told.mix is None else f"; the mix of its labels by {told.mix:.2f}"
         return (
-            f"The newest {newest} scores of {told.name} {told.version} differ by {told.drift:.2f} from those in its test "
-            f"pictures, {self.most:.2f} are allowed{mix}."
+            f"The newest {newest} scores of {told.name} {told.version} differ by {told.drift:.2f} from those in its "
+            f"test pictures, {self.most:.2f} are allowed{mix}."
         )
