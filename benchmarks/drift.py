@@ -1,6 +1,6 @@
 """How far a model's scores drift from those in its test pictures: when nothing is wrong, and when something is.
 
-    python benchmarks/drift.py        2 minutes; 6 more the first time, to train both models
+    python benchmarks/drift.py        4 minutes; 6 more the first time, to train both models
 
 A detector before twenty belts that it never saw, one frame a second each, until a thousand parcels were counted; a
 classifier before twenty draws of a thousand pictures of its test digits. Then the same with other light, another
