@@ -21,7 +21,7 @@ from tinysight_edge.health.model_metrics import ModelMeter
 from tinysight_edge.inference import Inference
 from tinysight_edge.interpreter import Model
 
-CAMERAS = 12
+CAMERAS = 20
 SECONDS = 40
 TEXT = """\
 site = "plant-1"
@@ -37,7 +37,7 @@ every = "1s"
 """
 CAMERA = """\
 [cameras.belt{number}]
-source = "synthetic:belt?fps=5&seed={number}"
+source = "synthetic:belt?fps=2&seed={number}"
 rotate = {rotate}
 """
 
