@@ -101,7 +101,7 @@ class Connection:
         self._answered, self._lost = threading.Event(), threading.Event()
         self._refused: tuple[int, str] | None = None
         self._errors = Errors()
-        self._asked: set[int | None] = set()
+        self._asked = self._judged = 0  # subscriptions; the second is counted in the network thread
         self._abandoned = False
         self.denied: list[str] = []
         self._aliases: dict[str, _Packed] = {}
@@ -280,12 +280,13 @@ class Connection:
 
     def subscribe(self, *filters: str, qos: int = 1) -> None:
         """Ask for what matches any of the filters."""
-        self._asked.add(self._client.subscribe([(each, qos) for each in filters])[1])
+        self._asked += 1  # before: its answer may come at once
+        self._client.subscribe([(each, qos) for each in filters])
 
     @property
     def subscribed(self) -> bool:
         """Whether the broker has answered each `subscribe`; what it refused is in the log."""
-        return not self._asked
+        return self._judged == self._asked
 
     def close(self) -> None:
         """Disconnect properly (the will is not sent) and end the network thread."""
@@ -339,12 +340,12 @@ class Connection:
         tell(topic, bytes(message.payload), message.retain)
 
     def _on_subscribe(
-        self, _client: paho.Client, _userdata: object, mid: int, codes: list[ReasonCode], _properties: object
+        self, _client: paho.Client, _userdata: object, _mid: int, codes: list[ReasonCode], _properties: object
     ) -> None:
         if no := [str(code) for code in codes if code.is_failure]:
             log.error("%s refuses %d of %d subscriptions: %s", self.address, len(no), len(codes), no[0])
             self.denied = no if len(no) == len(codes) else []
-        self._asked.discard(mid)
+        self._judged += 1
 
     def _on_disconnect(
         self, _client: paho.Client, _userdata: object, _flags: object, code: ReasonCode, _properties: Properties | None

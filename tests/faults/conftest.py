@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar
@@ -129,29 +130,50 @@ was not synced. Errors of the kernel are libfiu's, on 1 to 20 of 1000 calls. A s
 """
 
 
+def _await(true: Callable[[], bool], failure: str) -> None:
+    until_s = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < until_s, failure
+        time.sleep(0.002)
+
+
 @dataclass
 class Ear:
     """Hears all that is published, and when.
 
     Attributes:
         qos: at 1 a broker holds back what goes beyond 20 unacknowledged messages, and loses that when it is killed; at
-            0 it writes each message to our socket before it acknowledges it to the device.
+            0 it writes each message to our socket before it acknowledges it to the device. There Linux keeps it for us,
+            thousands of them, after the broker is gone.
+        began: when we listened.
     """
 
     url: str
     qos: int = 1
     heard: list[tuple[float, t.Topic, bytes]] = field(default_factory=list)
+    began: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.listen()
 
     def listen(self) -> None:
-        """Connect; once more when the broker was gone."""
+        """Connect, and once more when the broker was killed. From then on we hear all that it acknowledges to others.
+
+        What the killed one had written to us is heard before.
+        """
         if (before := getattr(self, "_connection", None)) is not None:
+            _await(lambda: not before.alive, "the old broker lives")
             before.close()
         self._connection = Connection(Address.parse(self.url), client_id="", on_message=self._hear)
         self._connection.open(timeout_s=5)
-        self._connection.subscribe(f"{t.ROOT}/#", qos=self.qos)
+        self.subscribe(self.qos)
+        self.began.append(time.monotonic())
+
+    def subscribe(self, qos: int) -> None:
+        """Hear at this QoS from now on, and wait until the broker has said so."""
+        self.qos = qos
+        self._connection.subscribe(f"{t.ROOT}/#", qos=qos)
+        _await(lambda: self._connection.subscribed, "the broker does not take our subscription")
 
     def _hear(self, topic: str, payload: bytes, _retained: bool) -> None:
         self.heard.append((time.monotonic(), t.parse(topic), payload))
@@ -226,22 +248,33 @@ class Ear:
             time.sleep(0.02)
         raise AssertionError(f"alert {code} did not {'come' if stands else 'go'}")
 
-    def missing(self) -> int:
-        """How many of the device's event numbers never came, over all its boots."""
-        numbers: dict[str, set[int]] = {}
+    def missing(self) -> list[str]:
+        """Each gap in the event numbers of the device's boots: how many, of which boot, and around when."""
+        came: dict[str, dict[int, float]] = {}
+        for at_s, event in self.of(Event):
+            came.setdefault(event.boot_id, {}).setdefault(event.seq, at_s)
         heads: Counter[str] = Counter()
-        for _, event in self.of(Event):
-            numbers.setdefault(event.boot_id, set()).add(event.seq)
         for _, health in self.of(Health):
             heads[health.boot_id] = max(heads[health.boot_id], health.outbox.last_seq)
-        boots = {boot: numbers.get(boot, set()) for boot in numbers.keys() | heads.keys()}
-        return sum(max(heads[boot], *seqs, 0) - len(seqs) for boot, seqs in boots.items())
+        return [
+            f"{number - last - 1} events of {boot}, {last + 1} to {number - 1}, {self._between(seqs, last, number)}"
+            for boot in came.keys() | heads.keys()
+            for seqs in [came.get(boot, {})]
+            for last, number in pairwise([0, *sorted(seqs), max(heads[boot], *seqs, 0) + 1])
+            if number > last + 1
+        ]
+
+    def _between(self, seqs: dict[int, float], *numbers: int) -> str:
+        came_s = [seqs[each] for each in numbers if each in seqs]
+        near_s = [at_s for at_s in self.began if came_s and min(came_s) - 2 < at_s < max(came_s) + 2]
+        came, anew = (", ".join(f"{at_s - self.began[0]:.2f} s" for at_s in times_s) for times_s in (came_s, near_s))
+        return f"beside what came at {came or 'no time'} (listening anew at {anew})"
 
     def check_all_came(self) -> None:
         """No event number is missing; those of this moment may take a while."""
         until_s = time.monotonic() + PATIENCE_S
-        while self.missing():
-            assert time.monotonic() < until_s, f"{self.missing()} events never came"
+        while missing := self.missing():
+            assert time.monotonic() < until_s, "these never came: " + "; ".join(missing)
             time.sleep(0.05)
 
     def told(self, *, since_s: float) -> str:
@@ -316,10 +349,11 @@ class Device:
                 self._over.wait(self.restart_s)
 
     def kill(self) -> None:
-        """Kill it, once it runs."""
+        """Kill it, if it runs, and see it dead."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 self._process.kill()
+                self._process.wait(10)
 
     @contextmanager
     def held(self) -> Iterator[None]:
