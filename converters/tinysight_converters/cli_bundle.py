@@ -99,6 +99,7 @@ def _print(found: dict[str, Any]) -> None:
         "decode": " ".join(f"{key}={value}" for key, value in manifest["decode"].items() if key != "anchors"),
         "data set": manifest["provenance"]["dataset_digest"] or "unknown",
         "calibration": manifest["provenance"]["calibration_digest"] or "none",
+        "in its tests": found["found"],
     }
     grid = Table(box=None, pad_edge=False, show_header=False)
     for key, value in facts.items():

@@ -25,7 +25,7 @@ from tinysight_converters.candidates import SCHEMES, Maker, Wish
 from tinysight_converters.graph import read_graph
 from tinysight_converters.ladder import Step, climb
 from tinysight_converters.lint import Finding, lint_graph
-from tinysight_converters.proof import time_variants
+from tinysight_converters.proof import reference_of, time_variants
 from tinysight_converters.report import Facts, report_json
 from tinysight_converters.report_page import report_html
 from tinysight_converters.run import check_target, load_examples, load_run
@@ -127,6 +127,7 @@ def _pack(work: Maker, made: list[Candidate], ladder: list[Step], out: Path) -> 
         variants=[replace(each, thresholds=None if each.thresholds == first else each.thresholds) for each in variants],
         thresholds=first,
         golden=mf.Golden(file=GOLDEN, count=len(pictures)),
+        reference=reference_of(made[0].proof, manifest),
         provenance=replace(manifest.provenance, calibration_digest=calibration.digest),
     )
     findings = _findings(work, made[0])

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.manifest import Variant
+from tinysight_contract.manifest import Reference, Variant
+from tinysight_contract.metrics import BINS
 from tinysight_converters.graph import Graph, Node, read_graph
 from tinysight_converters.page import BAD_NOISE, FAIR_NOISE, noise_colour, note, page, safe, table
 from tinysight_converters.tflite import LayerError
@@ -21,6 +22,7 @@ REPORT: Final = "report.json"
 PROOF: Final = ("held_out_images", "reference", "variants", "ladder")
 DIGEST: Final = "digest"
 MAX_DRAWN: Final = 400
+LABELS_TOLD: Final = 5
 PLAIN: Final = "#57606a"
 WIDTH, NODE_H, STEP, LEFT = 640, 40, 56, 90
 
@@ -63,9 +65,28 @@ def inspection(bundle: Bundle) -> dict[str, Any]:
         "digest": bundle.digest,
         "size_bytes": bundle.size_bytes,
         "manifest": msgspec.to_builtins(manifest),
+        "found": _found(manifest.reference),
         "variants": [_variant(bundle, variant) for variant in manifest.variants],
         "proof": _proof(bundle),
     }
+
+
+def _found(reference: Reference | None) -> str:
+    """What the reference says, in a line."""
+    if reference is None:
+        return "unknown, so devices cannot tell whether it drifts"
+    total = sum(reference.scores)
+    if not total:
+        return "nothing was found"
+    above, place = 0, BINS
+    while 2 * above < total:
+        place -= 1
+        above += reference.scores[place]
+    ranked = sorted(reference.labels.items(), key=lambda item: (-item[1], item[0]))
+    named = [f"{label} {count}" for label, count in ranked[:LABELS_TOLD]]
+    more = [f"{len(ranked) - LABELS_TOLD} more labels"] if len(ranked) > LABELS_TOLD else []
+    share = f"{100 * above / total:.0f} % with a score of {place / BINS:.2f} or more"
+    return f"{total} found, {share}: {', '.join([*named, *more])}"
 
 
 def _report(bundle: Bundle) -> _Report:

@@ -13,14 +13,16 @@ from typing import Final
 import numpy as np
 
 from tinysight_contract.errors import ConversionError
-from tinysight_contract.manifest import Manifest
+from tinysight_contract.manifest import Manifest, Reference
+from tinysight_contract.metrics import BINS
 from tinysight_converters.metrics import above, agreement, average_precision, best_threshold, is_right
 from tinysight_converters.run import Example
 from tinysight_edge.decode import Detections, make_decoder
+from tinysight_edge.health.model_metrics import sure_of
 from tinysight_edge.interpreter import Model
 from tinysight_edge.preprocess import Preprocessor
 
-__all__ = ["Proof", "detect_all", "prove", "time_variants", "tuned_threshold"]
+__all__ = ["Proof", "detect_all", "prove", "reference_of", "time_variants", "tuned_threshold"]
 
 TIMED_RUNS: Final = 300
 WARM_UP_RUNS: Final = 30
@@ -126,6 +128,17 @@ def prove(
         metrics = {"accuracy": sum(right) / len(right)}
         agreed = float(np.mean([a.class_ids[0] == b.class_ids[0] for a, b in zip(theirs, found, strict=True)]))
     return Proof(metrics, threshold, agreed, found)
+
+
+def reference_of(proof: Proof, manifest: Manifest) -> Reference:
+    """What a variant has found in the held-out pictures, counted as a device counts what it finds."""
+    scores, labels = np.zeros(BINS, np.int64), np.zeros(len(manifest.labels), np.int64)
+    for found in proof.found:
+        bins, ids = sure_of(found, manifest.task, proof.threshold)
+        scores += np.bincount(bins, minlength=BINS)
+        labels += np.bincount(ids, minlength=len(labels))
+    named = {label: int(count) for label, count in zip(manifest.labels, labels, strict=True) if count}
+    return Reference(scores=scores.tolist(), labels=named)
 
 
 def time_variants(manifest: Manifest, models: dict[str, Model]) -> dict[str, tuple[float, float]]:

@@ -12,13 +12,15 @@ from tinysight_converters.audit import operators, outside_delegate
 from tinysight_converters.bench import Candidate
 from tinysight_converters.drawing import class_chart, confusion_chart, curve_chart, example_sheet
 from tinysight_converters.metrics import confusion
-from tinysight_converters.page import bars, card, cards, image, noise_colour, note, page, points, safe, table
+from tinysight_converters.page import bars, card, cards, histogram, image, noise_colour, note, page, points, safe, table
 from tinysight_converters.report import Facts
 
 __all__ = ["layer_bars", "report_html"]
 
 METRIC_NAMES: Final = {"ap50": "AP50", "ap50_95": "AP50-95", "accuracy": "Accuracy"}
 EXAMPLES_SHOWN: Final = 6
+LABELS_SHOWN: Final = 20
+COLUMN: Final = "#0969da"
 FAINTEST: Final = 1e-6
 
 
@@ -38,6 +40,7 @@ def report_html(facts: Facts, *, pictures: bool) -> bytes:
         _variants(facts),
         *_ladder(facts),
         *shown,
+        *_reference(facts, first),
         *_findings(facts),
         *_layers(facts),
         "<h2>Where it runs</h2>",
@@ -135,6 +138,30 @@ def _charts(facts: Facts, first: Candidate) -> Iterator[str]:
     yield image(curve_chart(proofs, true), "precision over recall of both models")
     yield "<h2>By class</h2>"
     yield image(class_chart(labels, proofs, true), "average precision of each class")
+
+
+def _reference(facts: Facts, first: Candidate) -> Iterator[str]:
+    reference = facts.manifest.reference
+    if reference is None:
+        return
+    classifies = facts.manifest.task == "classify"
+    what = "its first answer to each picture" if classifies else "all that it finds above its threshold"
+    yield "<h2>How sure it is</h2>"
+    yield note(
+        f"What {first.scheme} says of the held-out pictures, {what}, by its score. A device compares with this what "
+        "it finds before its cameras, and says so when the two drift apart."
+    )
+    yield histogram(reference.scores, "how often each score was given")
+    most, total = max(reference.labels.values(), default=1), max(sum(reference.scores), 1)
+    ranked = sorted(reference.labels.items(), key=lambda item: (-item[1], item[0]))
+    rows = [
+        (label, [(COLUMN, count / most)], [count, f"{100 * count / total:.1f} %"])
+        for label, count in ranked[:LABELS_SHOWN]
+    ]
+    if rows:
+        yield bars(["label", "", "found", "share"], rows)
+    if len(ranked) > LABELS_SHOWN:
+        yield note(f"{len(ranked) - LABELS_SHOWN} more labels were found less often.")
 
 
 def _findings(facts: Facts) -> Iterator[str]:

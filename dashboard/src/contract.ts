@@ -176,13 +176,13 @@ export interface BrokerHealth {
   refused: Record<string, number>;
 }
 
-/** `model`: what the active model has found since it began to see, at most one frame a second of each camera. */
+/** `model`: what the model that sees has found since it began to, in one frame a second of each camera at most. */
 export interface ModelMetrics {
   /** when it was so. */
   at: Time;
   /** names the agent's run. */
   boot_id: Id;
-  /** SHA-256 of the bundle. */
+  /** SHA-256 of the bundle that sees, be it active or on trial. */
   bundle: Digest;
   /** the bundle's name. */
   name: string;
@@ -192,15 +192,18 @@ export interface ModelMetrics {
   since: Time;
   /** that were counted. */
   frames: number;
-  /** what was found in them above the threshold, by how sure the model was: 20 equal parts of 0..1. */
+  /**
+   * what was found in them above the threshold, or a classifier's first answer to each, by how sure the model was: 20
+   * equal parts of 0..1.
+   */
   scores: number[];
-  /** the same by label. */
+  /** the same by label, the 500 found most. */
   labels: Record<string, number>;
   /** of the newest thousand runs; null as long as there are fewer than twenty. */
   inference_ms?: Percentiles | null;
   /**
-   * how far the newest scores are from those in the signed manifest, 0 (alike) to 1 (nothing in common); null without
-   * a reference, or as long as there are fewer than 200.
+   * how far the newest thousand scores are from those in the signed manifest, 0 (alike) to 1 (nothing in common);
+   * null without a reference, or as long as there are fewer than 200.
    */
   drift?: number | null;
   /** the same of the labels. */
@@ -562,7 +565,7 @@ export interface HealthTopic {
   device: Id;
 }
 
-/** What the active model has found so far: how sure it was, of what, and how far that is from its reference. */
+/** What the model that sees has found so far: how sure it was, of what, and how far that is from its reference. */
 export interface ModelTopic {
   kind: "model";
   site: Id;

@@ -24,7 +24,7 @@ Label = Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class Reference(Struct, frozen=True, kw_only=True):
-    """What a model found in the pictures that it was tested with, above its threshold.
+    """What a model found in the pictures that it was tested with: above its threshold, or a classifier's first answers.
 
     Attributes:
         scores: objects, or pictures of a classifier, by how sure the model was: 20 equal parts of 0..1.
@@ -36,21 +36,22 @@ class Reference(Struct, frozen=True, kw_only=True):
 
 
 class ModelMetrics(Struct, frozen=True, kw_only=True):
-    """``model``: what the active model has found since it began to see, at most one frame a second of each camera.
+    """``model``: what the model that sees has found since it began to, in one frame a second of each camera at most.
 
     Attributes:
         at: when it was so.
         boot_id: names the agent's run.
-        bundle: SHA-256 of the bundle.
+        bundle: SHA-256 of the bundle that sees, be it active or on trial.
         name: the bundle's name.
         version: the bundle's version.
         since: when it began to see in this run.
         frames: that were counted.
-        scores: what was found in them above the threshold, by how sure the model was: 20 equal parts of 0..1.
-        labels: the same by label.
+        scores: what was found in them above the threshold, or a classifier's first answer to each, by how sure the
+            model was: 20 equal parts of 0..1.
+        labels: the same by label, the 500 found most.
         inference_ms: of the newest thousand runs; null as long as there are fewer than twenty.
-        drift: how far the newest scores are from those in the signed manifest, 0 (alike) to 1 (nothing in common); null
-            without a reference, or as long as there are fewer than 200.
+        drift: how far the newest thousand scores are from those in the signed manifest, 0 (alike) to 1 (nothing in
+            common); null without a reference, or as long as there are fewer than 200.
         mix: the same of the labels.
     """
 

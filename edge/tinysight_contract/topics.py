@@ -154,7 +154,7 @@ class HealthTopic(Topic):
 
 @dataclass(frozen=True, slots=True)
 class ModelTopic(Topic):
-    """What the active model has found so far: how sure it was, of what, and how far that is from its reference."""
+    """What the model that sees has found so far: how sure it was, of what, and how far that is from its reference."""
 
     TAIL = "model"
     RETAIN = True

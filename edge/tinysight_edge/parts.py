@@ -18,6 +18,7 @@ from tinysight_edge.governor import Governor
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
+from tinysight_edge.health.model_metrics import ModelMeter
 from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.orders.actions import Hands
 from tinysight_edge.orders.desk import Desk
@@ -40,6 +41,7 @@ __all__ = [
     "foreign_labels",
     "make_caretaker",
     "make_desk",
+    "make_model_meter",
     "make_pictures",
     "make_publisher",
     "make_updater",
@@ -86,7 +88,13 @@ def make_caretaker(config: AgentConfig, boot_id: str, meter: Meter, governor: Go
         meter=meter,
         governor=governor,
         every_s=config.health.every,
+        max_drift=config.health.max_drift,
     )
+
+
+def make_model_meter(seer: Seer) -> ModelMeter:
+    """Who counts what a model finds, from now on."""
+    return ModelMeter(seer.bundle.manifest, seer.ref, seer.threshold, seer.boot_id)
 
 
 def make_publisher(

@@ -37,7 +37,7 @@ from tinysight_edge.orders.actions import Hands
 from tinysight_edge.orders.asker import Asker
 from tinysight_edge.orders.portraits import Portraits
 from tinysight_edge.outbox import Outbox
-from tinysight_edge.parts import make_caretaker, make_desk, make_publisher, make_updater
+from tinysight_edge.parts import make_caretaker, make_desk, make_model_meter, make_publisher, make_updater
 from tinysight_edge.pictures.upload import Uploader
 from tinysight_edge.steering import Steering
 from tinysight_edge.telling import Teller
@@ -182,6 +182,8 @@ class Agent:
             watch.reloader.runs(seer.bundle.digest)
         self._caretaker = care = make_caretaker(config, self.boot_id, self.meter, self._governor)
         care.say(Code.UPDATE_FAILED, unfit)
+        self._finds = make_model_meter(seer)
+        care.sees(self._finds)
         hands = Hands(
             config=lambda: self._steering.config,
             watch=watch,
@@ -316,6 +318,8 @@ class Agent:
             return
         if (pictures := self._steering.pictures) is not None:
             pictures.offer(frame, told.found, told.alive, view.lives.ids)
+        if look.run_ms is not None:  # of tiles in none of which anything moves nothing was inferred either
+            self._finds.note(frame.camera, frame.at_s, told.found, look.run_ms)
         pictures_ms = (time.monotonic() - now_s) * 1e3
         self.meter.note(frame.camera, told.latency, meaning_ms=told.meaning_ms, pictures_ms=pictures_ms)
         if self._lineup.cameras[frame.camera].policy.live:
@@ -324,7 +328,8 @@ class Agent:
 
     def _became(self, seer: Seer) -> None:
         """Another model sees."""
-        self._pulse = Pulse(time.monotonic())
+        self._pulse, self._finds = Pulse(time.monotonic()), make_model_meter(seer)
+        self._caretaker.sees(self._finds)
         self._steering.became(seer)
 
     def _tell_info(self) -> None:

@@ -148,6 +148,7 @@ class Steering:
         old, self.config = self.config, change.config
         self._governor.config = change.config.governor
         self._publisher.every_s = self._caretaker.every_s = change.config.health.every
+        self._caretaker.drift.most = change.config.health.max_drift
         self._lineup.apply(change)
         self._say_labels()
         for id_ in change.removed:

@@ -18,7 +18,7 @@ from flatbuffers import Builder
 from msgspec.structs import replace
 
 from tinysight_contract.bundle import Bundle, file_ref, pack_bundle
-from tinysight_contract.manifest import Manifest
+from tinysight_contract.manifest import Manifest, Reference
 from tinysight_converters.graph import read_graph
 from tinysight_converters.inspect import difference, inspection, inspection_page
 
@@ -259,3 +259,25 @@ def test_differences_deep_in_a_list_and_in_the_proof_are_found(world: Path) -> N
     better = changed(bundle, {"report.json": json.dumps(report).encode()})
     rows = {what: right for what, _, right in difference(bundle, better)}
     assert rows["proof.variants[int8].metrics.accuracy"] == "2.0"
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        pytest.param(None, "unknown, so devices cannot tell whether it drifts", id="a foreign model"),
+        pytest.param(Reference(scores=[0] * 20, labels={}), "nothing was found", id="nothing found"),
+        pytest.param(
+            Reference(scores=[*[0] * 10, 30, *[0] * 7, 20, 40], labels={"0": 60, "1": 30}),
+            "90 found, 67 % with a score of 0.90 or more: 0 60, 1 30",
+            id="a detector",
+        ),
+        pytest.param(
+            Reference(scores=[*[0] * 19, 28], labels={str(digit): digit for digit in range(1, 8)}),
+            "28 found, 100 % with a score of 0.95 or more: 7 7, 6 6, 5 5, 4 4, 3 3, 2 more labels",
+            id="more labels than are named",
+        ),
+    ],
+)
+def test_what_was_found_in_the_tests_is_told_in_a_line(reference: Reference | None, said: str, world: Path) -> None:
+    bundle = changed(Bundle.open(world / "classifier.bundle"), {}, reference=reference)
+    assert inspection(bundle)["found"] == said

@@ -7,9 +7,12 @@ import pytest
 
 from tinysight_contract.bundle import Bundle
 from tinysight_contract.errors import ConversionError
-from tinysight_converters.proof import detect_all, tuned_threshold
+from tinysight_contract.messages import ModelRef
+from tinysight_converters.proof import Proof, detect_all, reference_of, tuned_threshold
 from tinysight_converters.run import Example, load_examples
 from tinysight_edge.decode import Detections
+from tinysight_edge.health.model_metrics import ModelMeter
+from tinysight_edge.inference import Inference
 from tinysight_edge.interpreter import Model
 
 
@@ -53,3 +56,26 @@ def test_a_variant_that_answers_otherwise_here_is_passed_over(world: Path, monke
 
     monkeypatch.setattr(Model, "run", broken)
     assert Model.load(bundle).variant.scheme == "float32"
+
+
+@pytest.mark.parametrize(("task", "data"), [("detector", "belt"), ("classifier", "digits")])
+def test_a_device_that_sees_the_test_pictures_counts_what_the_manifest_says(task: str, data: str, world: Path) -> None:
+    bundle, examples = Bundle.open(world / f"{task}.bundle"), load_examples(world / task).test
+    manifest, model = bundle.manifest, Model.load(bundle)
+    assert model.variant is manifest.variants[0]
+    reference, threshold = manifest.reference, manifest.thresholds_of(model.variant).score
+    if task == "detector":  # so small a training finds nothing that it would believe
+        threshold = 0.05
+        proof = Proof({}, threshold, 1.0, detect_all(model, manifest, examples, world / data))
+        reference = reference_of(proof, manifest)
+    ref = ModelRef(name=manifest.name, version=manifest.version, digest=bundle.digest)
+    infer, meter = Inference(bundle, model, low=0.01), ModelMeter(manifest, ref, threshold, "b1")
+    for second, example in enumerate(examples):
+        found = infer(example.picture(world / data), float(second)).found
+        assert found is not None
+        meter.note("test", float(second), found, 1.0)
+    told = meter.take()
+    assert reference is not None
+    assert (told.scores, told.labels) == (reference.scores, reference.labels)
+    assert sum(told.scores) == sum(told.labels.values()) > 0
+    assert task == "detector" or sum(told.scores) == told.frames == len(examples)

@@ -9,6 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract.bundle import Bundle
+from tinysight_contract.manifest import Reference
+from tinysight_contract.metrics import BINS
 from tinysight_converters.bench import Bench
 from tinysight_converters.calibration import Calibration
 from tinysight_converters.ladder import Step
@@ -36,12 +38,15 @@ def test_the_page_shows_its_pictures_and_loads_nothing(task: str, pictures: int,
     page = (world / f"{task}.report.html").read_text(encoding="utf-8")
     if inside:
         page, pictures = Bundle.open(world / f"{task}.bundle").read("report.html").decode(), 0
-    tags = Tags()
+    tags, reference = Tags(), Bundle.open(world / f"{task}.bundle").manifest.reference
     tags.feed(page)
+    assert reference is not None
     assert len(tags.sources) == pictures
     assert all(source.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for source in tags.sources)
     assert not re.search(r"https?://|@import|url\(", page)
     assert "script" not in tags.names
+    assert "<h2>How sure it is</h2>" in page
+    assert tags.names.count("rect") == sum(map(bool, reference.scores))
     assert 'name=viewport content="width=device-width' in page
 
 
@@ -52,7 +57,8 @@ def test_a_label_is_text_and_never_markup(world: Path) -> None:
         load_examples(world / "classifier"),
     )
     evil = "<script>alert(1)</script>"
-    manifest = replace(bundle.manifest, name=evil, labels=[evil, *bundle.manifest.labels[1:]])
+    reference = Reference(scores=[1] * BINS, labels={evil: 20})
+    manifest = replace(bundle.manifest, name=evil, labels=[evil, *bundle.manifest.labels[1:]], reference=reference)
     bench = Bench(run, examples, manifest, bundle.read("float32.tflite"))
     facts = Facts(
         manifest=manifest,
@@ -68,4 +74,4 @@ def test_a_label_is_text_and_never_markup(world: Path) -> None:
     )
     page = report_html(facts, pictures=True).decode()
     assert "<script" not in page
-    assert page.count("&lt;script&gt;") >= 9
+    assert page.count("&lt;script&gt;") >= 10

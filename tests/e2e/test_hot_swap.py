@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,7 @@ from tinysight_contract.messages import (
     Event,
     EventType,
     Info,
+    ModelMetrics,
     Reported,
     decode,
     encode,
@@ -206,6 +208,9 @@ def test_a_candidate_stands_its_trial_and_a_person_goes_back(
     whole(events)
     assert {event.model.digest for event in events} == {first, second}
     assert {event.reason for event in events} <= {None, "left", "stopped"}
+    told = [decode(raw, ModelMetrics) for raw in device.reader.of(t.ModelTopic)]
+    assert [bundle for bundle, _ in groupby(each.bundle for each in told)] == [first, second, first]
+    assert len({each.since for each in told}) == 3, "whoever begins to see is counted anew"
 
 
 def test_a_candidate_that_breaks_is_taken_back_and_the_process_lives(

@@ -306,7 +306,7 @@ def test_watch_prints_each_message_as_a_line_and_counts_what_is_missing(
     figures = dict.fromkeys(("missing", "awaited", "given_up", "repeated", "broken", "cuts"), 0)
     assert last.items() >= {"devices": 1, "events": sent, **figures}.items()
     told = {line["topic"].split("/")[-1] for line in lines if "/alert/" not in line["topic"]}
-    assert told == {"status", "info", "health", "counts", "event", "reported"}
+    assert told == {"status", "info", "health", "model", "counts", "event", "reported"}
     assert all("message" in line for line in lines)
 
 

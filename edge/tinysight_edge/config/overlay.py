@@ -19,7 +19,7 @@ SECTIONS: Final = ("rules", "governor")
 CAMERA: Final = ("zones", "lines", "motion", "tiles", "max_fps")
 """Of a camera that the file names. Not its source, its login, its turn or its masks."""
 PARTS: Final[Mapping[str, Collection[str]]] = {
-    "health": ("every",),
+    "health": ("every", "max_drift"),
     "snapshots": ("quality",),
     "examples": ("per_hour",),
 }

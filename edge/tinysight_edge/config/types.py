@@ -295,10 +295,13 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Attributes:
         every: between two health messages.
         prometheus_port: serve metrics on 127.0.0.1.
+        max_drift: how far the model's scores may be from those in its test pictures until ``model.drifted`` is told, 0
+            (alike) to 1 (any are allowed); docs/health.md has figures.
     """
 
     every: Span = Seconds(30.0)
     prometheus_port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    max_drift: Share = 0.4
 
 
 class PublishConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
 """The one thread that looks after the device, once a second: reads the machine, lets the governor adjust, tells alerts.
 
-In: the machine, the meter, the states of the cameras and of the publisher.  Out: `Health` when the publisher asks for
-it, alerts when they change, and a `Snapshot` for Prometheus. Judges nothing itself: that is `verdict` and `governor`.
+In: the machine, the meters, the states of the cameras and of the publisher.  Out: `Health` when the publisher asks for
+it and `ModelMetrics` beside it, alerts when they change, and a `Snapshot` for Prometheus. Judges nothing itself: that
+is for `verdict`, `governor` and `model_metrics`.
 """
 
 import logging
@@ -13,12 +14,13 @@ from typing import Final, Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from tinysight_contract.messages import BrokerHealth, CameraState, Health, OutboxHealth, utc_now
-from tinysight_contract.topics import HealthTopic, Topic
+from tinysight_contract.messages import BrokerHealth, CameraState, Health, ModelMetrics, OutboxHealth, utc_now
+from tinysight_contract.topics import HealthTopic, ModelTopic, Topic
 from tinysight_edge.governor import Governor
 from tinysight_edge.health.alerts import Alerts
 from tinysight_edge.health.machine import Machine, Reading
 from tinysight_edge.health.meter import Meter
+from tinysight_edge.health.model_metrics import DriftWatch, ModelMeter
 from tinysight_edge.health.prometheus import Snapshot
 from tinysight_edge.health.verdict import Code, Facts, Problem, judge, verdict
 from tinysight_edge.notify import notify
@@ -62,6 +64,11 @@ class Caretaker:
         meter: what flows.
         governor: what is adjusted.
         every_s: between two health messages.
+        max_drift: how far the model's scores may be from those in its test pictures.
+
+    Attributes:
+        every_s: as given; may be changed.
+        drift: decides whether the model drifts.
     """
 
     def __init__(
@@ -74,8 +81,13 @@ class Caretaker:
         meter: Meter,
         governor: Governor,
         every_s: float = 30.0,
+        max_drift: float = 1.0,
     ) -> None:
         self._topic, self._boot_id = HealthTopic(site, device), boot_id
+        self._model_topic, self.drift = ModelTopic(site, device), DriftWatch(max_drift)
+        self._sees: ModelMeter | None = None
+        self._told: ModelMeter | None = None
+        self._found: ModelMetrics | None = None
         self._machine, self._meter, self._governor = machine, meter, governor
         self.every_s = every_s
         self._alerts = Alerts(site, device, boot_id)
@@ -115,6 +127,10 @@ class Caretaker:
         else:
             self._cameras[camera] = state  # one step of the interpreter each, for several threads come here
 
+    def sees(self, meter: ModelMeter) -> None:
+        """Whose account of what it finds is told from now on."""
+        self._sees = meter
+
     def say(self, code: Code, what: str | None) -> None:
         """A problem that another part has found, such as a refused configuration; None when it is over."""
         if what is None:
@@ -132,6 +148,7 @@ class Caretaker:
     def _take_stock(self, outbox: OutboxHealth, broker: BrokerHealth, *, keep: bool) -> Health:
         """How everything does; with ``keep`` the next report has all of it again."""
         flow, reading, limits = self._meter.take(keep=keep), self._reading, self._governor.limits()
+        self._tell_model()
         cameras = {id_: replace(each, limit_fps=limits.get(id_)) for id_, each in flow.cameras.items()}
         self._problems = judge(self._facts({id_: each.frame_age_ms.p95 for id_, each in cameras.items()}, outbox))
         self._reported_s = time.monotonic()
@@ -152,10 +169,17 @@ class Caretaker:
         )
         return self._health
 
+    def _tell_model(self) -> None:
+        """What the model has found, and whether it drifts; while the broker is away the newest waits for it."""
+        if (meter := self._sees) is not None:
+            self._told, self._found = meter, meter.take()
+            self.say(Code.MODEL_DRIFTED, self.drift.judge(self._found))
+            self._publisher.state(self._model_topic, self._found)
+
     def snapshot(self) -> Snapshot | None:
         """For Prometheus: the last report, and the counters as they are now."""
         health = self._health
-        return None if health is None else Snapshot(health, self._problems, self._meter.totals())
+        return None if health is None else Snapshot(health, self._problems, self._meter.totals(), self._found)
 
     def _live(self) -> None:
         while True:
@@ -175,6 +199,8 @@ class Caretaker:
             due_s = FIRST_S if self._health is None else LATE * self.every_s
             if self._publisher.away_since_s is not None and now_s - self._reported_s > due_s:
                 self._take_stock(outbox, self._publisher.broker_health(), keep=True)
+            if self._told is not self._sees:  # soon after a swap nobody shall believe in the model before
+                self._tell_model()
             ages = {id_: each.frame_age_ms.p95 for id_, each in self._health.cameras.items()} if self._health else {}
             self._problems = judge(self._facts(ages, outbox))
             told = self._alerts.changes(self._problems, now_s=now_s, now=utc_now())

@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Final, Self
 
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.messages import Health, Percentiles, Well
+from tinysight_contract.messages import Health, ModelMetrics, Percentiles, Well
+from tinysight_contract.metrics import BINS
 from tinysight_edge.health.meter import AGE_AT_PUBLISH, Totals
 from tinysight_edge.health.verdict import Problem
 
@@ -33,6 +34,13 @@ METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "tinysight_frame_age_at_publish_seconds": ("gauge", "Age of a frame when its event was handed to the connection."),
     "tinysight_stage_seconds": ("gauge", "Time that a stage took, of the last report."),
     "tinysight_governor_limit_fps": ("gauge", "What the governor allows a camera that it limits."),
+    "tinysight_model_frames_total": ("counter", "Frames of which it was counted what the model that sees found."),
+    "tinysight_model_scores_total": ("counter", "What it found in them, by its score: from so much on, to 0.05 more."),
+    "tinysight_model_labels_total": ("counter", "What it found in them, by label."),
+    "tinysight_model_drift": (
+        "gauge",
+        "How far the newest scores and labels are from those in its test pictures, 0..1.",
+    ),
     "tinysight_process_cpu_ratio": ("gauge", "CPU of this process; 1 is one core."),
     "tinysight_process_resident_memory_bytes": ("gauge", "What this process holds in RAM."),
     "tinysight_temperature_celsius": ("gauge", "Of the processor's hottest zone."),
@@ -48,11 +56,12 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is served: the last report, the problems that stand now, and the counters as they are now."""
+    """What is served: the last report, the problems that stand now, the counters as they are now, and the model's."""
 
     health: Health
     problems: list[Problem] = field(default_factory=list)
     totals: Totals = field(default_factory=lambda: Totals({}, {}, {}))
+    model: ModelMetrics | None = None
 
 
 def exposition(snapshot: Snapshot) -> bytes:
@@ -96,6 +105,7 @@ def _samples(snapshot: Snapshot) -> dict[str, Iterable[tuple[Labels, float]]]:
         "tinysight_governor_limit_fps": [
             ((("camera", camera),), each.limit_fps) for camera, each in cameras if each.limit_fps is not None
         ],
+        **(_of_model(snapshot.model) if snapshot.model is not None else {}),
         "tinysight_process_cpu_ratio": [((), round(health.cpu_percent / 100, 4))],
         "tinysight_process_resident_memory_bytes": [((), health.memory_mib * 2**20)],
         "tinysight_temperature_celsius": [] if health.temperature_c is None else [((), health.temperature_c)],
@@ -105,6 +115,21 @@ def _samples(snapshot: Snapshot) -> dict[str, Iterable[tuple[Labels, float]]]:
         "tinysight_outbox_discarded_total": [
             ((("cause", cause),), float(count)) for cause, count in sorted(health.outbox.discarded.items())
         ],
+    }
+
+
+def _of_model(model: ModelMetrics) -> dict[str, Iterable[tuple[Labels, float]]]:
+    drift = [("scores", model.drift), ("labels", model.mix)]
+    named = (("name", model.name), ("version", model.version))
+    return {
+        "tinysight_model_frames_total": [(named, float(model.frames))],
+        "tinysight_model_scores_total": [
+            ((("from", f"{place / BINS:.2f}"),), float(count)) for place, count in enumerate(model.scores)
+        ],
+        "tinysight_model_labels_total": [
+            ((("label", label),), float(count)) for label, count in sorted(model.labels.items())
+        ],
+        "tinysight_model_drift": [((("of", name),), value) for name, value in drift if value is not None],
     }
 
 

@@ -37,6 +37,7 @@ class Code(StrEnum):
     DISK_LOW = "disk.low"
     PICTURES_FAILING = "pictures.failing"
     UPDATE_FAILED = "update.failed"
+    MODEL_DRIFTED = "model.drifted"
     MEMORY_HIGH = "memory.high"
     POWER_LOW = "power.low"
     THERMAL_THROTTLED = "thermal.throttled"
@@ -142,6 +143,12 @@ RULES: Final[Mapping[Code, Rule]] = {
         "a new bundle was not taken, or was taken back, and the one before runs; or what is active cannot run, or the "
         "store cannot be written. It stands until another one is confirmed, or that is mended",
         "Do what it says; `tinysight store show` and `reported` say more, docs/updates.md explains each code.",
+    ),
+    Code.MODEL_DRIFTED: Rule(
+        Well.DEGRADED,
+        "the model's scores are further than `health.max_drift` from those in its test pictures, so it may see worse "
+        "than it was proved to",
+        "Look at the camera's view and light and at the hard examples; train again with them if that is how it looks.",
     ),
     Code.MEMORY_HIGH: Rule(
         Well.DEGRADED,

@@ -5,28 +5,37 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
+from tinysight_contract.manifest import Manifest, Reference
 from tinysight_contract.messages import (
     Alert,
     BrokerHealth,
     CameraState,
     Health,
     LatencyMs,
+    ModelMetrics,
+    ModelRef,
     OutboxHealth,
     Well,
     decode,
     encode,
 )
-from tinysight_contract.topics import AlertTopic, Topic
+from tinysight_contract.metrics import BINS
+from tinysight_contract.topics import AlertTopic, ModelTopic, Topic
 from tinysight_edge.config.types import GovernorConfig
+from tinysight_edge.decode import Detections
 from tinysight_edge.governor import Governor
 from tinysight_edge.health import caretaker as module
 from tinysight_edge.health.caretaker import Caretaker
 from tinysight_edge.health.machine import Machine
 from tinysight_edge.health.meter import Meter
+from tinysight_edge.health.model_metrics import ModelMeter
 from tinysight_edge.health.verdict import Code
 
 Wait = Callable[[Callable[[], object]], None]
@@ -39,8 +48,13 @@ class Remembers:
         self.away_since_s: float | None = None
         self.outbox = OutboxHealth(depth=0, discarded={}, last_seq=0)
         self.alerts: dict[str, Alert | None] = {}
+        self.models: list[ModelMetrics] = []
 
     def state(self, topic: Topic, message: Struct | None) -> None:
+        if isinstance(topic, ModelTopic):
+            assert isinstance(message, ModelMetrics)
+            self.models.append(message)
+            return
         assert isinstance(topic, AlertTopic)
         assert message is None or isinstance(message, Alert)
         self.alerts[topic.code] = message
@@ -79,7 +93,14 @@ class Kit:
         self.meter, self.governor = Meter(self.hub), Governor(GovernorConfig())
         machine = Machine(root, root=root)
         self.caretaker = Caretaker(
-            "plant-1", "belt-7", "b1", machine=machine, meter=self.meter, governor=self.governor, every_s=30.0
+            "plant-1",
+            "belt-7",
+            "b1",
+            machine=machine,
+            meter=self.meter,
+            governor=self.governor,
+            every_s=30.0,
+            max_drift=0.4,
         )
 
     def frame(self, camera: str = "gate", age_ms: float = 20.0) -> None:
@@ -212,6 +233,71 @@ def test_published_reports_add_up_to_all_frames_whatever_was_looked_at_between(
     kit.publisher.away_since_s = None
     frames.append(kit.report().cameras["gate"])
     assert [(each.frames, each.inferred) for each in frames] == [(5, 5), (9, 9)]
+
+
+@pytest.fixture
+def finds(sample: Any) -> Callable[..., ModelMeter]:
+    """Make a meter of a model that found cats with scores of 0.99 when it was tested, and now finds so many."""
+
+    def make(digest: str, *, sure: int = 0, unsure: int = 0) -> ModelMeter:
+        reference = Reference(scores=[*[0] * (BINS - 1), 500], labels={"cat": 500})
+        manifest: Manifest = replace(sample()[0], reference=reference)
+        meter = ModelMeter(manifest, ModelRef(name="pets", version="1.0.0", digest=digest * 64), 0.5, "b1")
+        for second, score in enumerate([0.99] * sure + [0.55] * unsure):
+            box, scores = np.zeros((1, 4), np.float32), np.array([score], np.float32)
+            meter.note("gate", float(second), Detections(box, scores, np.zeros(1, np.int32)), 4.0)
+        return meter
+
+    return make
+
+
+def test_what_the_model_finds_is_told_with_each_report_and_soon_after_another_one_sees(
+    kit: Kit, eventually: Wait, finds: Callable[..., ModelMeter]
+) -> None:
+    kit.report()
+    assert kit.publisher.models == [], "nobody has counted anything"
+    first = finds("a", sure=3)
+    kit.caretaker.sees(first)
+    eventually(lambda: [(each.bundle, each.frames) for each in kit.publisher.models] == [("a" * 64, 3)])
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32))
+    first.note("gate", 100.0, nothing, 4.0)
+    kit.report()
+    assert [each.frames for each in kit.publisher.models] == [3, 4]
+    kit.caretaker.sees(finds("b"))
+    eventually(lambda: len(kit.publisher.models) == 3)
+    assert (kit.publisher.models[-1].bundle, kit.publisher.models[-1].frames) == ("b" * 64, 0)
+    assert kit.publisher.models[-1].since > kit.publisher.models[0].since
+
+
+def test_a_model_that_drifts_is_an_alert_until_it_is_calm_or_another_one_sees(
+    kit: Kit, eventually: Wait, finds: Callable[..., ModelMeter]
+) -> None:
+    kit.caretaker.sees(finds("a", sure=500))
+    kit.report()
+    assert kit.publisher.standing == set()
+    kit.caretaker.sees(finds("a", sure=500, unsure=400))
+    eventually(lambda: kit.publisher.standing == {"model-drifted"})
+    alert, verdict = kit.publisher.alerts["model-drifted"], kit.report().verdict
+    assert alert is not None
+    assert f"differ by {kit.publisher.models[-1].drift:.2f}" in alert.what
+    assert "hard examples" in alert.mend
+    assert (verdict.state, verdict.code) == (Well.DEGRADED, "model.drifted")
+    snapshot = kit.caretaker.snapshot()
+    assert snapshot is not None
+    assert snapshot.model == kit.publisher.models[-1]
+    kit.caretaker.sees(finds("b", unsure=100))
+    eventually(lambda: not kit.publisher.standing)
+
+
+def test_what_is_allowed_may_change(kit: Kit, eventually: Wait, finds: Callable[..., ModelMeter]) -> None:
+    kit.caretaker.drift.most = 1.0
+    kit.caretaker.sees(finds("a", unsure=300))
+    kit.report()
+    assert kit.publisher.models[-1].drift == 1.0
+    assert kit.publisher.standing == set()
+    kit.caretaker.drift.most = 0.9
+    kit.report()
+    eventually(lambda: kit.publisher.standing == {"model-drifted"})
 
 
 def test_states_that_come_from_many_threads_at_once_are_all_kept(kit: Kit) -> None:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.messages import Health, OutboxHealth, Percentiles, Verdict, Well, decode
+from tinysight_contract.messages import Health, ModelMetrics, OutboxHealth, Percentiles, Verdict, Well, decode
 from tinysight_edge.health.meter import AGE_AT_PUBLISH, Totals
 from tinysight_edge.health.prometheus import METRICS, Prometheus, Snapshot, exposition
 from tinysight_edge.health.verdict import Code, Problem
 
 HEALTH = decode((Path(__file__).parents[2] / "golden/health.json").read_bytes(), Health)
+MODEL = decode((Path(__file__).parents[2] / "golden/modelmetrics.json").read_bytes(), ModelMetrics)
 CAM = HEALTH.cameras["cam0"]
 SNAPSHOT = Snapshot(
     replace(
@@ -33,6 +34,7 @@ SNAPSHOT = Snapshot(
     ),
     [Problem(Code.CAMERA_STALLED, "yard: stalled.", ("yard",)), Problem(Code.CLOCK_UNSYNCED, "x.")],
     Totals({"cam0": 900}, {"cam0": 450}, {("cam0", "stale"): 440, ("cam0", "governed"): 10}),
+    replace(MODEL, drift=0.25, mix=0.5),
 )
 
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -88,6 +90,13 @@ def test_a_scrape_gives_every_metric_in_base_units(endpoint: Prometheus) -> None
     found = parse(body)
     assert {name for name, _ in found} == set(METRICS)
     assert found["tinysight_frames_total", (("camera", "cam0"),)] == 900
+    assert found["tinysight_model_drift", (("of", "scores"),)] == 0.25
+    assert found["tinysight_model_drift", (("of", "labels"),)] == 0.5
+    of = {name: [value for (each, _), value in found.items() if each == name] for name in METRICS}
+    assert of["tinysight_model_frames_total"] == [MODEL.frames]
+    assert of["tinysight_model_scores_total"] == MODEL.scores
+    assert sorted(of["tinysight_model_labels_total"]) == sorted(MODEL.labels.values())
+    assert ("tinysight_model_scores_total", (("from", "0.95"),)) in found
     assert found["tinysight_frames_dropped_total", (("camera", "cam0"), ("cause", "governed"))] == 10
     assert found["tinysight_stage_seconds", (("stage", "inference"), ("percentile", "95"))] == 0.02
     assert found["tinysight_frame_age_at_publish_seconds", (("percentile", "50"),)] == 0.03

@@ -50,6 +50,7 @@ FACTS: dict[Code, dict[str, Any]] = {
     Code.DISK_LOW: machine(disk_free_mib=100.0),
     Code.PICTURES_FAILING: {"said": {Code.PICTURES_FAILING: "Pictures cannot be written: No space left on device."}},
     Code.UPDATE_FAILED: {"said": {Code.UPDATE_FAILED: "pets 1.2.0: rolled-back (slow): a run takes 80 ms."}},
+    Code.MODEL_DRIFTED: {"said": {Code.MODEL_DRIFTED: "The newest 812 scores of pets 1.2.0 differ by 0.52."}},
     Code.MEMORY_HIGH: machine(memory_free=0.05),
     Code.POWER_LOW: machine(slowed=frozenset({"undervoltage"})),
     Code.THERMAL_THROTTLED: machine(slowed=frozenset({"heat"})),
