@@ -196,7 +196,7 @@ def test_the_fleets_server_is_asked_what_the_agent_would_ask(
         assert "nothing is desired of plant-1/belt-7" in check("fleet", subject).what
         server.always[path] = faulty.Fault(status=401)
         found = check("fleet", subject)
-        assert (found.verdict, "`tinysight fleet token`" in found.mend) == (Verdict.FAIL, True)
+        assert (found.verdict, "`tinysight fleet token add`" in found.mend) == (Verdict.FAIL, True)
         (tmp_path / "token").unlink()
         assert "cannot be read" in check("fleet", subject).what
     finally:

@@ -322,7 +322,7 @@ def _fleet(fleet: FleetConfig) -> list[Finding]:
     try:
         secret_of(fleet.token_file, None, {})
     except ConfigError as error:
-        what, mend = error.what.replace("no password", "no token"), "Write that of `tinysight fleet token` into it."
+        what, mend = error.what.replace("no password", "no token"), "Write that of `tinysight fleet token add` into it."
         found.append(Finding(("fleet", "token_file"), what, mend, "warning"))
     else:
         found += _open_to_all(fleet.token_file, ("fleet", "token_file"))

@@ -28,8 +28,8 @@ SILENCE_S: Final = 10.0
 CHUNK_BYTES: Final = 1 << 14
 _ANYBODY: Final = "Check the url under [fleet], the network and the server."
 _MENDS: Final = {
-    401: "Make another token with `tinysight fleet token`, and write it into token_file.",
-    403: "Make a token for this very site and device with `tinysight fleet token`.",
+    401: "Make another token with `tinysight fleet token add`, and write it into token_file.",
+    403: "Make a token for this very site and device with `tinysight fleet token add`.",
     404: "Check the url under [fleet]: it is that of `tinysight fleet serve`, without /v1.",
 }
 
@@ -74,12 +74,12 @@ def headers_of(fleet: FleetConfig) -> dict[str, str]:
         token = secret_of(fleet.token_file, None, {})
     except ConfigError as error:
         what = error.what.replace("no password", "no token")
-        raise DeviceError(what, mend="Write that of `tinysight fleet token` into it.") from error
+        raise DeviceError(what, mend="Write that of `tinysight fleet token add` into it.") from error
     if token is None:
         return told
     if not token.isascii() or not token.isprintable() or " " in token:
         what = f"{fleet.token_file} holds no token."
-        raise DeviceError(what, mend="Write that of `tinysight fleet token` into it, and nothing else.")
+        raise DeviceError(what, mend="Write that of `tinysight fleet token add` into it, and nothing else.")
     return {**told, "Authorization": f"Bearer {token}"}
 
 

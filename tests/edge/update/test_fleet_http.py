@@ -86,7 +86,7 @@ def test_nothing_is_desired_there(how: dict[str, Any], server: Any, faulty: Any,
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        pytest.param({"status": 401}, "answers 401. Make another token with `tinysight fleet token`", id="401"),
+        pytest.param({"status": 401}, "answers 401. Make another token with `tinysight fleet token add`", id="401"),
         pytest.param({"status": 403}, "answers 403. Make a token for this very site and device", id="403"),
         pytest.param({"status": 404}, "answers 404. Check the url under [fleet]", id="404"),
         pytest.param({"status": 503}, "answers 503. Look into the server's log", id="503"),
