@@ -364,8 +364,9 @@ def test_busy_devices_are_not_asked_even_in_the_last_stage(fleet: Callable[..., 
     assert "1 held, which were not asked" in world.rollout.reason
 
 
-def test_where_all_are_busy_nothing_goes_on(fleet: Callable[..., Any]) -> None:
-    world = fleet(20)
+@pytest.mark.parametrize("stages", ["1,5%,25%,100%", "100%"])
+def test_where_all_are_busy_nothing_goes_on(fleet: Callable[..., Any], stages: str) -> None:
+    world = fleet(20, stages=stages)
     world.held = dict.fromkeys(world.behave, "They are busy.")
     world.run(turns=50)
     assert (world.rollout.phase, world.rollout.stage, world.sent) == (Phase.RUNNING, 0, [])
@@ -380,6 +381,7 @@ def test_where_all_are_busy_nothing_goes_on(fleet: Callable[..., Any]) -> None:
         pytest.param([1.0] * 5 + [9.0] * 5, 0, True, id="half"),
         pytest.param([1.0] * 5 + [9.0] * 5, 1, False, id="half, and one may mend it"),
         pytest.param([9.0] * 6, 5, True, id="more than all others can mend"),
+        pytest.param([9.0] * 3, 3, False, id="as many as others can mend"),
         pytest.param([1.0, 1.0, 1e308], 0, False, id="one lies upwards"),
         pytest.param([1.5, 1.5, 0.0], 0, True, id="one lies downwards"),
         pytest.param([], 0, False, id="nobody tells"),
@@ -393,6 +395,16 @@ def test_the_median_decides_on_latency(told: ModuleType, slow: list[float], goin
         facts["plant-1", f"sound-{number}"] = told.sound(update=told.update(gates=gates))
     change = decide(rollout, wishes, facts, wishes, {}, now_s=10.0).change
     assert (change is not None and change.what == "halt") is halts
+
+
+def test_of_two_in_the_middle_the_worse_one_is_told(told: ModuleType) -> None:
+    rollout = told.rollout(rules=told.policy(max_agreement_drop=0.05), stage=3)
+    wishes, facts = states(told, rollout, sound=2)
+    facts["plant-1", "sound-0"] = told.sound(slowdown=1.5, agreement=0.9)
+    facts["plant-1", "sound-1"] = told.sound(slowdown=1.0, agreement=1.0)
+    decision = decide(rollout, wishes, facts, wishes, {}, now_s=10.0)
+    assert check(decision, "latency").value == "1.5 times"
+    assert check(decision, "agreement").value == "90%"
 
 
 @given(

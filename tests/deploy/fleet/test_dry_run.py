@@ -198,6 +198,11 @@ def test_who_told_of_no_update_takes_as_long_as_the_others(told: ModuleType, tap
     assert plan(taped(30, odd), told.policy("100%"), size_bytes=1).takes_s == pytest.approx(60.0, abs=1.0)
 
 
+def test_each_takes_as_long_as_before(told: ModuleType, taped: Callable[..., list[Take]]) -> None:
+    odd = {0: {"took_s": 200.0}}
+    assert plan(taped(9, odd), told.policy("100%"), size_bytes=1).takes_s == pytest.approx(200.0, abs=1.0)
+
+
 def test_a_group_is_planned_alone(told: ModuleType, taped: Callable[..., list[Take]]) -> None:
     def of_plant(heard: Any) -> Any:
         return [key for key in heard if key[0] == "plant-1"] + [("plant-1", "not-yet-there")]
