@@ -20,6 +20,7 @@ from tinysight_contract.scalars import Digest, Time
 
 __all__ = [
     "MAX_LINE",
+    "MAX_WHAT",
     "ZEROS",
     "Broken",
     "Entry",

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, FleetError, StateGone
 from tinysight_deploy.fleet import lease, tokens
-from tinysight_deploy.fleet.audit import ZEROS, Entry, follow, line_of, read_line
+from tinysight_deploy.fleet.audit import MAX_WHAT, ZEROS, Entry, cleaned, follow, line_of, read_line
 from tinysight_deploy.fleet.lease import LEASE_S, Lead, Lease
 from tinysight_deploy.fleet.rows import Boxed, Remade, asked, body_of, read_body, rows_of
 from tinysight_deploy.fleet.tables import AUDIT, BOXED, LEAD, ROLLOUT, WISH, Database
@@ -139,8 +139,8 @@ class State:
             was, now = (msgspec.to_builtins(each) for each in (old, new))
             told = {"rollout": name, "set": {key: now[key] for key in now if now[key] != was[key]}}
             _append(connection, who, what, {**(detail or {}), **told, "clock_s": new.clock_s})
-            self_ = sa.update(ROLLOUT).where(ROLLOUT.c.id == name)
-            connection.execute(self_.values(clock_s=new.clock_s, body=body))
+            here = sa.update(ROLLOUT).where(ROLLOUT.c.id == name)
+            connection.execute(here.values(clock_s=new.clock_s, body=body))
         return new
 
     def tick(self, name: str, clock_s: float, *, lead: Lead) -> None:
@@ -247,7 +247,12 @@ class State:
         Args:
             holder: names the controller; another in each process, such as with the machine's name and a random part.
             now_s: the caller's monotonic clock, the same at each call.
+
+        Raises:
+            ConfigError: the holder has no name.
         """
+        if not holder:
+            raise ConfigError("A controller needs a name.", mend="Give it the machine's and a random part.")
         mine = self._leases.setdefault(holder, Lease(self._lease_s))
         try:
             with self._database.read() as connection:
@@ -345,7 +350,7 @@ class State:
             page: list[dict[str, Any]] = []
             for seq, line in enumerate(lines, 1):
                 page.append({"seq": seq, "line": line.decode()})
-                if len(page) >= MAX_PAGE:
+                if len(page) >= 100:
                     connection.execute(sa.insert(AUDIT), page)
                     page = []
             if page:
@@ -376,7 +381,7 @@ def _append(connection: sa.Connection, who: str, what: str, detail: Mapping[str,
 
 
 def _check_word(what: str) -> None:
-    if what in _OURS:
+    if cleaned(what, MAX_WHAT) in _OURS:
         raise ConfigError(f"{what!r} is a word that the log has for something else.", mend="Say it otherwise.")
 
 

@@ -163,7 +163,7 @@ def test_what_the_log_cannot_keep_is_refused_and_nothing_is_kept(state: State, d
     assert state.audit() == []
 
 
-@pytest.mark.parametrize("what", ["ask", "begin", "box", "lead", "token", "rebuilt"])
+@pytest.mark.parametrize("what", ["ask", "begin", " box\x00", "lead", "token", "rebuilt"])
 def test_a_remark_cannot_pass_for_an_act(state: State, make_rollout: Callable[..., Rollout], what: str) -> None:
     state.begin(make_rollout(), who="ann")
     for call in (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tinysight_contract.errors import NotLeading, StateGone
+from tinysight_contract.errors import ConfigError, NotLeading, StateGone
 from tinysight_deploy.fleet.audit import verify
 from tinysight_deploy.fleet.lease import LEASE_S
 from tinysight_deploy.fleet.state import Boxed, Lead, State
@@ -74,6 +74,8 @@ def test_before_anybody_leads_nobody_writes_as_leader(state: State, make_rollout
     state.begin(make_rollout(), who="ann")
     with pytest.raises(NotLeading, match="nobody does"):
         state.tick("belt-1", 1.0, lead=Lead(holder="one", epoch=1))
+    with pytest.raises(ConfigError, match="needs a name"):
+        state.lead("", now_s=0.0)
 
 
 def test_a_restarted_controller_of_the_same_name_waits_like_any_other(open_state: Open) -> None:

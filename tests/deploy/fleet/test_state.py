@@ -19,6 +19,7 @@ from tinysight_contract.errors import ConfigError, FleetError, StateGone
 from tinysight_deploy.fleet import state as state_module
 from tinysight_deploy.fleet import tables
 from tinysight_deploy.fleet.audit import verify
+from tinysight_deploy.fleet.mirror import replay
 from tinysight_deploy.fleet.state import Boxed, Lead, Role, State, Token
 from tinysight_deploy.fleet.types import Outcome, Phase, Rollout, Wish
 
@@ -171,6 +172,9 @@ def test_limits_hold_and_what_has_ended_makes_room(
     assert [each.id for each in state.rollouts()] == ["belt-0", "belt-2", "belt-3"]
     assert state.wishes("belt-1") == {}
     assert state.audit()[-1].detail["forgot"] == "belt-1"
+    remade = replay(state.audit())
+    assert [each for _, each in remade.rollouts.values()] == state.rollouts()
+    assert "belt-1" not in remade.wishes
 
 
 def test_tokens_are_shown_once_and_kept_as_hashes(state: State, state_url: str) -> None:
@@ -374,6 +378,23 @@ def test_without_rights_it_says_so(tmp_path: Path, make_rollout: MakeRollout) ->
         (folder / "fleet.db").chmod(0o600)
     state.note("ann", "remark")
     assert len(state.audit()) == 2
+    state.close()
+
+
+def test_a_file_that_another_holds_is_told_and_used_again(
+    tmp_path: Path, make_rollout: MakeRollout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "WAIT_S", 0.1)
+    state = State(tmp_path / "fleet.db")
+    state.begin(make_rollout(), who="ann")
+    holder = sqlite3.connect(tmp_path / "fleet.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StateGone, match="Find who holds it"):
+        state.note("ann", "remark")
+    assert state.rollouts() == [make_rollout()]
+    holder.execute("ROLLBACK")
+    holder.close()
+    state.note("ann", "remark")
     state.close()
 
 
