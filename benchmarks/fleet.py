@@ -62,6 +62,7 @@ POLICY: Final = Policy(
     min_confirmed=0.9,
     deadline_s=30.0,
     per_min=100_000,
+    at_once=400,
 )
 UPDATE_S: Final = 3.0
 RESTART_AT: Final = 2  # the third stage

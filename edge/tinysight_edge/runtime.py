@@ -34,6 +34,7 @@ from tinysight_edge.meaning.events import Sequence
 from tinysight_edge.neighbours.neighbours import Neighbours
 from tinysight_edge.notify import notify
 from tinysight_edge.orders.actions import Hands
+from tinysight_edge.orders.asker import Asker
 from tinysight_edge.orders.portraits import Portraits
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.parts import make_caretaker, make_desk, make_publisher, make_updater
@@ -344,6 +345,14 @@ class Agent:
             reloader, seer = self._watch.reloader, self.swapper.seer
             reloader.labels, reloader.check = seer.bundle.manifest.labels, self._lineup.check
             beside.enter_context(self._watch)
+            asker = Asker(
+                self.config.site,
+                self.config.device,
+                config=lambda: self._steering.config,
+                away_since_s=lambda: self._publisher.away_since_s,
+                take=reloader.ask,
+            )
+            beside.enter_context(asker)
         if self._report is not None and self.config.model.store is not None:
             self._updater = make_updater(
                 self.config.model.store,

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -89,8 +91,10 @@ class Device:
         new.write_text(text)
         new.replace(self.folder / "agent.toml")
 
-    def start(self) -> None:
-        command = [sys.executable, "-m", "tinysight_deploy", "run", "--config", str(self.folder / "agent.toml")]
+    def start(self, *, before: str = "") -> None:
+        """Run it; ``before`` is done in its process first."""
+        program = f"{before}\nimport tinysight_deploy.cli\ntinysight_deploy.cli.main()"
+        command = [sys.executable, "-c", program, "run", "--config", str(self.folder / "agent.toml")]
         home = {"XDG_STATE_HOME": str(self.folder / "home")}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, env={**os.environ, **home}, stdout=log, stderr=log)
@@ -347,3 +351,59 @@ def test_what_the_operator_asks_for_is_fetched_tested_tried_and_confirmed(
     eventually(lambda: device.alerts()["update-failed"])
     assert device.seeing() == second
     assert [each.digest for each in device.state().bad] == [third]
+
+
+HASTY = "import tinysight_edge.orders.asker as asker; asker.AWAY_S = asker.SPREAD_S = asker.TICK_S = 0.2"
+"""Else it asks the fleet's server after a minute without a broker."""
+
+
+def test_a_device_waits_for_its_window_and_hears_of_another_wish_over_http_when_the_broker_is_gone(
+    device: Device, belt_bundle: Path, later: Callable[..., Path], tinysight: Any, tmp_path: Path, eventually: Any,
+    module: Callable[[str], ModuleType], make_reader: Any,
+) -> None:  # fmt: skip
+    for words in (("keys", "init"), ("release", "add", later("2.0.0"))):
+        assert tinysight(*words, "--repo", tmp_path / "repo", "--keys", tmp_path / "keys").returncode == 0
+    first, second = device.put(belt_bundle), Bundle.open(later("2.0.0")).digest
+    (device.store.trust / "root.json").write_bytes((tmp_path / "repo/metadata/1.root.json").read_bytes())
+    (tmp_path / "token").write_text("t0ken")
+    (tmp_path / "token").chmod(0o600)
+    wish = Desired(revision=1, bundle=second, target="belt/belt-2.0.0.bundle", rollout="night")
+    faulty, path = module("edge/update/faulty"), "v1/devices/plant-1/belt-7/desired"
+    server = faulty.Server({path: encode(replace(wish, revision=2))}, prefix="tiny")
+    server.always[path] = faulty.Fault(status=204, body=b"")
+    device.write(more=f'repository = "repo"\n[fleet]\nurl = "{server.url}"\ntoken_file = "token"')
+    try:
+        device.start(before=HASTY)
+        eventually(lambda: device.seeing() == first)
+        begins, ends = (utc_now().astimezone() + timedelta(hours=hours) for hours in (3, 4))
+        device.ask(replace(wish, window=f"{begins:%H:%M}-{ends:%H:%M}"))
+        eventually(lambda: (now := device.reported()) and now.due_at is not None)
+        now = device.reported()
+        assert now is not None
+        assert (now.revision, now.state, now.bundle) == (1, DesiredState.WAITING, first)
+        assert now.due_at is not None
+        assert now.due_at.astimezone().strftime("%H:%M") == f"{begins:%H:%M}"
+        assert server.asked == [], "nobody else is asked while the broker is there"
+
+        device.broker.kill()
+        eventually(lambda: server.asked)
+        assert server.asked[0].headers["authorization"] == "Bearer t0ken"
+        assert device.state().candidate is None, "that nothing is desired there clears nothing"
+        del server.always[path]
+        device.end()
+        device.start(before=HASTY)  # and it starts without a broker, too
+        eventually(lambda: (active := device.state().active) and active.digest == second)
+        device.end()
+        device.broker.start()
+        device.reader = make_reader(device.broker.url)
+        device.start()
+        eventually(lambda: device.outcome(second) == (UpdateState.CONFIRMED, None))
+        now = device.reported()
+        assert now is not None
+        assert now.update is not None
+        assert (now.revision, now.state, now.due_at) == (2, DesiredState.APPLIED, None)
+        before = {name: gate.before for name, gate in now.update.gates.items()}
+        assert before["p95_ms"] is not None
+        assert device.end() == 0
+    finally:
+        server.close()

@@ -83,6 +83,51 @@ def test_certificates_of_the_repository_that_are_not_there_yet_are_a_warning(che
     assert checked.config is not None
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("fleet.example.com", "no address of the fleet's server"),
+        ("ftp://fleet.example.com", "no address of the fleet's server"),
+        ("https://", "no address of the fleet's server"),
+        ("https://fleet.example.com/?x=1", "no address of the fleet's server"),
+        ("https://fleet.example.com:0", "no address of the fleet's server"),
+        ("http://127.0.0.1\\\\.example.com", "no address of the fleet's server"),
+        ("https://me:hush@fleet.example.com", "The address holds a login. Use token_file."),
+        ("http://fleet.example.com", "could be read on the way. Use https://"),
+        ("http://10.0.0.1:8080", "could be read on the way. Use https://"),
+        ("http://localhost.example.com", "could be read on the way. Use https://"),
+        ("http://2130706433", "could be read on the way. Use https://"),
+    ],
+)
+def test_a_token_is_sent_to_nobody_who_could_be_read_along(url: str, said: str, check: Callable[..., Checked]) -> None:
+    (finding,) = check(f'{BASE}[fleet]\nurl = "{url}"\n').findings
+    assert (finding.key, finding.level, finding.line) == ("fleet.url", "error", 17)
+    assert said in f"{finding.what} {finding.mend}"
+    assert "hush" not in f"{finding.what} {finding.mend}"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://fleet.example.com", "https://[2001:db8::1]:8443/tiny/", "http://localhost:8080", "http://[::1]:80"]
+)
+def test_a_fleets_server_is_reached_by_tls_or_within_this_machine(url: str, check: Callable[..., Checked]) -> None:
+    assert check(f'{BASE}[fleet]\nurl = "{url}"\n').findings == ()
+
+
+def test_a_device_runs_without_its_token_and_its_servers_certificates(
+    check: Callable[..., Checked], tmp_path: Path
+) -> None:
+    text = f'{BASE}[fleet]\nurl = "https://h"\ntoken_file = "token"\nca_file = "ca.pem"\n'
+    checked = check(text)
+    found = [(each.key, each.level) for each in checked.findings]
+    assert found == [("fleet.token_file", "warning"), ("fleet.ca_file", "warning")]
+    fleet = checked.must().fleet
+    assert fleet is not None
+    assert (fleet.token_file, fleet.ca_file) == (tmp_path / "token", tmp_path / "ca.pem")
+    (tmp_path / "token").write_text("x")
+    (tmp_path / "token").chmod(0o644)
+    assert "chmod o-r" in check(text).findings[0].mend
+
+
 WRONG = [
     ("site = \"plant-1\"", "site = \"Plant 1\"", 1, "site", "\"Plant 1\" does not fit here. Write an id"),
     ("site = \"plant-1\"", "", 0, "site", "It is missing. Write an id"),

@@ -1,6 +1,7 @@
 """The desired state over the file: what may lie there, what becomes of it, what is left of it after kills."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,7 @@ def test_of_many_in_a_short_time_the_newest_is_taken(agent: Agent) -> None:
         ({"cameras": None}, "cameras", "not changed from outside"),
         ({"cameras": {"new": {"source": "1"}}}, "cameras.new", "names no camera 'new'"),
         ({"broker": {"url": "mqtt://evil"}}, "broker", "not changed from outside"),
+        ({"fleet": {"url": "https://evil"}}, "fleet", "not changed from outside"),
         ({"model": None}, "model", "not changed from outside"),
         ({"publish": {"snapshots": True}}, "publish", "not changed from outside"),
         ({"trial": "1d"}, "trial", "not changed from outside"),
@@ -523,9 +525,36 @@ def test_a_bundle_that_somebody_sees_to_becomes_what_he_says(agent: Agent) -> No
     assert agent.reloader.wish is None
 
 
+def test_a_rollout_and_its_window_are_kept_and_when_it_goes_on_is_told(
+    agent: Agent, caplog: pytest.LogCaptureFixture
+) -> None:
+    due_at = datetime(2026, 12, 2, tzinfo=UTC)
+    asked = Desired(revision=4, bundle="cd" * 32, target="a/a-1.bundle", rollout="night", window="22:00-04:00")
+    agent.reloader.ask(encode(asked))
+    agent.passes(TAKE_S)
+    agent.start()
+    agent.reloader.answers(lambda: Answer("cd" * 32, DesiredState.WAITING, "It waits.", due_at=due_at))
+    wish = agent.reloader.wish
+    assert wish is not None
+    assert (wish, wish.window) == (Wish("cd" * 32, "a/a-1.bundle"), "22:00-04:00")
+    kept = msgspec.json.decode((agent.memory / "agent.desired.json").read_bytes())["asked"]
+    assert (kept["rollout"], kept["window"]) == ("night", "22:00-04:00")
+    assert (agent.became(), agent.reloader.became.due_at) == ((4, DesiredState.WAITING, None), due_at)
+    caplog.clear()
+    agent.reloader.ask(encode(asked))
+    agent.passes(TAKE_S)
+    assert "passed over" not in caplog.text, "the very same"
+    agent.reloader.ask(encode(msgspec.structs.replace(asked, window=None)))
+    agent.passes(TAKE_S)
+    assert "revision 4 is passed over" in caplog.text
+    agent.reloader.runs("cd" * 32)
+    assert (agent.became()[1], agent.reloader.became.due_at) == (DesiredState.APPLIED, None)
+
+
 @pytest.mark.parametrize(
     "payload",
     [
+        b'{"revision": 1, "window": "1:00-5:00"}',
         b"{",
         b"\xff",
         b"[]",
@@ -535,7 +564,7 @@ def test_a_bundle_that_somebody_sees_to_becomes_what_he_says(agent: Agent) -> No
         b" " * (MAX_BYTES + 1),
         b'{"revision": 1, "config": {"rules": ' + b'{"a":' * 900 + b"1" + b"}" * 902,
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_what_is_no_desired_state_changes_nothing(payload: bytes, agent: Agent) -> None:
     agent.reloader.ask(payload)

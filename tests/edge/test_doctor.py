@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from tinysight_contract import topics as t
-from tinysight_contract.messages import State, Status, encode, utc_now
+from tinysight_contract.messages import Desired, State, Status, encode, utc_now
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_edge.doctor import plan
 from tinysight_edge.doctor.camera import _Look, _wrong
@@ -62,7 +63,7 @@ source = "synthetic:belt"
 
 def test_without_any_word_it_checks_what_it_can_and_says_what_it_could_not(doctor: Any) -> None:
     status, lines = doctor()
-    assert list(lines) == [*(name for name in CHECKS if name not in plan.ALONE), *plan.ALONE]
+    assert list(lines) == [*(name for name in CHECKS if name not in {*plan.ALONE, "fleet"}), *plan.ALONE]
     for name in ("config", "rights", "disk", "model", "broker", "camera"):
         assert lines[name]["verdict"] == "skip"
         assert "Give --" in lines[name]["mend"]
@@ -129,7 +130,7 @@ def test_whatever_is_wrong_is_said_with_its_fix_and_status_one(doctor: Any) -> N
         assert said in lines[name]["what"]
         assert mend in lines[name]["mend"]
     assert "hunter2" not in json.dumps(lines)
-    assert len(lines) == len(CHECKS) + 2, "all other checks went on"
+    assert len(lines) == len(CHECKS) - 1 + 2, "all other checks went on"
 
 
 def test_a_configuration_that_cannot_be_read_does_not_stop_the_checks_that_need_none(doctor: Any) -> None:
@@ -140,7 +141,7 @@ def test_a_configuration_that_cannot_be_read_does_not_stop_the_checks_that_need_
     assert "no bundle installed" in lines["model"]["what"]
     assert "mqtt://host:1883" in lines["broker"]["mend"]
     assert lines["python"]["verdict"] == "ok"
-    assert len(lines) == len(CHECKS)
+    assert len(lines) == len(CHECKS) - 1
 
 
 def test_a_broker_that_refuses_us_is_told_without_the_password(
@@ -172,6 +173,35 @@ UPPER = np.arange(64)[:, None].repeat(64, 1) < 56
 
 def look(last: Any, *, hidden: Any = None, differed: bool = True) -> _Look:
     return _Look(last, hidden, 10, 1.0, differed)
+
+
+def test_the_fleets_server_is_asked_what_the_agent_would_ask(
+    module: Callable[[str], ModuleType], belt_bundle: Path, tmp_path: Path
+) -> None:
+    faulty = module("edge/update/faulty")
+    path = "v1/devices/plant-1/belt-7/desired"
+    server = faulty.Server({path: encode(Desired(revision=3))})
+    try:
+        (tmp_path / "belt.bundle").write_bytes(belt_bundle.read_bytes())
+        (tmp_path / "token").write_text("t0ken")
+        (tmp_path / "token").chmod(0o600)
+        more = f'[fleet]\nurl = "{server.url}"\ntoken_file = "token"\n'
+        subject = subject_of(Options(config=str(write_config(tmp_path, "mqtt://127.0.0.1:1", more))))
+        assert "fleet" in plan.names_of(subject)
+        assert set(subject.secrets()) == {"hunter2-secret", "t0ken"}
+        found = check("fleet", subject)
+        assert (found.verdict, found.figures["revision"]) == (Verdict.OK, 3)
+        assert server.asked[0].headers["authorization"] == "Bearer t0ken"
+        server.always[path] = faulty.Fault(status=204, body=b"")
+        assert "nothing is desired of plant-1/belt-7" in check("fleet", subject).what
+        server.always[path] = faulty.Fault(status=401)
+        found = check("fleet", subject)
+        assert (found.verdict, "`tinysight fleet token`" in found.mend) == (Verdict.FAIL, True)
+        (tmp_path / "token").unlink()
+        assert "cannot be read" in check("fleet", subject).what
+    finally:
+        server.close()
+    assert check("fleet", subject_of(Options())).verdict is Verdict.SKIP
 
 
 @pytest.mark.parametrize(
@@ -226,6 +256,7 @@ privacy = {whole}
 SHUT = """
 import os, pwd, sys
 from pathlib import Path
+from types import ModuleType
 from tinysight_edge.doctor import places  # while it may still be read
 from tinysight_edge.doctor.child import check
 from tinysight_edge.doctor.subject import Options, Subject

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,7 @@ def test_a_wish_that_comes_again_is_acted_upon_once_whatever_happens_to_the_sess
 ) -> None:
     two, three = shop.releases[1:]
     with running(plan(2)) as crowd:
+        eventually(lambda: operator.last("sim-0001"))
         operator.wish("sim-0001", 5, two)
         operator.wish("sim-0001", 5, two)
         operator.wish("sim-0001", 4, three)
@@ -266,6 +268,21 @@ def test_only_what_is_signed_and_newer_is_installed_and_the_last_wish_wins(
         operator.wish("late-0001", 3, None)
         eventually(became("late-0001", 3, DesiredState.APPLIED))
         assert crowd.device("late-0001").state.candidate is None
+
+
+def test_a_window_is_waited_for_until_a_later_wish_lifts_it(
+    plan: Any, operator: Operator, shop: Shop, eventually: Any
+) -> None:
+    new, begin = shop.releases[1], datetime.now().astimezone() + timedelta(hours=3)
+    with running(plan(1)) as crowd:
+        operator.wish("sim-0001", 1, new, window=f"{begin:%H:%M}-{begin + timedelta(hours=1):%H:%M}")
+        eventually(lambda: (told := operator.last("sim-0001")) is not None and told.due_at is not None)
+        assert operator.now("sim-0001").state is DesiredState.WAITING
+        assert crowd.counts()["checks"] == 0
+        operator.wish("sim-0001", 2, new)
+        eventually(lambda: ends(operator, "sim-0001", UpdateState.CONFIRMED))
+        assert operator.now("sim-0001").due_at is None
+        assert crowd.counts()["duplicates_acted"] == 0
 
 
 def test_metadata_that_was_tampered_with_moves_nobody(

@@ -5,6 +5,7 @@ environment, knows no line numbers.
 """
 
 import difflib
+import ipaddress
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tinysight_edge.config.types import (
     AgentConfig,
     BrokerConfig,
     CameraConfig,
+    FleetConfig,
     Point,
     Polygon,
     RuleConfig,
@@ -88,7 +90,7 @@ def contradictions(config: AgentConfig) -> list[Finding]:
     for name, rule in config.rules.items():
         found += _rule(rule, config, ("rules", name), hints)
     found += _neighbours(config)
-    return found
+    return [*found, *_fleet(config.fleet)] if config.fleet is not None else found
 
 
 def unknown_labels(config: AgentConfig, labels: Collection[str]) -> list[Finding]:
@@ -123,6 +125,33 @@ def _broker(broker: BrokerConfig) -> Iterator[Finding]:
         Address.parse(broker.url)
     except ConfigError as error:
         yield Finding(("broker", "url"), error.what, error.mend)
+
+
+def _fleet(fleet: FleetConfig) -> Iterator[Finding]:
+    """A token is sent to it, so nobody on the way may read along."""
+    where, mend = ("fleet", "url"), "Write an address such as https://fleet.example.com."
+    if "@" in fleet.url:
+        yield Finding(where, "The address holds a login.", "Use token_file.")
+        return
+    try:
+        url = urlsplit(fleet.url)
+        good = url.scheme in {"http", "https"} and bool(url.hostname) and not url.query and not url.fragment
+        good = good and url.port != 0 and fleet.url.isascii() and fleet.url.isprintable()
+        good = good and not set(fleet.url) & {" ", "\\"}
+    except ValueError:
+        good = False
+    if not good:
+        yield Finding(where, "This is no address of the fleet's server.", mend)
+    elif url.scheme == "http" and not _is_here(url.hostname or ""):
+        yield Finding(where, "What is said there could be read on the way.", "Use https://, with ca_file if need be.")
+
+
+def _is_here(host: str) -> bool:
+    """Whether a name or a number of a host is this machine itself."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _login(part: BrokerConfig | CameraConfig, url: str, where: Where, key: str) -> Iterator[Finding]:

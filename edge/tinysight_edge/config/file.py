@@ -21,7 +21,7 @@ from tinysight_edge.config import checks, toml_lines
 from tinysight_edge.config.checks import Finding, Where
 from tinysight_edge.config.compare import UNKNOWN, compare, read_leaf
 from tinysight_edge.config.overlay import merged, not_from_outside
-from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, UpdateConfig
+from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, FleetConfig, UpdateConfig
 
 __all__ = ["Checked", "address_of", "check_config", "is_path", "parse_config", "read_config", "secret_of"]
 
@@ -130,6 +130,7 @@ def parse_config(
         found += _sources(config, {each.path for each in found}) + _secrets(config, environ) + _missing(config)
         found += _trust(config.broker, environ) if not any(each.path[:1] == ("broker",) for each in found) else []
         found += _repository(config.update)
+        found += _fleet(config.fleet) if config.fleet is not None else []
         found += checks.unknown_labels(config, labels) if labels is not None else []
     placed = _placed(found, text)
     placed.sort(key=lambda each: (each.line or 0, each.path != ()))
@@ -216,7 +217,10 @@ def _absolute(config: AgentConfig, folder: Path) -> AgentConfig:
     def under(path: Path | None) -> Path | None:
         return None if path is None else folder / path
 
-    model, broker, update = config.model, config.broker, config.update
+    model, broker, update, fleet = config.model, config.broker, config.update, config.fleet
+    if fleet is not None:
+        token_file, ca_file = under(fleet.token_file), under(fleet.ca_file)
+        fleet = msgspec.structs.replace(fleet, token_file=token_file, ca_file=ca_file)
     repository = update.repository
     if repository is not None and "://" not in repository:
         repository = str(folder / repository)
@@ -233,6 +237,7 @@ def _absolute(config: AgentConfig, folder: Path) -> AgentConfig:
         ),
         cameras={id_: camera(each) for id_, each in config.cameras.items()},
         update=msgspec.structs.replace(update, repository=repository, ca_file=under(update.ca_file)),
+        fleet=fleet,
     )
 
 
@@ -270,10 +275,14 @@ def _secrets(config: AgentConfig, environ: Mapping[str, str]) -> list[Finding]:
             except ConfigError as error:
                 found.append(Finding((*where, key), error.what, error.mend))
                 continue
-            if secret is not None and one_file is not None and one_file.stat().st_mode & 0o004:
-                what, mend = f"Everybody may read {one_file}.", f"Say `chmod o-r {one_file}`."
-                found.append(Finding((*where, key), what, mend, "warning"))
+            found += _open_to_all(one_file, (*where, key)) if secret is not None else []
     return found
+
+
+def _open_to_all(file: Path | None, where: Where) -> list[Finding]:
+    if file is None or not file.stat().st_mode & 0o004:
+        return []
+    return [Finding(where, f"Everybody may read {file}.", f"Say `chmod o-r {file}`.", "warning")]
 
 
 def _trust(broker: BrokerConfig, environ: Mapping[str, str]) -> list[Finding]:
@@ -304,16 +313,32 @@ def _repository(update: UpdateConfig) -> list[Finding]:
         if not good:
             mend = "Give a folder's path, or an address such as https://models.example.com/repo."
             found.append(Finding(("update", "repository"), "This is no address of a repository.", mend))
-    if update.ca_file is not None:
-        from ssl import SSLError, create_default_context  # noqa: PLC0415 -- only where it is needed
+    return found + _certificates(update.ca_file, ("update", "ca_file"))
 
-        try:
-            create_default_context(cafile=update.ca_file)
-        except (OSError, SSLError) as error:
-            what = f"{update.ca_file} cannot be read as certificates: {error}."
-            mend = "Name a file with the CA's certificate in PEM form."
-            found.append(Finding(("update", "ca_file"), what, mend, "warning"))
+
+def _fleet(fleet: FleetConfig) -> list[Finding]:
+    """What may come later too: the device runs without its server."""
+    found = _certificates(fleet.ca_file, ("fleet", "ca_file"))
+    try:
+        secret_of(fleet.token_file, None, {})
+    except ConfigError as error:
+        found.append(Finding(("fleet", "token_file"), error.what, error.mend, "warning"))
+    else:
+        found += _open_to_all(fleet.token_file, ("fleet", "token_file"))
     return found
+
+
+def _certificates(file: Path | None, where: Where) -> list[Finding]:
+    if file is None:
+        return []
+    from ssl import SSLError, create_default_context  # noqa: PLC0415 -- only where it is needed
+
+    try:
+        create_default_context(cafile=file)
+    except (OSError, SSLError) as error:
+        what = f"{file} cannot be read as certificates: {error}."
+        return [Finding(where, what, "Name a file with the CA's certificate in PEM form.", "warning")]
+    return []
 
 
 def _missing(config: AgentConfig) -> list[Finding]:

@@ -17,6 +17,7 @@ __all__ = [
     "BrokerConfig",
     "CameraConfig",
     "ExamplesConfig",
+    "FleetConfig",
     "FrigateConfig",
     "GovernorConfig",
     "HealthConfig",
@@ -358,6 +359,20 @@ class UpdateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     memory: Annotated[Size, _within("32MiB", "64GiB")] = Size(2**30)
 
 
+class FleetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fleet's server: it is asked for what is desired while the broker is away. Without this table nobody is.
+
+    Attributes:
+        url: ``https://host[:port][/path]``, of `tinysight fleet serve`; also http, to this machine itself alone.
+        token_file: a file with the device's token there and nothing else.
+        ca_file: certificates to trust instead of the machine's. There is no way to trust none.
+    """
+
+    url: str
+    token_file: Secret = None
+    ca_file: Path | None = None
+
+
 class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent.
 
@@ -378,6 +393,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         home_assistant: let Home Assistant find the device.
         frigate: tell what is seen as Frigate does, too.
         update: how a new bundle is tested and tried.
+        fleet: the fleet's server, beside the broker.
         trial: a change that leaves a camera without pictures for so long is taken back.
     """
 
@@ -397,4 +413,5 @@ class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     home_assistant: HomeAssistantConfig | None = None
     frigate: FrigateConfig | None = None
     update: UpdateConfig = UpdateConfig()
+    fleet: FleetConfig | None = None
     trial: Span = Seconds(30.0)

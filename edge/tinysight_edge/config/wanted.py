@@ -8,6 +8,7 @@ the thread that polls; knows nothing of MQTT.
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,8 @@ from msgspec.structs import replace
 from tinysight_contract.errors import ContractError
 from tinysight_contract.files import read_capped, replace_file
 from tinysight_contract.messages import Desired, DesiredState, decode
-from tinysight_contract.scalars import Count, Digest
+from tinysight_contract.orders import Window
+from tinysight_contract.scalars import Count, Digest, Id
 from tinysight_edge.config.overlay import Overlay
 from tinysight_edge.config.reload import Now
 from tinysight_edge.update.wish import Answer, Wish
@@ -55,6 +57,7 @@ class Became:
     applied: int | None = None
     config_digest: str | None = None
     restart: tuple[str, ...] = ()
+    due_at: datetime | None = None
 
 
 class _Asked(Struct, frozen=True, kw_only=True):
@@ -63,10 +66,24 @@ class _Asked(Struct, frozen=True, kw_only=True):
     revision: Count
     bundle: Digest | None = None
     target: str | None = None
+    rollout: Id | None = None
+    window: Window | None = None
     config: dict[str, Any] | None = None
     state: DesiredState | None = None
     reason: str = ""
     refused: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, desired: Desired) -> "_Asked":
+        """As it came."""
+        return cls(
+            revision=desired.revision,
+            bundle=desired.bundle,
+            target=desired.target,
+            rollout=desired.rollout,
+            window=desired.window,
+            config=desired.config,
+        )
 
 
 class _Kept(Struct, frozen=True, kw_only=True):
@@ -110,7 +127,7 @@ class Wanted:
     def wish(self) -> Wish | None:
         """The bundle that is asked for; from any thread."""
         asked = self._kept.asked
-        return None if asked is None or asked.bundle is None else Wish(asked.bundle, asked.target)
+        return None if asked is None or asked.bundle is None else Wish(asked.bundle, asked.target, asked.window)
 
     def load(self) -> None:
         """Remember what was asked before; what cannot be read is said, and as if it were not there."""
@@ -147,15 +164,11 @@ class Wanted:
             self._unread = str(error)
             log.error("desired: %s", self._unread[:MAX_TEXT])
             return kept
-        before = kept.asked
+        before, fresh = kept.asked, _Asked.of(asked)
         if before is not None and not is_news(asked, before.revision):
-            same = _Asked(
-                revision=asked.revision, bundle=asked.bundle, target=asked.target, config=asked.config
-            ) == replace(before, state=None, reason="", refused={})
-            if not same:
+            if fresh != replace(before, state=None, reason="", refused={}):
                 log.warning("desired: revision %d is passed over, %d is known", asked.revision, before.revision)
             return kept
-        fresh = _Asked(revision=asked.revision, bundle=asked.bundle, target=asked.target, config=asked.config)
         self._due = asked.config is not None
         log.info("desired: revision %d", asked.revision)
         return _Kept(asked=fresh, overlay=kept.overlay if self._due else None)
@@ -185,22 +198,19 @@ class Wanted:
     def became(self, now: Now) -> Became:
         """What to report."""
         asked, running = self._kept.asked, now.running
-        told = Became(
-            applied=running.overlay.revision if running.overlay else None,
-            config_digest=running.digest,
-            restart=running.restart,
-        )
+        due_at: datetime | None = None
         state, reason, refused = self._state(now)
         if asked is not None and asked.bundle is not None and self.bundle not in {None, asked.bundle}:
-            state, reason, refused = self._with_bundle(asked.bundle, state, reason, refused)
+            state, reason, refused, due_at = self._with_bundle(asked.bundle, state, reason, refused)
         return Became(
             revision=asked.revision if asked else 0,
             state=state,
             reason=reason[:MAX_TEXT],
             refused=tuple(_cut(refused).items()),
-            applied=told.applied,
-            config_digest=told.config_digest,
-            restart=told.restart,
+            applied=running.overlay.revision if running.overlay else None,
+            config_digest=running.digest,
+            restart=running.restart,
+            due_at=due_at,
         )
 
     def _state(self, now: Now) -> tuple[DesiredState, str, dict[str, str]]:
@@ -222,18 +232,20 @@ class Wanted:
 
     def _with_bundle(
         self, digest: str, state: DesiredState, reason: str, refused: dict[str, str]
-    ) -> tuple[DesiredState, str, dict[str, str]]:
-        """The same with what becomes of the bundle that is asked for."""
+    ) -> tuple[DesiredState, str, dict[str, str], datetime | None]:
+        """The same with what becomes of the bundle that is asked for, and when it goes on."""
+        due_at: datetime | None = None
         if self.answer is None:
             became, why = DesiredState.REFUSED, _NO_BUNDLE
         else:
             answered = self.answer()
-            known = answered is not None and answered.digest == digest
-            became, why = (answered.state, answered.reason) if answered and known else (DesiredState.WAITING, "")
+            became, why = DesiredState.WAITING, ""
+            if answered is not None and answered.digest == digest:
+                became, why, due_at = answered.state, answered.reason, answered.due_at
         if became in {DesiredState.REFUSED, DesiredState.ROLLED_BACK}:
             refused = {**refused, "bundle": why}
         reason = f"{reason}; bundle: {why}".removeprefix("; ") if why else reason
-        return max(state, became, key=_GRAVITY.index), reason, refused
+        return max(state, became, key=_GRAVITY.index), reason, refused, due_at
 
     def _settle(self, state: DesiredState, reason: str, refused: dict[str, str]) -> None:
         asked = self._kept.asked

@@ -30,6 +30,7 @@ CHECKS: Final = {
     "disk": "places",
     "model": "model",
     "broker": "broker",
+    "fleet": "fleet",
     "camera": "camera",
 }
 """Name → the module whose function of that name it is. Imported here only, for what it imports may crash."""

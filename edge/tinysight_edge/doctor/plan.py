@@ -21,7 +21,7 @@ from tinysight_edge.doctor.subject import Options, Subject, subject_of
 
 __all__ = ["examine", "names_of"]
 
-TIMEOUT_S: Final = {"packages": 30.0, "runtime": 30.0, "disk": 30.0, "model": 60.0, "broker": 20.0}
+TIMEOUT_S: Final = {"packages": 30.0, "runtime": 30.0, "disk": 30.0, "model": 60.0, "broker": 20.0, "fleet": 25.0}
 ELSE_S: Final = 15.0
 KILLED_S: Final = 1.0
 ALONE: Final = ("disk", "model")  # they measure, so nothing else may run beside them
@@ -29,14 +29,16 @@ AT_ONCE: Final = 4
 _MEND: Final = {
     "camera": "Check its network, cable and power; a driver that hangs needs the device switched off and on.",
     "broker": "Check the network and the broker.",
+    "fleet": "Check the network and the server.",
     "disk": "Check the disk: `dmesg | tail`; a network folder may be away.",
 }
 
 
 def names_of(subject: Subject) -> list[str]:
-    """All checks, in their order; each camera has its own."""
+    """All checks, in their order; each camera has its own, and only some devices have a fleet's server."""
     cameras = [f"camera {name}" for name in subject.cameras] or ["camera"]
-    return [name for kind in CHECKS for name in (cameras if kind == "camera" else [kind])]
+    names = {"camera": cameras, "fleet": ["fleet"] if subject.fleet is not None else []}
+    return [name for kind in CHECKS for name in names.get(kind, [kind])]
 
 
 def examine(options: Options) -> Iterator[Result]:

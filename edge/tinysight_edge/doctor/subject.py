@@ -5,6 +5,7 @@ Out: a `Subject`. Passwords stay in it; `Subject.secrets` lists them, so that no
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from msgspec import Struct
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.mqtt import Address
 from tinysight_edge.config.file import address_of, read_config, secret_of
-from tinysight_edge.config.types import BrokerConfig, CameraConfig, ModelConfig
+from tinysight_edge.config.types import BrokerConfig, CameraConfig, FleetConfig, ModelConfig
 
 __all__ = ["Options", "Subject", "subject_of"]
 
@@ -51,6 +52,7 @@ class Subject:
         state: the agent's folder.
         model: what it runs.
         broker: where events go.
+        fleet: the fleet's server.
         cameras: by id.
         options: as the user gave them.
     """
@@ -60,6 +62,7 @@ class Subject:
     state: Path | None = None
     model: ModelConfig | None = None
     broker: BrokerConfig | None = None
+    fleet: FleetConfig | None = None
     cameras: dict[str, CameraConfig] = field(default_factory=dict)
 
     def address(self) -> Address | None:
@@ -84,13 +87,16 @@ class Subject:
         return [*([] if self.broker is None else [self.broker]), *self.cameras.values()]
 
     def secrets(self) -> list[str]:
-        """Every password that may be at hand, the longest first."""
+        """Every password and token that may be at hand, the longest first."""
         found = set[str | None]()
         for part in self.parts:
             try:
                 found.add(self.secret(part))
             except ConfigError:
                 continue
+        if self.fleet is not None:
+            with suppress(ConfigError):
+                found.add(secret_of(self.fleet.token_file, None, os.environ))
         for part in self.parts:
             url = part.url if isinstance(part, BrokerConfig) else part.source
             before, at, _ = url.rpartition("@")
@@ -117,5 +123,6 @@ def subject_of(options: Options) -> Subject:
         state=Path(options.state) if options.state else config.state if config else None,
         model=model or (config.model if config else None),
         broker=BrokerConfig(url=options.broker) if options.broker else config.broker if config else None,
+        fleet=config.fleet if config else None,
         cameras=cameras or (config.cameras if config else {}),
     )

@@ -171,6 +171,7 @@ class Desk:
             config_digest=became.config_digest,
             restart=list(became.restart),
             boot_id=self._boot_id,
+            due_at=became.due_at,
             update=update,
         )
         self._teller.state(ReportedTopic(*self._me), reported)

@@ -153,8 +153,8 @@ class Crowd:
         return {f"cam{n}": Play(recording, self._dice.uniform(0.0, recording.duration_s)) for n in cameras}
 
     def _first(self, *, until_s: float) -> None:
-        """Connect the first device; if that fails, all would."""
-        if not self._away:
+        """Connect the first device; if that fails, all would. None where all come later."""
+        if not self._away or self._away[0][0] > time.monotonic():
             return
         first = self.devices[heapq.heappop(self._away)[1]]
         connection = first.dial()

@@ -2,9 +2,9 @@
 
 In: ``desired`` as it comes over its own session, a real repository.  Out: ``reported`` through every state to
 ``confirmed`` or to how it failed, then ``info`` with the new bundle and ``model`` with what that sees. What decides is
-a real device's own code: which wish counts (`wanted`), what becomes of it (`wish`), what is signed (`offered`, `trust`,
-with a root, a cache and a floor of its own), and what follows (`update`). Simulated are the bytes, the self-test and
-the trial: they take a while, and end as the device's `Behaviour` has it.
+a real device's own code: which wish counts (`wanted`), when (`window`), what becomes of it (`wish`), what is signed
+(`offered`, `trust`, with a root, a cache and a floor of its own), and what follows (`update`). Simulated are the bytes,
+the self-test and the trial: they take a while, and end as the device's `Behaviour` has it.
 
 All runs in the crowd's thread but the check of signatures, which the crowd gives to another.
 """
@@ -46,6 +46,7 @@ from tinysight_edge.update.update import (
     refusal,
     tested,
 )
+from tinysight_edge.update.window import Hours
 from tinysight_edge.update.wish import Answer, Standing, Wish, answer, pause_s
 
 __all__ = ["UpdatePlan", "UpdatingDevice"]
@@ -58,6 +59,8 @@ SHARES: Final = {
     UpdateState.TRIAL: 0.4,
 }
 """Of the time that an update takes, by the state in which it is spent."""
+LOOK_S: Final = 30.0
+"""So often it looks whether its window is open."""
 MUTE: Final = {Behaviour.SILENT, Behaviour.VANISH}
 NOT_HERE: Final = "There was no bundle here that a difference starts from."
 
@@ -98,6 +101,7 @@ class UpdatingDevice(Device):
     _mute: bool = False
     _unread: str = ""
     _standing: Standing = field(default_factory=Standing)
+    _hours: Hours = field(default_factory=lambda: Hours(lambda: True))
     _offer: Offer | None = None
     _errand: int = 0  # rises with whatever makes that nobody waits any more for what was begun before
     _asking: Wish | None = None
@@ -165,7 +169,7 @@ class UpdatingDevice(Device):
     def wish(self) -> Wish | None:
         """The bundle that is asked for."""
         asked = self.asked
-        return None if asked is None or asked.bundle is None else Wish(asked.bundle, asked.target)
+        return None if asked is None or asked.bundle is None else Wish(asked.bundle, asked.target, asked.window)
 
     def turn(self) -> None:
         """Look at what is wished for, and begin what is to be done."""
@@ -204,12 +208,20 @@ class UpdatingDevice(Device):
 
     def _answer(self, wish: Wish) -> Answer:
         tried = self._tried[1] if self._tried is not None and self._tried[0] == wish else None
-        return answer(wish, self.state, repository=self.plan.repository, tried=tried)
+        opening = self._hours.opening(wish.digest, wish.window)
+        return answer(wish, self.state, repository=self.plan.repository, tried=tried, opening=opening)
 
     def _fetch(self) -> None:
         """Ask the repository, if that is to be done."""
         wish = self.wish
-        if wish is None or self.state.candidate is not None or not self._answer(wish).fetch:
+        if wish is None or self.state.candidate is not None:
+            return
+        if (due_at := (answered := self._answer(wish)).due_at) is not None:
+            self._errand += 1
+            wait_s = min(max((due_at - utc_now()).total_seconds(), 0.0), LOOK_S)
+            self.hub.later(self, wait_s, partial(self._again, self._errand))
+            return
+        if not answered.fetch:
             return
         self._asking, self._errand = wish, self._errand + 1
         self._standing.wished(wish.digest)
@@ -331,14 +343,18 @@ class UpdatingDevice(Device):
     def _reported(self) -> Reported:
         asked, wish, active = self.asked, self.wish, self.state.active
         state, reason, refused = DesiredState.NONE if asked is None else DesiredState.APPLIED, "", dict[str, str]()
-        bundle, update = None if active is None else active.digest, self.state.newest
+        bundle, update, due_at = None if active is None else active.digest, self.state.newest, None
         if self._unread:
             state, reason = DesiredState.REFUSED, self._unread
         elif wish is not None and self.behave is Behaviour.LIAR:
             bundle, update = wish.digest, claimed(wish, utc_now())
         elif wish is not None and wish.digest != bundle:
             answered = self._answer(wish)
-            state, reason = answered.state, f"bundle: {answered.reason}" if answered.reason else ""
+            due_at, state, reason = (
+                answered.due_at,
+                answered.state,
+                f"bundle: {answered.reason}" if answered.reason else "",
+            )
             if state in {DesiredState.REFUSED, DesiredState.ROLLED_BACK}:
                 refused = {"bundle": answered.reason}
         return Reported(
@@ -350,6 +366,7 @@ class UpdatingDevice(Device):
             refused=refused,
             applied=asked.revision if asked is not None and asked.config is not None else None,
             boot_id=self.boot_id,
+            due_at=due_at,
             update=update,
         )
 

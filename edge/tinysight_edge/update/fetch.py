@@ -30,12 +30,18 @@ class Fetcher:
         config: what holds now.
         wish: what is asked for now.
         heed: called often; what it raises breaks a fetch off.
+        may: whether a wish may be fetched now. A fetch that was begun before is broken off, and goes on later.
     """
 
     def __init__(
-        self, config: Callable[[], UpdateConfig], wish: Callable[[], Wish | None], heed: Callable[[], None]
+        self,
+        config: Callable[[], UpdateConfig],
+        wish: Callable[[], Wish | None],
+        heed: Callable[[], None],
+        *,
+        may: Callable[[Wish], bool] = lambda _wish: True,
     ) -> None:
-        self._config, self._wish, self._heed = config, wish, heed
+        self._config, self._wish, self._heed, self._may = config, wish, heed, may
         self._errand: object = None
         self._told: Update | None = None
         self._failures, self._due_s = 0, 0.0
@@ -54,7 +60,7 @@ class Fetcher:
         """Try it once.
 
         Raises:
-            Otherwise: something else is wished for meanwhile.
+            Otherwise: something else is wished for meanwhile, or it is to go on later.
             StoreError: the store is being written to, or cannot be read.
         """
         told = self._try(wish, make_installer)
@@ -68,7 +74,7 @@ class Fetcher:
 
         def heed() -> None:
             self._heed()
-            if self._wish() != wish:
+            if (now := self._wish()) != wish or now is None or not self._may(now):
                 raise Otherwise
 
         def wait(seconds: float) -> None:

@@ -49,12 +49,16 @@ def trusted_context(ca: Path | None) -> ssl.SSLContext:
 class Line:
     """The connections of one transfer; use it in ``with``.
 
+    Args:
+        context: how servers are checked.
+        direct: without the proxy that the environment names.
+
     Attributes:
-        cut: whether the last `within` ran out of time.
+        cut: whether the last `within` ran out of time, or `cut_off` was called during it.
     """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
+    def __init__(self, context: ssl.SSLContext, *, direct: bool = False) -> None:
+        self._context, self._direct = context, direct
         self._grips: list[socket.socket] = []
         self._lock = threading.Lock()
         self._pools: dict[str | None, urllib3.PoolManager] = {}
@@ -67,6 +71,7 @@ class Line:
         for pool in self._pools.values():
             pool.clear()
         with self._lock:
+            self._shut()  # urllib3 itself closes when nobody knows the answer any more, and a traceback may
             for grip in self._grips:
                 grip.close()
             self._grips.clear()
@@ -75,7 +80,7 @@ class Line:
     def within(self, seconds: float) -> Iterator[None]:
         """Cut all connections when what happens inside takes longer."""
         self.cut = False
-        timer = threading.Timer(max(seconds, 0.0), self._cut)
+        timer = threading.Timer(max(seconds, 0.0), self.cut_off)
         timer.daemon = True
         timer.start()
         try:
@@ -130,7 +135,8 @@ class Line:
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Who connects to ``url``: directly, or by the proxy that the environment names."""
         parts = urlsplit(url)
-        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        bypass = self._direct or proxy_bypass(parts.hostname or "")
+        proxy = None if bypass else getproxies().get(parts.scheme)
         if proxy not in self._pools:
             pool = (
                 urllib3.ProxyManager(proxy, num_pools=4, ssl_context=self._context)
@@ -169,7 +175,8 @@ class Line:
                 self._shut()
         return sock
 
-    def _cut(self) -> None:
+    def cut_off(self) -> None:
+        """End all connections now; from any thread."""
         with self._lock:
             self.cut = True
             self._shut()

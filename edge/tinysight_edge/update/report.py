@@ -4,6 +4,8 @@ In: what the updates' thread knows.  Out: what the desk, the reloader, the caret
 one thread; never waits.
 """
 
+from typing import Final
+
 from tinysight_contract.messages import DesiredState
 from tinysight_contract.updates import Update
 from tinysight_edge.config.watch import Watch
@@ -13,7 +15,25 @@ from tinysight_edge.orders.desk import Desk
 from tinysight_edge.telling import Teller
 from tinysight_edge.update.wish import Answer, Wish
 
-__all__ = ["Report"]
+__all__ = ["Report", "is_worth_telling"]
+
+STEP: Final = 0.05
+"""A download that has come so much further is told, so that it takes about twenty messages, however large it is."""
+LEAST_S: Final = 5.0
+MOST_S: Final = 60.0
+
+
+def is_worth_telling(told: Update | None, now: Update, since_s: float) -> bool:
+    """Whether progress is to be told: a new state at once, more of the same now and then.
+
+    Args:
+        told: what was told last; None for nothing of it.
+        now: how far it is.
+        since_s: how long ago that was.
+    """
+    if told is None or told.state is not now.state:
+        return True
+    return since_s >= (LEAST_S if now.share - told.share >= STEP else MOST_S)
 
 
 class Report:

@@ -130,11 +130,15 @@ def judge(figures: Figures, active: Figures | None, limits: Limits, *, active_re
     mend = "Convert a smaller or better quantized model, or raise `max_slowdown`."
     if limits.max_ms is not None and limits.max_ms <= limit_ms:
         limit_ms, mend = limits.max_ms, "Convert a smaller or better quantized model, or raise `max_ms`."
+    before_ms, before_mib = (None, None) if active is None else (active.p95_ms, active.memory_mib)
     gates = {
         "golden": Gate(value=0.0, limit=0.0, ok=True),
-        "p95_ms": Gate(value=figures.p95_ms, limit=limit_ms, ok=figures.p95_ms <= limit_ms),
+        "p95_ms": Gate(value=figures.p95_ms, limit=limit_ms, ok=figures.p95_ms <= limit_ms, before=before_ms),
         "memory_mib": Gate(
-            value=figures.memory_mib, limit=limits.memory_mib, ok=figures.memory_mib <= limits.memory_mib
+            value=figures.memory_mib,
+            limit=limits.memory_mib,
+            ok=figures.memory_mib <= limits.memory_mib,
+            before=before_mib,
         ),
     }
     code, reason = None, ""

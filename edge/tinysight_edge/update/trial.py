@@ -182,9 +182,10 @@ class Trial:
 
     def _gates(self, pulse: Pulse) -> dict[str, Gate]:
         gates = {"frames": self._frames(pulse)}
-        if (p95_ms := pulse.p95_ms) is not None and self._before.p95_ms is not None:
-            limit = max(self._rules.max_slowdown * self._before.p95_ms, FLOOR_MS)
-            gates["trial_p95_ms"] = Gate(value=round(p95_ms, 2), limit=round(limit, 2), ok=p95_ms <= limit)
+        if (p95_ms := pulse.p95_ms) is not None and (before_ms := self._before.p95_ms) is not None:
+            limit = max(self._rules.max_slowdown * before_ms, FLOOR_MS)
+            value, most, before = (round(each, 2) for each in (p95_ms, limit, before_ms))
+            gates["trial_p95_ms"] = Gate(value=value, limit=most, ok=p95_ms <= limit, before=before)
         return gates
 
     def _frames(self, pulse: Pulse, *, without: Sequence[str] = ()) -> Gate:

@@ -10,7 +10,6 @@ in and test it, `tryout` gives it its trial, `swap` changes the model.
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -25,21 +24,21 @@ from tinysight_contract.updates import Code, Release, Update, UpdateState
 from tinysight_edge.store import Store
 from tinysight_edge.update.body import Body, Off, Otherwise
 from tinysight_edge.update.fetch import Fetcher
-from tinysight_edge.update.installer import UNTESTED, Installer
+from tinysight_edge.update.installer import HERE, UNTESTED, Installer
+from tinysight_edge.update.report import is_worth_telling
 from tinysight_edge.update.starting import forgive, scheme_for
 from tinysight_edge.update.trial import Outcome
+from tinysight_edge.update.troubles import AGAIN_S, Troubles, told_of
 from tinysight_edge.update.tryout import Tryout
 from tinysight_edge.update.update import State, attempt, confirm, end
-from tinysight_edge.update.wish import Answer, Standing, Wish, answer, pause_s
+from tinysight_edge.update.window import Hours
+from tinysight_edge.update.wish import Answer, Standing, Wish, answer, has_begun, pause_s
 
 __all__ = ["Updater"]
 
 log = logging.getLogger(__name__)
 
 TURN_S: Final = 0.5
-AGAIN_S: Final = 60.0
-"""After something that should not fail did."""
-PROGRESS_S: Final = 5.0
 END_WITHIN_S: Final = 1.0
 
 
@@ -58,12 +57,11 @@ class Updater:
         self._seen: tuple[int, ...] = ()
         self._state = State()
         self._standing = Standing()
-        self._fetcher = Fetcher(lambda: body.config().update, body.wish, self._heed)
+        self._hours = Hours(body.synced)
+        self._fetcher = Fetcher(lambda: body.config().update, body.wish, self._heed, may=self._may)
         self._coming: Update | None = None
         self._told_s = 0.0
-        self._trouble, self._trouble_s = "", 0.0  # what goes wrong just now, and when it is to be an alert
-        self._closed: str | None = None  # what of the store cannot be written
-        self._closed_s = 0.0
+        self._troubles = Troubles(store)
         self._unfit: tuple[str, str] | None = None  # the digest of what is active and cannot run, and why
         self._unfit_times, self._unfit_s = 0, 0.0
 
@@ -91,7 +89,7 @@ class Updater:
                 wait_s = TURN_S
                 try:
                     self._turn()
-                    self._trouble = ""
+                    self._troubles.clear()
                 except Off:
                     return
                 except Otherwise:
@@ -110,6 +108,8 @@ class Updater:
             self._follow(active)
         elif coming is not None and coming.bundle is not None and is_over:
             self._give_up(coming.bundle)
+        elif coming is not None and self._waits(coming):
+            self._tell()
         elif coming is not None and coming.bundle is not None and coming.state in UNTESTED:
             self._tell()
             self._test(coming.bundle)
@@ -143,47 +143,39 @@ class Updater:
 
     def _alert(self, wish: Wish | None, answered: Answer | None) -> str | None:
         """What is wrong with the store, with what is active, or with what was to follow it."""
-        self._look_at_store()
-        if self._closed is not None or self._unfit is not None:
-            return self._closed or (self._unfit[1] if self._unfit is not None else None)
-        if self._trouble and time.monotonic() >= self._trouble_s:
-            return self._trouble
+        if (closed := self._troubles.closed()) is not None or self._unfit is not None:
+            return closed or (self._unfit[1] if self._unfit is not None else None)
+        if (trouble := self._troubles.lasting()) is not None:
+            return trouble
         if answered is not None and answered.state is DesiredState.APPLIED:
             return None
         tried = None if wish is None or self._state.candidate is not None else self._fetcher.tried(wish)
-        return _alert(tried or self._state.last)
-
-    def _look_at_store(self) -> None:
-        """Whether this agent may write what an update writes, such as when another user has made it."""
-        if (now_s := time.monotonic()) < self._closed_s:
-            return
-        self._closed_s, root, trust = now_s + AGAIN_S, self._store.root, self._store.trust
-        needed = [root, root / "bundles", trust, trust / "metadata", root / "lock", root / "running"]
-        closed = next((each for each in needed if each.exists() and not os.access(each, os.W_OK)), None)
-        before, self._closed = self._closed, None
-        if closed is not None:
-            what = f"{closed} cannot be written by this agent, so no new bundle is taken in."
-            self._closed = f"{what} Let the agent's user own all of {root}, on a disk that can be written."
-        if self._closed is not None and before is None:
-            log.warning("%s", self._closed)
+        return told_of(tried or self._state.last)
 
     def _complain(self, error: Exception) -> None:
-        """Say once what goes wrong. That somebody else holds the store for a while is no alert yet."""
-        now_s, what = time.monotonic(), f"Updates: {error}"
-        if what != self._trouble:
-            log.warning("%s", what)
-            self._trouble, self._trouble_s = what, now_s if isinstance(error, OSError) else now_s + AGAIN_S
-        if now_s >= self._trouble_s:
-            self._body.alert(self._closed or what)
+        if (what := self._troubles.note(error)) is not None:
+            self._body.alert(what)
 
     def _answer(self, wish: Wish) -> Answer:
         repository, tried = self._body.config().update.repository, self._fetcher.tried(wish)
-        return answer(wish, self._state, repository=repository, tried=tried, unfit=self._unfit)
+        opening = self._hours.opening(wish.digest, wish.window)
+        return answer(wish, self._state, repository=repository, tried=tried, unfit=self._unfit, opening=opening)
+
+    def _may(self, wish: Wish) -> bool:
+        """Whether it is within its window."""
+        return self._hours.opening(wish.digest, wish.window).due_at is None
+
+    def _waits(self, coming: Update) -> bool:
+        """Whether a candidate that is here, and that the operator wishes for, waits for its window."""
+        wish = self._body.wish()
+        if wish is None or coming.bundle is None or coming.bundle.digest != wish.digest or coming.state not in HERE:
+            return False
+        return not has_begun(coming) and not self._may(wish)
 
     def _progress(self, update: Update) -> None:
-        """A step of a fetch or a test: a new state at once, more of the same now and then."""
+        """A step of a fetch or a test."""
         now_s = time.monotonic()
-        if self._coming is None or self._coming.state is not update.state or now_s >= self._told_s + PROGRESS_S:
+        if is_worth_telling(self._coming, update, now_s - self._told_s):
             self._told_s = now_s
             self._look()
             self._tell(update)
@@ -249,7 +241,7 @@ class Updater:
             except (OSError, StoreError) as error:
                 self._complain(error)
                 self._pause(1.0)
-        self._trouble = ""
+        self._troubles.clear()
         self._look()
         self._tell()
         return self._state
@@ -352,11 +344,3 @@ def _ended(state: State, outcome: Outcome) -> State:
     """It has not stood its trial."""
     code = outcome.code or Code.BROKE
     return end(state, utc_now(), UpdateState.ROLLED_BACK, code=code, reason=outcome.reason, gates=outcome.gates)
-
-
-def _alert(last: Update | None) -> str | None:
-    """What stands until the next success, or until no more is wished for; what a person did himself is no trouble."""
-    if last is None or last.code in {None, Code.OPERATOR, Code.SUPERSEDED}:
-        return None
-    name = last.target if last.bundle is None else " ".join(_names(last.bundle))
-    return f"{name}: {last.state.value} ({last.code}): {last.reason}"

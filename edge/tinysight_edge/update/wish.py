@@ -3,14 +3,16 @@
 In: the `Wish`, and what the store has decided.  Out: an `Answer` for ``reported``, and whether it is to be fetched.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from tinysight_contract.messages import DesiredState
 from tinysight_contract.updates import Code, Update, UpdateState
 from tinysight_edge.update.update import State
+from tinysight_edge.update.window import AT_ONCE, Opening
 
-__all__ = ["NO_REPOSITORY", "Answer", "Standing", "Wish", "answer", "pause_s", "refused"]
+__all__ = ["NO_REPOSITORY", "Answer", "Standing", "Wish", "answer", "has_begun", "pause_s", "refused"]
 
 NO_REPOSITORY: Final = (
     "This agent fetches no bundles. Write `repository` under [update] of its file, or use `tinysight flash`."
@@ -25,6 +27,7 @@ FINAL: Final = frozenset(
 """Another attempt would end in the same way. What anybody may send on the way, such as a page of HTML, is not here."""
 SOON: Final = frozenset({Code.UNREACHABLE, Code.TOO_SLOW, Code.NOT_FOUND, Code.NO_SPACE, Code.DISK, Code.SUPERSEDED})
 """Nobody needs to do anything to the release: it waits."""
+ON_ITS_WAY: Final = frozenset({UpdateState.QUEUED, UpdateState.DOWNLOADING})
 FIRST_S: Final = 10.0
 MOST_S: Final = 3600.0
 
@@ -36,10 +39,12 @@ class Wish:
     Attributes:
         digest: of the bundle that shall run.
         target: where the repository has it.
+        window: when it may begin, in the device's local time; None for at any time. Another one makes no other wish.
     """
 
     digest: str
     target: str | None
+    window: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,14 @@ class Answer:
         state: so far.
         reason: why it is not more.
         fetch: it is to be fetched.
+        due_at: when it goes on, of one that waits for its window.
     """
 
     digest: str
     state: DesiredState
     reason: str = ""
     fetch: bool = False
+    due_at: datetime | None = None
 
 
 class Standing:
@@ -104,6 +111,7 @@ def answer(
     repository: str | None,
     tried: Update | None = None,
     unfit: tuple[str, str] | None = None,
+    opening: Opening = AT_ONCE,
 ) -> Answer:
     """What has become of a wish.
 
@@ -113,6 +121,7 @@ def answer(
         repository: where bundles are fetched from; None for nowhere.
         tried: how fetching it ended the last time, since this wish came.
         unfit: the digest of the active bundle, when it cannot run, and why.
+        opening: when it may begin.
     """
     digest, coming, last = wish.digest, state.candidate, state.last
     if state.active is not None and state.active.digest == digest:
@@ -120,10 +129,8 @@ def answer(
             return Answer(digest, DesiredState.REFUSED, unfit[1])
         return Answer(digest, DesiredState.APPLIED)
     if coming is not None and coming.bundle is not None and coming.bundle.digest == digest:
-        if coming.state is UpdateState.TRIAL:
-            return Answer(digest, DesiredState.TRIAL)
-        if coming.state not in {UpdateState.QUEUED, UpdateState.DOWNLOADING}:
-            return Answer(digest, DesiredState.WAITING, f"It is {coming.state.value}.")
+        if coming.state not in ON_ITS_WAY:
+            return _here(digest, coming, opening)
     elif (bad := next((each for each in state.bad if each.digest == digest), None)) is not None:
         if last is not None and last.bundle is not None and last.bundle.digest == digest:
             return refused(digest, last)
@@ -133,11 +140,28 @@ def answer(
         return Answer(digest, DesiredState.REFUSED, NO_REPOSITORY)
     if wish.target is None:
         return Answer(digest, DesiredState.REFUSED, NO_TARGET)
+    if opening.due_at is not None and (tried is None or tried.code is None or tried.code in SOON):
+        return Answer(digest, DesiredState.WAITING, opening.why, due_at=opening.due_at)
     if tried is None or tried.code is None:
-        return Answer(digest, DesiredState.WAITING, "It is fetched.", fetch=True)
+        return Answer(digest, DesiredState.WAITING, f"It is fetched. {opening.why}".rstrip(), fetch=True)
     if tried.code in SOON:
         return Answer(digest, DesiredState.WAITING, tried.reason, fetch=True)
-    return Answer(digest, DesiredState.REFUSED, tried.reason, fetch=tried.code not in FINAL)
+    fetch = tried.code not in FINAL and opening.due_at is None
+    return Answer(digest, DesiredState.REFUSED, tried.reason, fetch=fetch)
+
+
+def _here(digest: str, coming: Update, opening: Opening) -> Answer:
+    """Of a candidate whose file is here."""
+    if opening.due_at is not None and not has_begun(coming):
+        return Answer(digest, DesiredState.WAITING, opening.why, due_at=opening.due_at)
+    if coming.state is UpdateState.TRIAL:
+        return Answer(digest, DesiredState.TRIAL, "" if opening.due_at else opening.why)
+    return Answer(digest, DesiredState.WAITING, f"It is {coming.state.value}. {opening.why}".rstrip())
+
+
+def has_begun(coming: Update) -> bool:
+    """Whether a candidate is so far that it is finished although its window has ended."""
+    return coming.state is UpdateState.TRIAL and coming.attempts > 0
 
 
 def refused(digest: str, told: Update) -> Answer:

@@ -2,8 +2,8 @@
 
 It remembers what it was asked.
 
-``Server(files)`` serves a dict of path → bytes or a folder, with Range, If-Range and ETag. Faults of ``server.faults``
-are used up one by one; ``server.always`` holds those that stay, by path.
+``Server(files)`` serves a dict of path → bytes or a folder, with Range, If-Range, ETag and If-None-Match. Faults of
+``server.faults`` are used up one by one; ``server.always`` holds those that stay, by path.
 
 ::
 
@@ -178,6 +178,8 @@ class Server:
             whole, status = b"A short text.", fault.status or 404
         else:
             headers["ETag"] = f'"{hashlib.sha256(whole).hexdigest()[:16]}"'
+            if asked.headers.get("if-none-match") == headers["ETag"]:
+                return self._sized(304, headers, b"", fault)
             part = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
             same = asked.headers.get("if-range", headers["ETag"]) == {**headers, **fault.headers}["ETag"]
             if part and same and not fault.ignore_range:

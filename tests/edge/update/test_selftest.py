@@ -202,6 +202,8 @@ def test_what_is_much_slower_than_the_active_one_is_refused_unless_it_is_fast_en
     assert verdict.active is not None
     assert verdict.gates["p95_ms"].value == verdict.figures.p95_ms > verdict.gates["p95_ms"].limit
     assert verdict.gates["p95_ms"].limit == max(0.01, 2 * verdict.active.p95_ms)
+    before = {name: gate.before for name, gate in verdict.gates.items()}
+    assert before == {"golden": None, "p95_ms": verdict.active.p95_ms, "memory_mib": verdict.active.memory_mib}
     assert run_selftest(active, active=slow, limits=strict).code is None
 
 
@@ -226,6 +228,7 @@ def test_what_a_bundle_may_take(
     verdict = judge(figures, active, limits)
     assert verdict.code is code
     assert verdict.gates["p95_ms"].limit == pytest.approx(limit_ms)
+    assert verdict.gates["p95_ms"].before == active_ms
     assert bool(verdict.reason) == (code is not None) == any(not gate.ok for gate in verdict.gates.values())
     if code is Code.SLOW:
         mend = "max_ms" if limits.max_ms == limit_ms else "max_slowdown"

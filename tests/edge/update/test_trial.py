@@ -49,7 +49,7 @@ def test_it_stands_when_every_camera_is_seen_and_a_run_takes_no_longer() -> None
     assert (outcome.code, after) == (None, 10)
     assert (outcome.gates["frames"].value, outcome.gates["frames"].limit) == (2.0, 2.0)
     speed = outcome.gates["trial_p95_ms"]
-    assert (speed.value, speed.limit, speed.ok) == (31.0, 60.0, True)
+    assert (speed.value, speed.limit, speed.ok, speed.before) == (31.0, 60.0, True, 30.0)
 
 
 @pytest.mark.parametrize(

@@ -4,184 +4,26 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
 
-from tinysight_contract.bundle import Bundle, pack_bundle
-from tinysight_contract.errors import ConfigError, DeviceError, InferenceError, RuntimeLoadError, StoreError
+from tinysight_contract.bundle import Bundle
+from tinysight_contract.errors import ConfigError, DeviceError, RuntimeLoadError, StoreError
 from tinysight_contract.messages import DesiredState, utc_now
 from tinysight_contract.updates import Code, Release, Update, UpdateState
-from tinysight_edge.config.types import AgentConfig, BrokerConfig, CameraConfig, ModelConfig, UpdateConfig
+from tinysight_edge.config.types import UpdateConfig
 from tinysight_edge.store import Store
 from tinysight_edge.units import Seconds
 from tinysight_edge.update import fetch, selftest
 from tinysight_edge.update import update as decide
 from tinysight_edge.update import updater as module
-from tinysight_edge.update.body import Body
-from tinysight_edge.update.disk import Disk
-from tinysight_edge.update.trial import Pulse
+from tinysight_edge.update.report import is_worth_telling
 from tinysight_edge.update.updater import Updater
-from tinysight_edge.update.wish import Answer, Wish
-
-
-class FullDisk(Disk):
-    """Takes nothing while it is full."""
-
-    full = False
-
-    def write(self, path: Path, data: bytes) -> None:
-        if self.full:
-            raise OSError(28, "No space left on device")
-        super().write(path, data)
-
-
-class Player:
-    """What is needed of the agent: it sees two hundred frames whenever somebody asks."""
-
-    def __init__(self, config: AgentConfig, store: Store) -> None:
-        self.config, self.store = config, store
-        self.seer: Any = None
-        self.back: Any = None
-        self.failure: InferenceError | None = None
-        self.run_ms: dict[str, float] = {}
-        self.loads: list[str] = []
-        self.log: list[str] = []
-        self.refuses: Exception | None = None
-        self.breaks = ""
-        self.stuck: list[Exception] = []
-        self.wish: Wish | None = None
-        self.updates: list[Update] = []
-        self.answers: list[Answer] = []
-        self.alert: str | None = None
-        self.runs: str | None = None
-        self._pulse = Pulse(time.monotonic())
-
-    def see(self, seer: Any) -> None:
-        self.seer, self._pulse = seer, Pulse(time.monotonic())
-        self.log.append(f"sees {seer.bundle.manifest.version}")
-
-    def load(self, bundle: Bundle, _wanted: ModelConfig, *, heed: Callable[[], None]) -> Any:
-        heed()
-        self.loads.append(bundle.manifest.version)
-        if isinstance(self.refuses, RuntimeLoadError):
-            raise self.refuses
-        return SimpleNamespace(bundle=bundle)
-
-    def swap(self, seer: Any, *, keep: bool = False) -> None:
-        if isinstance(self.refuses, ConfigError):
-            raise self.refuses
-        self.failure = None
-        self.back = self.seer if keep else None
-        self.see(seer)
-        if seer.bundle.manifest.version == self.breaks:
-            self.failure = InferenceError("It fails on a picture.", mend="Convert it again.")
-            self.see(self.back)
-            self.back = None
-
-    def go_back(self) -> None:
-        if self.stuck:
-            raise self.stuck.pop()
-        if self.back is not None:
-            self.see(self.back)
-            self.back = None
-
-    def settle(self) -> None:
-        self.back = None
-
-    def close(self) -> None:
-        pass
-
-    def pulse(self) -> Pulse:
-        for _ in range(200):
-            run_ms = self.run_ms.get(self.seer.bundle.manifest.version, 5.0)
-            self._pulse.note("gate", run_ms, time.monotonic())
-        return self._pulse
-
-    def told(self, active: str | None, update: Update | None, answered: Answer | None) -> None:
-        self.runs = active
-        if update is not None and (not self.updates or self.updates[-1] != update):
-            self.updates.append(update)
-        if answered is not None and (not self.answers or self.answers[-1] != answered):
-            self.answers.append(answered)
-
-    def body(self) -> Body:
-        return Body(
-            config=lambda: self.config, swapper=cast("Any", self), pulse=self.pulse, came=dict, shadow=lambda _: None,
-            wish=lambda: self.wish, told=self.told, alert=lambda what: setattr(self, "alert", what),
-            synced=lambda: True,
-        )  # fmt: skip
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store", disk=FullDisk())
-
-
-@pytest.fixture
-def put(store: Store, belt_bundle: Path, eventually: Any) -> Callable[..., Release]:
-    """Have a version of the belt's bundle in the store: active where nothing was, else on trial."""
-
-    def make(version: str) -> Release:
-        first = Bundle.open(belt_bundle)
-        files = {name: first.read(name) for name in first.manifest.files}
-        number = int(version.partition(".")[0])
-        raw = pack_bundle(replace(first.manifest, version=version, release=number), files)
-        bundle = Bundle.parse(raw, source=version)
-        release = Release(
-            target=f"belt/belt-{version}.bundle", digest=bundle.digest, size_bytes=len(raw), name="belt",
-            version=version, release=number,
-        )  # fmt: skip
-
-        def come() -> bool:
-            try:
-                with store.alone():
-                    state = decide.queue(store.state(), release, utc_now())
-                    store.path(release.digest).write_bytes(raw)
-                    state = decide.progress(state, utc_now(), UpdateState.VERIFIED)
-                    change = decide.confirm if state.active is None else decide.tested
-                    store.save(change(state, {}, utc_now()))
-            except StoreError:  # the updates hold it just now
-                return False
-            return True
-
-        eventually(come)
-        return release
-
-    return make
-
-
-@pytest.fixture
-def player(store: Store, put: Callable[..., Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Player:
-    """An agent that runs version 1."""
-    monkeypatch.setattr(module, "TURN_S", 0.02)
-    put("1.0.0")
-    config = AgentConfig(
-        site="s", device="d", state=tmp_path, broker=BrokerConfig(url="mqtt://h"),
-        model=ModelConfig(store=store.root), cameras={"gate": CameraConfig(source="0")},
-        update=UpdateConfig(trial=Seconds(0.2)),
-    )  # fmt: skip
-    made = Player(config, store)
-    made.see(SimpleNamespace(bundle=store.active()))
-    return made
-
-
-@pytest.fixture
-def start(player: Player, store: Store) -> Iterator[Callable[[], Updater]]:
-    made: list[Updater] = []
-
-    def make() -> Updater:
-        made.append(Updater(store, player.body()))
-        made[-1].start()
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.stop()
+from tinysight_edge.update.wish import Wish
 
 
 def last(store: Store) -> tuple[UpdateState, Code | None] | None:
@@ -190,7 +32,7 @@ def last(store: Store) -> tuple[UpdateState, Code | None] | None:
 
 
 def test_what_stands_its_trial_is_active_and_told(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     second = put("2.0.0")
     start()
@@ -213,7 +55,7 @@ def test_what_stands_its_trial_is_active_and_told(
     ],
 )
 def test_what_does_not_is_taken_back_once_and_stands_as_an_alert(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
     how: dict[str, Any], code: Code,
 ) -> None:  # fmt: skip
     for name, value in how.items():
@@ -236,7 +78,7 @@ def test_what_does_not_is_taken_back_once_and_stands_as_an_alert(
 
 
 def test_three_attempts_that_never_ended_are_enough(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     put("2.0.0")
     with store.alone():
@@ -250,7 +92,7 @@ def test_three_attempts_that_never_ended_are_enough(
 
 
 def test_what_a_person_makes_active_sees_and_a_trial_that_he_ends_is_over(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     put("2.0.0")
     start()
@@ -276,7 +118,7 @@ def test_what_a_person_makes_active_sees_and_a_trial_that_he_ends_is_over(
 
 
 def test_an_end_of_the_agent_is_no_attempt(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     player.config = replace(player.config, update=UpdateConfig(trial=Seconds(3600)))
     put("2.0.0")
@@ -294,14 +136,14 @@ def attempts(store: Store) -> int:
 
 
 def test_what_cannot_be_written_down_is_not_begun_and_what_was_decided_is_written_later(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     put("2.0.0")
-    cast("FullDisk", store.disk).full = True
+    cast("Any", store.disk).full = True
     start()
     time.sleep(0.3)
     assert player.loads == [], "its attempt could not be counted"
-    cast("FullDisk", store.disk).full = False
+    cast("Any", store.disk).full = False
     eventually(lambda: player.seer.bundle.manifest.version == "2.0.0")
     with store.alone():  # as by somebody who fetches another one
         time.sleep(0.5)
@@ -310,7 +152,7 @@ def test_what_cannot_be_written_down_is_not_begun_and_what_was_decided_is_writte
 
 
 def test_a_repository_that_is_away_is_asked_again_until_nobody_wants_it_or_it_is_back(
-    player: Player, store: Store, start: Callable[[], Updater], eventually: Any, tmp_path: Path, belt_repo: Path,
+    player: Any, store: Store, start: Callable[[], Updater], eventually: Any, tmp_path: Path, belt_repo: Path,
     belt_bundle: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(fetch, "pause_s", lambda failures, _chance: 0.02 * failures)
@@ -338,7 +180,7 @@ def test_a_repository_that_is_away_is_asked_again_until_nobody_wants_it_or_it_is
     assert player.alert is None
 
 
-def ready(player: Player, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any) -> Release:
+def ready(player: Any, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any) -> Release:
     """A candidate on a trial that does not end by itself."""
     player.config = replace(player.config, update=UpdateConfig(trial=Seconds(3600), repository="nowhere"))
     second = put("2.0.0")
@@ -349,7 +191,7 @@ def ready(player: Player, put: Callable[..., Release], start: Callable[[], Updat
 
 @pytest.mark.parametrize("how", ["the active one", "none", "another"])
 def test_a_wish_is_taken_back_or_replaced_during_the_trial(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any, how: str
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any, how: str
 ) -> None:
     first, second = store.state().active, put("2.0.0")
     assert first is not None
@@ -375,7 +217,7 @@ def test_a_wish_is_taken_back_or_replaced_during_the_trial(
 
 
 def test_a_wish_is_taken_back_during_the_self_test(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     def endless(_bundle: Path, *, heed: Callable[[], None], **_: Any) -> None:
@@ -396,7 +238,7 @@ def test_a_wish_is_taken_back_during_the_self_test(
 
 
 def test_what_a_person_flashes_is_not_touched_by_a_wish_that_stood_before(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     first = store.state().active
     assert first is not None
@@ -413,7 +255,7 @@ def test_what_a_person_flashes_is_not_touched_by_a_wish_that_stood_before(
 
 
 def test_a_wish_that_is_taken_back_leaves_no_download(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     second = put("2.0.0")
     with store.alone():
@@ -427,7 +269,7 @@ def test_a_wish_that_is_taken_back_leaves_no_download(
 
 
 def test_an_outcome_is_kept_though_going_back_takes_too_long(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any
 ) -> None:
     player.run_ms = {"2.0.0": 50.0}
     player.stuck = [DeviceError("It did not change in time.", mend="Restart.")]
@@ -439,7 +281,7 @@ def test_an_outcome_is_kept_though_going_back_takes_too_long(
 
 
 def test_what_is_active_and_cannot_run_is_an_alert_and_not_applied(
-    player: Player, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
+    player: Any, store: Store, put: Callable[..., Release], start: Callable[[], Updater], eventually: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     pauses: list[float] = []
@@ -467,7 +309,7 @@ def test_what_is_active_and_cannot_run_is_an_alert_and_not_applied(
 
 
 def test_an_address_that_cannot_be_used_is_told_and_a_mended_one_is_tried_at_once(
-    player: Player, store: Store, start: Callable[[], Updater], eventually: Any, tmp_path: Path
+    player: Any, store: Store, start: Callable[[], Updater], eventually: Any, tmp_path: Path
 ) -> None:
     update = UpdateConfig(repository="https://models.example", ca_file=tmp_path / "ca.pem")
     player.config = replace(player.config, update=update)
@@ -483,7 +325,7 @@ def test_an_address_that_cannot_be_used_is_told_and_a_mended_one_is_tried_at_onc
 
 
 def test_a_store_that_this_agent_cannot_write_is_an_alert(
-    player: Player, store: Store, start: Callable[[], Updater], eventually: Any, monkeypatch: pytest.MonkeyPatch
+    player: Any, store: Store, start: Callable[[], Updater], eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (store.root / "lock").touch()
     monkeypatch.setattr(os, "access", lambda path, _mode: path != store.root / "lock")  # as root we may do all
@@ -497,3 +339,31 @@ def test_an_agent_starts_without_what_only_updates_need() -> None:
     code = f"import sys, tinysight_edge.runtime, tinysight_edge.cli; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def coming(state: UpdateState, share: float = 0.0) -> Update:
+    return Update(target="a/a-1.bundle", state=state, at=utc_now(), share=share)
+
+
+@pytest.mark.parametrize(
+    ("told", "since_s", "worth"),
+    [
+        pytest.param(None, 0.0, True, id="the first"),
+        pytest.param(coming(UpdateState.QUEUED), 0.0, True, id="a new state"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.1), 4.9, False, id="much in a moment"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.44), 5.0, True, id="much"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.49), 59.0, False, id="little"),
+        pytest.param(coming(UpdateState.DOWNLOADING, 0.5), 60.0, True, id="little in a long time"),
+    ],
+)
+def test_progress_is_told_when_there_is_some(told: Update | None, since_s: float, worth: bool) -> None:
+    assert is_worth_telling(told, coming(UpdateState.DOWNLOADING, 0.5), since_s) is worth
+
+
+def test_a_download_of_any_length_takes_about_twenty_messages() -> None:
+    told, told_s, count = coming(UpdateState.DOWNLOADING), 0.0, 0
+    for second in range(1, 1001):  # a thousandth a second, told of each
+        now = coming(UpdateState.DOWNLOADING, second / 1000)
+        if is_worth_telling(told, now, second - told_s):
+            told, told_s, count = now, float(second), count + 1
+    assert 16 <= count <= 20
