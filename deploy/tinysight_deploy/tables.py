@@ -6,9 +6,10 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["show_table"]
+__all__ = ["WIDE", "show_table"]
 
 WIDE: Final = 1000
+"""Columns where there is no terminal."""
 
 
 def show_table(table: Table) -> None:

@@ -38,6 +38,7 @@ from tinysight_edge.orders.asker import Asker
 from tinysight_edge.orders.portraits import Portraits
 from tinysight_edge.outbox import Outbox
 from tinysight_edge.parts import make_caretaker, make_desk, make_publisher, make_updater
+from tinysight_edge.pictures.upload import Uploader
 from tinysight_edge.steering import Steering
 from tinysight_edge.telling import Teller
 from tinysight_edge.update.report import Report
@@ -345,14 +346,16 @@ class Agent:
             reloader, seer = self._watch.reloader, self.swapper.seer
             reloader.labels, reloader.check = seer.bundle.manifest.labels, self._lineup.check
             beside.enter_context(self._watch)
+            me = self.config.site, self.config.device
             asker = Asker(
-                self.config.site,
-                self.config.device,
+                *me,
                 config=lambda: self._steering.config,
                 away_since_s=lambda: self._publisher.away_since_s,
                 take=reloader.ask,
             )
             beside.enter_context(asker)
+            examples = self.config.state / "examples"
+            beside.enter_context(Uploader(examples, *me, config=lambda: self._steering.config))
         if self._report is not None and self.config.model.store is not None:
             self._updater = make_updater(
                 self.config.model.store,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinysight_trainer.cli_label import collect, label, prelabel
+from tinysight_trainer.cli_pull import pull
 from tinysight_trainer.cli_shared import Data, Json, Quiet, counting, finish_data, quiet_tensorflow
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ data_app.add_typer(synth_app, name="synth", help="Draw a data set: nothing is do
 NewData = Annotated[Path, typer.Option("--out", help="The data set to make.")]
 
 
-for command in (collect, prelabel, label):
+for command in (collect, pull, prelabel, label):
     data_app.command()(command)
 
 

@@ -91,6 +91,9 @@ def config(
     home_assistant: Annotated[
         bool | None, typer.Option(help="Let devices announce themselves to Home Assistant.", show_default=False)
     ] = None,
+    emqx: Annotated[
+        bool | None, typer.Option(help="Write the same for an EMQX cluster, too.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
 ) -> None:
     """Set up Mosquitto for a site: certificates, passwords, rules, limits. Call it again to add, revoke or renew.
@@ -106,6 +109,7 @@ def config(
         "installed_at": None if installed_at is None else str(installed_at),
         "data": None if data is None else str(data),
         "home_assistant": home_assistant,
+        "emqx": emqx,
     }
     wishes = Wishes(
         site=site,

@@ -18,7 +18,9 @@ from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError
 
 __all__ = [
+    "FROM_DEVICES",
     "LOCAL",
+    "TO_DEVICES",
     "Person",
     "Role",
     "Setup",
@@ -66,6 +68,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         installed_at: the folder in which the broker finds its files.
         data: the folder in which it keeps sessions and retained messages.
         home_assistant: whether devices may announce themselves to Home Assistant.
+        emqx: whether the same is written for EMQX, too.
         devices: each device's user name.
         bridges: the user name of each other site whose broker passes its messages on to this one.
         people: by name.
@@ -81,6 +84,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     installed_at: str
     data: str = "/var/lib/mosquitto"
     home_assistant: bool = False
+    emqx: bool = False
     devices: dict[str, str] = {}
     bridges: dict[str, str] = {}
     people: dict[str, Person] = {}

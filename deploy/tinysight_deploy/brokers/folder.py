@@ -31,6 +31,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import locked, replace_file
 from tinysight_deploy.brokers import config as c
 from tinysight_deploy.brokers import pki
+from tinysight_deploy.brokers.emqx import emqx_conf, emqx_rules
 
 __all__ = ["Wishes", "configure", "load"]
 
@@ -276,3 +277,6 @@ def _write_broker(folder: Path, setup: c.Setup, authority: pki.Authority, ca: by
     replace_file(folder / "acl", c.acl(setup).encode())
     pki.write_private(folder / "passwords", c.passwords(setup.people).encode())
     replace_file(folder / "mosquitto.conf", c.mosquitto_conf(setup).encode())
+    if setup.emqx:
+        replace_file(folder / "emqx.conf", emqx_conf(setup).encode())
+        pki.write_private(folder / "rules.json", emqx_rules(setup))

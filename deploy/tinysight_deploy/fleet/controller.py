@@ -85,11 +85,17 @@ class Controller:
         self._held: dict[str, dict[Key, str]] = {}
         self._odd: dict[Key, str] = {}
         self._last_s: float | None = None
+        self._hears = False
 
     @property
     def facts(self) -> Mapping[Key, Facts]:
         """What is known of the devices now."""
         return self._hearing.facts
+
+    @property
+    def hears(self) -> bool:
+        """Whether it is connected, and has heard all that the broker keeps."""
+        return self._hears
 
     @property
     def leading(self) -> bool:
@@ -131,11 +137,13 @@ class Controller:
                 begun_s = time.monotonic()
                 if self._hearing.settled(quiet_s=min(QUIET_S, AGAIN_TURNS * self._turn_s)):
                     await self._turn(sender)
+                    self._hears = True
                 if listening.done():
                     listening.result()
                 await asyncio.sleep(max(self._turn_s - (time.monotonic() - begun_s), 0.0))
             self._say("The broker has gone; it is tried again.")
         finally:
+            self._hears = False
             listening.cancel()
             await sender.stop()
             with suppress(asyncio.CancelledError):

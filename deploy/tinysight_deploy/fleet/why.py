@@ -67,7 +67,7 @@ def why(  # noqa: PLR0917 -- in the order of `decide`
 def _not_member(rollout: Rollout, wish: Wish | None) -> str:
     if wish is not None:
         return "It was asked while it was of the group, and counts on."
-    return f"It is not of {rollout.group}, so nobody asks it. `tinysight devices` tells the groups."
+    return f"It is not of {rollout.group}, so nobody asks it. `tinysight device list` tells the groups."
 
 
 def _phase(rollout: Rollout) -> Check:

@@ -366,11 +366,13 @@ class FleetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         url: ``https://host[:port][/path]``, of `tinysight fleet serve`; also http, to this machine itself alone.
         token_file: a file with the device's token there and nothing else.
         ca_file: certificates to trust instead of the machine's. There is no way to trust none.
+        upload: send the pictures that `examples` keeps, no more than so much a day; without it none leaves the device.
     """
 
     url: str
     token_file: Secret = None
     ca_file: Path | None = None
+    upload: Annotated[Size, _within("1MiB", "1TiB")] | None = None
 
 
 class AgentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ A near-duplicate of one that was kept lately is passed over. Used by one thread 
 import math
 import secrets
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cv2
@@ -27,7 +28,7 @@ from tinysight_edge.pictures.doubts import Reason
 from tinysight_edge.pictures.jpeg import MAX_COMMENT_BYTES, read_comment, write_jpeg
 from tinysight_edge.pictures.ring import Ring
 
-__all__ = ["MAX_PROPOSALS", "Example", "Examples"]
+__all__ = ["ANNOTATIONS", "MAX_PROPOSALS", "Example", "Examples", "coco"]
 
 Image = NDArray[np.uint8]
 
@@ -117,7 +118,7 @@ class Examples:
         Raises:
             OSError: the disk is full or broken; it is then as it was.
         """
-        while len(index := msgspec.json.encode(_coco(self._said))) > self._index_bytes and self._said:
+        while len(index := msgspec.json.encode(coco(self._said))) > self._index_bytes and self._said:
             least = math.ceil(len(self._said) * (1 - self._index_bytes / len(index)))
             for key in list(self._said)[:least]:
                 self.ring.drop(key)
@@ -130,8 +131,12 @@ def _alike(one: NDArray[np.int16], other: NDArray[np.int16]) -> bool:
     return float((np.abs(one - other) > MOVED_LEVELS).mean()) < MOVED_SHARE
 
 
-def _coco(said: dict[str, Example]) -> dict[str, Any]:
-    """COCO's form, with the keys more that TinySight's own data sets have, and what the edge knows besides."""
+def coco(said: Mapping[str, Example]) -> dict[str, Any]:
+    """COCO's form, with the keys more that TinySight's own data sets have, and what the edge knows besides.
+
+    Args:
+        said: by the picture's path below ``images``, without its ending, what it says.
+    """
     labels = sorted({(each.class_id, each.label) for one in said.values() for each in one.detections})
     names = list(dict.fromkeys(label for _, label in labels))
     ids = {label: number for number, label in enumerate(names, start=1)}

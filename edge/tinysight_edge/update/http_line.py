@@ -132,6 +132,26 @@ class Line:
             code=Code.UNREACHABLE,
         )
 
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes, *, silence_s: float
+    ) -> urllib3.BaseHTTPResponse:
+        """Send something; the answer's body is unread and has to be closed. No redirect is followed.
+
+        Raises:
+            urllib3.exceptions.HTTPError: there is no answer.
+        """
+        return self._pool(url).request(
+            method,
+            url,
+            body=body,
+            headers=dict(headers),
+            timeout=urllib3.Timeout(connect=min(CONNECT_S, silence_s), read=silence_s),
+            retries=False,
+            redirect=False,
+            preload_content=False,
+            decode_content=False,
+        )
+
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Who connects to ``url``: directly, or by the proxy that the environment names."""
         parts = urlsplit(url)
