@@ -96,9 +96,10 @@ async def _put(call: Call) -> Response:
     try:
         here = await anyio.to_thread.run_sync(lambda: kept.put(*named, piece, at=at, whole=whole))
     except PieceError as error:
-        raise Problem(409, error.what, mend=error.mend, headers={"Upload-Offset": str(error.at)}) from error
+        told = {"Upload-Offset": str(error.at)}
+        raise Problem(409, f"{error.at} bytes are here.", mend="Go on from there.", headers=told) from error
     except FullError as error:
-        raise Problem(507, error.what, mend=error.mend, headers={"Retry-After": "3600"}) from error
+        raise Problem(507, str(error), mend=error.mend, headers={"Retry-After": "3600"}) from error
     except FleetError as error:
         raise Problem(422, error.what, mend=error.mend) from error
     return Response(status_code=204, headers={"Upload-Offset": str(here)})

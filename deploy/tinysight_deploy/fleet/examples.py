@@ -76,20 +76,28 @@ class Arrived(Struct, frozen=True, kw_only=True):
     bundle: str
 
 
-class PieceError(FleetError):
+class PieceError(Exception):
     """A piece is not the next one.
 
     Attributes:
         at: where the next one begins.
     """
 
-    def __init__(self, what: str, *, mend: str, at: int) -> None:
-        super().__init__(what, mend=mend)
+    def __init__(self, at: int) -> None:
+        super().__init__(f"{at} bytes are here")
         self.at = at
 
 
-class FullError(FleetError):
-    """There is no room for what a device sends."""
+class FullError(Exception):
+    """There is no room for what a device sends; says what is full.
+
+    Attributes:
+        mend: what to do.
+    """
+
+    def __init__(self, what: str, *, mend: str) -> None:
+        super().__init__(what)
+        self.mend = mend
 
 
 class Kept:
@@ -145,7 +153,7 @@ class Kept:
             if done:
                 return held
             if at != held:
-                raise PieceError(f"{held} bytes are here, not {at}.", mend="Go on from there.", at=held)
+                raise PieceError(held)
             part = path.with_suffix(".part")
             try:
                 self._make_room(path.parent, part, whole - held)

@@ -92,7 +92,7 @@ def test_a_device_fills_its_own_share_and_no_other(tmp_path: Path) -> None:
         data, name = example(number)
         kept.put(*ME, name, data, at=0, whole=len(data))
     data, name = example(2)
-    with pytest.raises(FullError, match="data pull"):
+    with pytest.raises(FullError, match="still here"):
         kept.put(*ME, name, data, at=0, whole=len(data))
     other, named = example(said=replace(SAID, device="other"))
     assert kept.put("plant-1", "other", named, other, at=0, whole=len(other))
