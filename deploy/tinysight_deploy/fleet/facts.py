@@ -62,7 +62,7 @@ class Hearing:
     """What is known of all devices.
 
     Attributes:
-        facts: as `refresh` found them last.
+        facts: as `refresh` found them last; never changed, only replaced.
     """
 
     def __init__(self) -> None:
@@ -120,16 +120,18 @@ class Hearing:
     def refresh(self) -> set[Key]:
         """Bring the facts up to date; of whom they are others."""
         changed, self._changed = self._changed, set()
+        facts = dict(self.facts)  # whoever reads the old one in another thread goes on
         for key in changed:
             device, before = self._devices.get(key), self._before.get(key)
             if device is not None:
-                self.facts[key] = facts_of(device) if before is None else _over(before, facts_of(device), device)
+                facts[key] = facts_of(device) if before is None else _over(before, facts_of(device), device)
                 if device.desired is not None:
                     self._wanted_before.pop(key, None)
             elif before is not None:
-                self.facts[key] = before
+                facts[key] = before
             else:
-                self.facts.pop(key, None)
+                facts.pop(key, None)
+        self.facts = facts
         return changed
 
     def config(self, key: Key) -> dict[str, Any] | None:
