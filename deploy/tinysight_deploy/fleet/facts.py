@@ -18,10 +18,12 @@ from tinysight_contract.fleet import Device, Heard
 from tinysight_contract.messages import Desired, State
 from tinysight_deploy.fleet.types import Facts, Key
 
-__all__ = ["KINDS", "QUIET_S", "Hearing", "facts_of", "gather"]
+__all__ = ["KINDS", "QOS", "QUIET_S", "Hearing", "facts_of", "gather"]
 
 KINDS: Final = frozenset({t.StatusTopic, t.ReportedTopic, t.DesiredTopic, t.ModelTopic})
 """What a rollout is decided by."""
+QOS: Final = 0
+"""By which we hear: at 1 a broker drops what ten thousand devices have said, all of it at once, when we connect."""
 QUIET_S: Final = 0.5
 """When nothing that was kept has come for so long, all of it has."""
 RETURN_S: Final = 30.0
@@ -178,7 +180,7 @@ async def gather(broker: str, *, site: str | None = None, seconds: float = 10.0)
         BrokerError: nobody is there, or the broker refuses us.
     """
     hearing = Hearing()
-    async with connect(broker, site=site, kinds=KINDS) as client:
+    async with connect(broker, site=site, kinds=KINDS, qos=QOS) as client:
         listening = asyncio.create_task(hearing.listen(hearing.begin(client)))
         try:
             until_s = time.monotonic() + seconds
