@@ -51,6 +51,7 @@ async def connect(
     kinds: Collection[type[t.Topic]] | None = None,
     client_id: str = "",
     session_s: int = 0,
+    qos: int = 1,
 ) -> AsyncIterator["Client"]:
     """A connected client, for as long as the ``async with`` lasts.
 
@@ -62,6 +63,8 @@ async def connect(
         client_id: at the broker; it names one there if this is empty.
         session_s: how long the broker keeps QoS 1 messages for a reader that is cut off, in seconds. Needs a
             ``client_id``; with 0 what is published meanwhile is missing.
+        qos: with 0 a broker sends all that it keeps as fast as it is read; with 1 many keep no more than some
+            thousand messages for a reader, and drop the rest without a word.
 
     Raises:
         ConfigError: the address cannot be read.
@@ -70,7 +73,7 @@ async def connect(
     """
     wanted = {*(set(t.TOPICS) - UNLESS_ASKED if kinds is None else kinds), t.AckTopic}
     filters = [kind.filter(site=site, device=device) for kind in t.TOPICS if kind in wanted]
-    client = Client(Line(Address.parse(url), filters, client_id=client_id, session_s=session_s))
+    client = Client(Line(Address.parse(url), filters, client_id=client_id, session_s=session_s, qos=qos))
     async with client:
         yield client
 

@@ -55,6 +55,7 @@ class Line:
         filters: what to subscribe to.
         client_id: at the broker; empty to be named by it.
         session_s: how long the broker keeps what comes while the line is broken.
+        qos: of what is heard, 0 or 1.
 
     Attributes:
         trouble: why there is no session; None while there is one.
@@ -64,12 +65,15 @@ class Line:
         ConfigError: a session is to be kept and has no name.
     """
 
-    def __init__(self, address: Address, filters: list[str], *, client_id: str = "", session_s: int = 0) -> None:
+    def __init__(
+        self, address: Address, filters: list[str], *, client_id: str = "", session_s: int = 0, qos: int = 1
+    ) -> None:
         if session_s and not client_id:
             raise ConfigError("A session that is kept needs a client id.", mend="Name one that no other client uses.")
         self.trouble: BrokerError | None = None
         self.cuts = 0
         self._address, self._filters, self._client_id, self._session_s = address, filters, client_id, session_s
+        self._qos = qos
         self._inbox: deque[Message] = deque()
         self._outbox: deque[Letter] = deque()
         self._unacknowledged: dict[int, Letter] = {}
@@ -240,7 +244,7 @@ class Line:
         if not self._up:
             self._up = True
             self.trouble = None
-            connection.subscribe(*self._filters)
+            connection.subscribe(*self._filters, qos=self._qos)
             self._outbox.extendleft(reversed(self._unacknowledged.values()))
             self._unacknowledged.clear()
             self._listening = False

@@ -22,7 +22,7 @@ from tinysight_contract.client import Client, connect
 from tinysight_contract.errors import BrokerError, ConfigError, FleetError, TinySightError
 from tinysight_contract.messages import utc_now
 from tinysight_deploy.fleet.decide import decide
-from tinysight_deploy.fleet.facts import KINDS, QUIET_S, Hearing
+from tinysight_deploy.fleet.facts import KINDS, QOS, QUIET_S, Hearing
 from tinysight_deploy.fleet.judge import settled
 from tinysight_deploy.fleet.leading import Books
 from tinysight_deploy.fleet.members import Roll
@@ -119,7 +119,7 @@ class Controller:
         try:
             while True:
                 try:
-                    async with connect(self._broker, kinds=KINDS) as client:
+                    async with connect(self._broker, kinds=KINDS, qos=QOS) as client:
                         await self._session(client)
                 except BrokerError as error:
                     self._say(str(error))

@@ -18,10 +18,12 @@ from tinysight_contract.fleet import Device, Heard
 from tinysight_contract.messages import Desired, State
 from tinysight_deploy.fleet.types import Facts, Key
 
-__all__ = ["KINDS", "QUIET_S", "Hearing", "facts_of", "gather"]
+__all__ = ["KINDS", "QOS", "QUIET_S", "Hearing", "facts_of", "gather"]
 
 KINDS: Final = frozenset({t.StatusTopic, t.ReportedTopic, t.DesiredTopic, t.ModelTopic})
 """What a rollout is decided by."""
+QOS: Final = 0
+"""By which we hear: at 1 a broker drops what ten thousand devices have said, all of it at once, when we connect."""
 QUIET_S: Final = 0.5
 """When nothing that was kept has come for so long, all of it has."""
 RETURN_S: Final = 30.0
@@ -62,7 +64,7 @@ class Hearing:
     """What is known of all devices.
 
     Attributes:
-        facts: as `refresh` found them last.
+        facts: as `refresh` found them last; never changed, only replaced.
     """
 
     def __init__(self) -> None:
@@ -120,16 +122,18 @@ class Hearing:
     def refresh(self) -> set[Key]:
         """Bring the facts up to date; of whom they are others."""
         changed, self._changed = self._changed, set()
+        facts = dict(self.facts)  # whoever reads the old one in another thread goes on
         for key in changed:
             device, before = self._devices.get(key), self._before.get(key)
             if device is not None:
-                self.facts[key] = facts_of(device) if before is None else _over(before, facts_of(device), device)
+                facts[key] = facts_of(device) if before is None else _over(before, facts_of(device), device)
                 if device.desired is not None:
                     self._wanted_before.pop(key, None)
             elif before is not None:
-                self.facts[key] = before
+                facts[key] = before
             else:
-                self.facts.pop(key, None)
+                facts.pop(key, None)
+        self.facts = facts
         return changed
 
     def config(self, key: Key) -> dict[str, Any] | None:
@@ -176,7 +180,7 @@ async def gather(broker: str, *, site: str | None = None, seconds: float = 10.0)
         BrokerError: nobody is there, or the broker refuses us.
     """
     hearing = Hearing()
-    async with connect(broker, site=site, kinds=KINDS) as client:
+    async with connect(broker, site=site, kinds=KINDS, qos=QOS) as client:
         listening = asyncio.create_task(hearing.listen(hearing.begin(client)))
         try:
             until_s = time.monotonic() + seconds

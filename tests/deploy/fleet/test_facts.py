@@ -1,6 +1,7 @@
 """What is known of devices, by a real broker that is cut off and comes back with nothing."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -75,13 +76,20 @@ Say = Callable[[Topic, Struct | None], None]
 
 
 def speaker(url: str) -> tuple[Say, Callable[[], None]]:
-    connection = Connection(Address.parse(url), client_id="")
+    said, taken = [], []
+    connection = Connection(Address.parse(url), client_id="", on_ack=lambda *_: taken.append(1))
     connection.open(timeout_s=5)
 
     def say(topic: Topic, message: Struct | None) -> None:
-        connection.publish(str(topic), b"" if message is None else encode(message), qos=1, retain=True)
+        said.append(connection.publish(str(topic), b"" if message is None else encode(message), qos=1, retain=True))
 
-    return say, connection.close
+    def close() -> None:
+        until_s = time.monotonic() + 10
+        while len(taken) < len(said) and connection.alive and time.monotonic() < until_s:
+            time.sleep(0.01)
+        connection.close()
+
+    return say, close
 
 
 @asynccontextmanager
