@@ -30,7 +30,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import BrokerError, DeviceError
-from tinysight_contract.fleet import Fleet, Heard
+from tinysight_contract.fleet import MAX_DEVICES, Fleet, Heard
 from tinysight_contract.line import Line
 from tinysight_contract.messages import Ack, Command, Desired, Event, encode, utc_now
 from tinysight_contract.mqtt import Address
@@ -52,6 +52,7 @@ async def connect(
     client_id: str = "",
     session_s: int = 0,
     qos: int = 1,
+    max_devices: int = MAX_DEVICES,
 ) -> AsyncIterator["Client"]:
     """A connected client, for as long as the ``async with`` lasts.
 
@@ -65,6 +66,7 @@ async def connect(
             ``client_id``; with 0 what is published meanwhile is missing.
         qos: with 0 a broker sends all that it keeps as fast as it is read; with 1 many keep no more than some
             thousand messages for a reader, and drop the rest without a word.
+        max_devices: as `Fleet` takes it; what is beyond is counted in ``client.fleet.unkept``.
 
     Raises:
         ConfigError: the address cannot be read.
@@ -73,7 +75,8 @@ async def connect(
     """
     wanted = {*(set(t.TOPICS) - UNLESS_ASKED if kinds is None else kinds), t.AckTopic}
     filters = [kind.filter(site=site, device=device) for kind in t.TOPICS if kind in wanted]
-    client = Client(Line(Address.parse(url), filters, client_id=client_id, session_s=session_s, qos=qos))
+    line = Line(Address.parse(url), filters, client_id=client_id, session_s=session_s, qos=qos)
+    client = Client(line, max_devices=max_devices)
     async with client:
         yield client
 
@@ -137,8 +140,8 @@ class Client:
         fleet: all that was heard, as it is now.
     """
 
-    def __init__(self, line: Line) -> None:
-        self.fleet = Fleet()
+    def __init__(self, line: Line, *, max_devices: int = MAX_DEVICES) -> None:
+        self.fleet = Fleet(max_devices=max_devices)
         self._line = line
         self._streams: weakref.WeakSet[Stream[Any]] = weakref.WeakSet()
         self._room = asyncio.Event()

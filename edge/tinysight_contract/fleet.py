@@ -33,11 +33,12 @@ from tinysight_contract.messages import (
     decode,
 )
 
-__all__ = ["Camera", "Device", "Fleet", "Heard"]
+__all__ = ["MAX_DEVICES", "Camera", "Device", "Fleet", "Heard"]
 
 MAX_DEVICES: Final = 20_000
+"""Unless another number is given."""
 MAX_OF_EACH: Final = 64  # cameras and alerts of a device
-MAX_KEPT_BYTES: Final = 128 << 20  # of payloads; ten thousand devices with two cameras have half of that
+KEPT_BYTES_EACH: Final = 6710  # of payloads, by device on average; one with two cameras has half of that
 MAX_NUMBER: Final = 1 << 53  # a larger one would not survive a browser
 MAX_TOPIC: Final = 320  # longer than any of the contract
 NAMED_TOPICS: Final = 1 << 16
@@ -129,14 +130,19 @@ class Device:
 class Fleet:
     """What has been heard so far.
 
+    Args:
+        max_devices: of so many at most; what is kept of all of them together is bounded in proportion.
+
     Attributes:
+        max_devices: as given.
         devices: by site and device.
         replayed: events that waited on their device for the broker; they are told late and move nothing that is live.
         broken: messages that break the contract.
         unkept: messages of which nothing was kept, because a limit is reached.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_devices: int = MAX_DEVICES) -> None:
+        self.max_devices = max_devices
         self.devices: dict[tuple[str, str], Device] = {}
         self.replayed = self.broken = self.unkept = 0
         self._kept_bytes = 0
@@ -197,7 +203,7 @@ class Fleet:
                 self._take_back(device, where, slot)
             return False
         if device is None:
-            if len(self.devices) >= MAX_DEVICES:
+            if len(self.devices) >= self.max_devices:
                 self.unkept += 1
                 return False
             device = self.devices[key] = Device(*key)
@@ -212,7 +218,8 @@ class Fleet:
         elif isinstance(message, Status) and not _heed(device, message, retained=retained):
             return False
         grown = size - device._sizes.get(where, 0)
-        if (grown > 0 and self._kept_bytes + grown > MAX_KEPT_BYTES) or not _put(device, where, slot, message):
+        most = self.max_devices * KEPT_BYTES_EACH
+        if (grown > 0 and self._kept_bytes + grown > most) or not _put(device, where, slot, message):
             self.unkept += 1
             return False
         device._sizes[where] = size

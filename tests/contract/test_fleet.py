@@ -320,11 +320,10 @@ def test_whatever_comes_no_figure_is_negative_and_none_counts_what_came(words: l
 
 
 def test_a_hostile_broker_cannot_make_it_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "MAX_DEVICES", 3)
     monkeypatch.setattr(fleet, "MAX_OF_EACH", 4)
-    monkeypatch.setattr(fleet, "MAX_KEPT_BYTES", 20_000)
+    monkeypatch.setattr(fleet, "KEPT_BYTES_EACH", 20_000 // 3)
     monkeypatch.setattr(account, "MAX_RUNS", 5)
-    told = Told()
+    told = Told(max_devices=3)
     for number in range(20):
         topic = t.StatusTopic("plant-1", f"d{number}")
         told.say(topic, STATUS)

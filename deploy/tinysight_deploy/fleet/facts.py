@@ -6,8 +6,10 @@ reports anew. Only what was heard of is worked out again.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -18,7 +20,9 @@ from tinysight_contract.fleet import Device, Heard
 from tinysight_contract.messages import Desired, State
 from tinysight_deploy.fleet.types import Facts, Key
 
-__all__ = ["KINDS", "QOS", "QUIET_S", "Hearing", "facts_of", "gather"]
+__all__ = ["KINDS", "MAX_DEVICES", "QOS", "QUIET_S", "Hearing", "facts_of", "gather"]
+
+log = logging.getLogger(__name__)
 
 KINDS: Final = frozenset({t.StatusTopic, t.ReportedTopic, t.DesiredTopic, t.ModelTopic})
 """What a rollout is decided by."""
@@ -28,8 +32,8 @@ QUIET_S: Final = 0.5
 """When nothing that was kept has come for so long, all of it has."""
 RETURN_S: Final = 30.0
 """So long those are waited for who were online before the session was cut; a broker that forgets does not name them."""
-MOST_REMEMBERED: Final = 20_000
-"""Devices of which something is remembered from one session to the next."""
+MAX_DEVICES: Final = 100_000
+"""Devices that are heard of, and of which something is remembered from one session to the next."""
 
 
 def facts_of(device: Device) -> Facts:
@@ -73,20 +77,22 @@ class Hearing:
         self._wanted_before: dict[Key, Desired] = {}
         self._changed: set[Key] = set()
         self._devices: Mapping[Key, Device] = {}
+        self._client: Client | None = None
         self._begun_s = self._retained_s = 0.0
         self._awaited: set[Key] = set()
-        self._complete = False
 
     def begin(self, client: Client) -> Stream[Heard]:
         """Another session has begun; what is to be handed to `listen`. To be called before anything is awaited."""
-        kept = list(self.facts.items())[-MOST_REMEMBERED:]
+        kept = list(self.facts.items())[-MAX_DEVICES:]
+        if dropped := len(self.facts) - len(kept):
+            log.warning("%d devices are forgotten, for more than %d were heard of", dropped, MAX_DEVICES)
         self._wanted_before |= {key: each.desired for key, each in kept if each.desired is not None}
         self._awaited = {key for key, each in kept if each.online}
         self._before = {key: replace(each, online=None, desired=None) for key, each in kept}
         self._wanted_before = {key: each for key, each in self._wanted_before.items() if key in self._before}
         self.facts = dict(self._before)
         self._changed.clear()
-        self._devices, self._begun_s = client.fleet.devices, time.monotonic()
+        self._client, self._devices, self._begun_s = client, client.fleet.devices, time.monotonic()
         self._retained_s = self._begun_s
         return client.messages()
 
@@ -94,9 +100,20 @@ class Hearing:
         """Note who is heard of, until the session is over."""
         async for heard in stream:
             if heard.where is not None:
-                self._changed.add((heard.where.site, heard.where.device))
+                key = heard.where.site, heard.where.device
+                self._changed.add(key)
+                if not heard.payload:
+                    self._forget(key, heard.where)
             if heard.retained:
                 self._retained_s = time.monotonic()
+
+    def _forget(self, key: Key, where: t.Topic) -> None:
+        """Somebody has cleared a topic: what it said in an earlier session does not count any more."""
+        if isinstance(where, t.DesiredTopic):
+            self._wanted_before.pop(key, None)
+        elif isinstance(where, t.ReportedTopic | t.StatusTopic):
+            self._before.pop(key, None)
+            self._awaited.discard(key)
 
     def settled(self, *, quiet_s: float = QUIET_S) -> bool:
         """Whether all that the broker keeps has come, and who was cut off with us had the time to come back."""
@@ -108,16 +125,20 @@ class Hearing:
         return not self._awaited or now_s - self._begun_s >= RETURN_S
 
     def complete(self, patience_s: float) -> bool:
-        """Whether nobody is to be expected of whom nothing was heard yet.
+        """Whether nobody is to be expected of whom nothing was heard yet in this session.
 
-        At first nobody knows who was there before us: a broker that was started again together with us names those
-        alone who have come back.
+        Nobody knows who was there before: a broker that was started again names those alone who have come back, and one
+        that has much to tell pauses.
 
         Args:
             patience_s: so long they are waited for.
         """
-        self._complete = self._complete or time.monotonic() - self._begun_s >= patience_s
-        return self._complete
+        return time.monotonic() - self._begun_s >= patience_s
+
+    @property
+    def unkept(self) -> int:
+        """Messages of this session of which nothing is known, because there are too many devices."""
+        return 0 if self._client is None else self._client.fleet.unkept
 
     def refresh(self) -> set[Key]:
         """Bring the facts up to date; of whom they are others."""
@@ -149,11 +170,10 @@ class Hearing:
             return False
         return device is not None and device.reported is not None and device.reported.applied is not None
 
-    def remember_wanted(self, key: Key) -> None:
-        """What is wanted of a device is about to be cleared, and to be said again after that."""
-        facts = self.facts.get(key)
-        if facts is not None and facts.desired is not None:
-            self._wanted_before[key] = facts.desired
+    def wanted_before(self, key: Key) -> int:
+        """The revision that was wanted in an earlier session, if nothing is known to be wanted now; else 0."""
+        wanted = self._wanted_before.get(key)
+        return 0 if wanted is None else wanted.revision
 
 
 def _over(before: Facts, now: Facts, device: Device) -> Facts:
@@ -167,7 +187,7 @@ def _over(before: Facts, now: Facts, device: Device) -> Facts:
 
 
 async def gather(broker: str, *, site: str | None = None, seconds: float = 10.0) -> dict[Key, Facts]:
-    """What the broker keeps of the devices.
+    """What the broker keeps of the devices. A warning is logged when that may not be all.
 
     Args:
         broker: its address, as `connect` takes it.
@@ -180,13 +200,19 @@ async def gather(broker: str, *, site: str | None = None, seconds: float = 10.0)
         BrokerError: nobody is there, or the broker refuses us.
     """
     hearing = Hearing()
-    async with connect(broker, site=site, kinds=KINDS, qos=QOS) as client:
+    async with connect(broker, site=site, kinds=KINDS, qos=QOS, max_devices=MAX_DEVICES) as client:
         listening = asyncio.create_task(hearing.listen(hearing.begin(client)))
         try:
             until_s = time.monotonic() + seconds
             while not hearing.settled() and time.monotonic() < until_s:
                 await asyncio.sleep(QUIET_S / 5)
+            if not hearing.settled():
+                log.warning("The broker had still more to tell after %g s: some devices may be unknown.", seconds)
         finally:
             listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+        if hearing.unkept:
+            log.warning("The broker tells of more than %d devices: some are unknown.", MAX_DEVICES)
         hearing.refresh()
         return hearing.facts

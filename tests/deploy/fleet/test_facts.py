@@ -166,10 +166,38 @@ def test_a_configuration_that_nobody_can_say_again_is_told(mosquitto: Any) -> No
             say(DesiredTopic(*KEY), Desired(revision=3, config={"state": "x"}))
             await become(hearing, lambda facts: facts.desired is not None)
             assert not hearing.config_lost(KEY)
-            hearing.remember_wanted(KEY)
-            say(DesiredTopic(*KEY), None)
-            await become(hearing, lambda facts: facts.desired is None)
-            assert (hearing.config(KEY), hearing.config_lost(KEY)) == ({"state": "x"}, False)
         close()
 
     asyncio.run(scene())
+
+
+def test_what_was_cleared_does_not_come_back_with_the_last_session(mosquitto: Any) -> None:
+    hearing = Hearing()
+
+    async def scene() -> None:
+        say, close = speaker(mosquitto.url)
+        async with session(hearing, mosquitto.url):
+            say(StatusTopic(*KEY), status())
+            say(ReportedTopic(*KEY), reported())
+            await become(hearing, lambda facts: facts.online is True and facts.revision == 3)
+        async with session(hearing, mosquitto.url):
+            await become(hearing, lambda facts: facts.online is True and facts.revision == 3)
+            say(StatusTopic(*KEY), None)
+            say(ReportedTopic(*KEY), None)
+            await become(hearing, lambda facts: facts == Facts())
+            assert KEY not in hearing.facts
+        close()
+
+    asyncio.run(scene())
+
+
+def test_who_is_beyond_the_limit_is_told(
+    mosquitto: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tinysight_deploy.fleet.facts.MAX_DEVICES", 1)
+    say, close = speaker(mosquitto.url)
+    for name in ("one", "two"):
+        say(StatusTopic("plant-1", name), status())
+    close()
+    assert len(asyncio.run(gather(mosquitto.url))) == 1
+    assert "more than 1 devices" in caplog.text
