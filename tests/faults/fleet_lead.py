@@ -18,7 +18,7 @@ from tinysight_contract.client import Client
 from tinysight_deploy.fleet.controller import Controller
 from tinysight_deploy.fleet.state import State
 
-STEPS = ((State, "ask"), (State, "settle"), (State, "change"), (State, "box"))
+STEPS = ((State, "ask"), (State, "settle"), (State, "change"))
 
 
 def lead(given: dict[str, Any]) -> None:

@@ -11,27 +11,27 @@ and hears the broker; no other clock decides anything, but for the penalty box, 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import replace
-
 from tinysight_contract.client import Client, connect
-from tinysight_contract.errors import BrokerError, ConfigError, FleetError, TinySightError
-from tinysight_contract.messages import utc_now
+from tinysight_contract.errors import BrokerError, ConfigError, FleetError, NotLeading, StateGone, TinySightError
+from tinysight_contract.messages import Desired, utc_now
 from tinysight_deploy.fleet.decide import decide
-from tinysight_deploy.fleet.facts import KINDS, QOS, QUIET_S, Hearing
+from tinysight_deploy.fleet.facts import KINDS, MAX_DEVICES, QOS, QUIET_S, Hearing
 from tinysight_deploy.fleet.judge import settled
 from tinysight_deploy.fleet.leading import Books
+from tinysight_deploy.fleet.lease import LEASE_S
 from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.mirror import Mirror
 from tinysight_deploy.fleet.operate import OVER
-from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, forged, take_back
+from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, fits, forged, take_back
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Change, Decision, Facts, Key, Phase, Rollout, Wish
-from tinysight_deploy.fleet.wishing import NOTHING, ended, found, held_back, new_wishes, unsent, unshown
+from tinysight_deploy.fleet.wishing import NOTHING, ended, found, held_back, new_wishes, reached, unsent, unshown
+from tinysight_edge.config.wanted import MAX_BYTES
 
 __all__ = ["Controller"]
 
@@ -44,7 +44,22 @@ LONGEST_TURN: Final = 2
 AGAIN_TURNS: Final = 5
 """After so many, what the broker has taken and does not show is sent again."""
 RETRY_S: Final = 5.0
-MADE_UP: Final = "A revision was made up that no wish is above. It is cleared as soon as the device is online."
+CLEAR_TURNS: Final = 10
+"""So long a device has to forget a revision that was made up."""
+MOST_CLEARS: Final = 3
+COPY_S: Final = LEASE_S / 4
+"""So long what was written is not sent, for it to be in the copy of the audit log as well."""
+MOST_TROUBLES: Final = 3  # that are told at once
+MADE_UP: Final = "A revision was made up that no wish is above. It is cleared when it is to be asked and is online."
+LIES: Final = "It goes on to tell a revision that nobody gave. See who has taken it; then start the controller again."
+NEVER_REPORTED: Final = "It has not said what it runs: nobody knows what lies over its configuration. Start it again."
+TOO_LONG: Final = (
+    f"Its configuration leaves no room for a wish in {MAX_BYTES:,} bytes. Shorten it in its desired state."
+)
+TOO_MANY: Final = f"The broker tells of more than {MAX_DEVICES:,} devices or of too long ones. Clear what nobody needs."
+NOT_SHOWN: Final = (
+    "It does not show that: check the role of the controller's account there (`desired`: write and read)."
+)
 CONFIG_LOST: Final = "The broker has lost what lies over its configuration. Wish that again, or take it away there."
 
 
@@ -84,6 +99,9 @@ class Controller:
         self._decisions: dict[str, Decision] = {}
         self._held: dict[str, dict[Key, str]] = {}
         self._odd: dict[Key, str] = {}
+        self._clears: dict[Key, tuple[int, float]] = {}
+        self._restoring: dict[Key, Desired] = {}
+        self._copying: asyncio.Task[int] | None = None
         self._last_s: float | None = None
         self._hears = False
 
@@ -119,7 +137,7 @@ class Controller:
         try:
             while True:
                 try:
-                    async with connect(self._broker, kinds=KINDS, qos=QOS) as client:
+                    async with connect(self._broker, kinds=KINDS, qos=QOS, max_devices=MAX_DEVICES) as client:
                         await self._session(client)
                 except BrokerError as error:
                     self._say(str(error))
@@ -151,6 +169,9 @@ class Controller:
 
     async def _leave(self) -> None:
         """Let the next one lead at once."""
+        if self._copying is not None:
+            await asyncio.wait({self._copying}, timeout=COPY_S)
+            self._copying.cancel()
         if (lead := self._books.lead) is not None:
             with suppress(FleetError):
                 await asyncio.to_thread(self._state.leave, lead)
@@ -159,32 +180,58 @@ class Controller:
     async def _turn(self, sender: Sender) -> None:
         """Look once: decide, write it down, send. Whatever fails is looked at anew in the next turn."""
         self._note(self._hearing.refresh())
-        now_s = time.monotonic()
+        now_s, troubles = time.monotonic(), []
         try:
             if not await asyncio.to_thread(self._books.open, now_s):
                 await self._stand_by(sender, "")
                 return
             passed_s = 0.0 if self._last_s is None else min(now_s - self._last_s, LONGEST_TURN * self._turn_s)
-            self._last_s, trouble = now_s, ""
+            self._last_s = now_s
+            await asyncio.to_thread(self._books.tick, passed_s)
             for rollout in list(self._books.rollouts.values()):
                 try:
                     members = self._members(rollout)
                 except ConfigError as error:
-                    trouble = f"{rollout.id}: {error}"
-                else:
-                    await self._go_on(replace(rollout, clock_s=rollout.clock_s + passed_s), members, sender)
+                    troubles.append(f"{rollout.id}: {error}")
+                    continue
+                try:
+                    await self._go_on(rollout, members, sender)
+                except (NotLeading, StateGone):
+                    raise
+                except TinySightError as error:  # the others go on
+                    troubles.append(f"{rollout.id}: {error}")
+                    self._books.forget(rollout.id)
+            troubles.append(await self._copy())
+            self._note(self._hearing.refresh())  # somebody may have wished for something while we wrote
             self._send(sender)
         except TinySightError as error:
             await self._stand_by(sender, str(error))
         else:
-            self._say(trouble or await self._copy() or sender.trouble)
+            if unkept := self._hearing.unkept:
+                troubles.append(f"{unkept} messages were not kept. {TOO_MANY}")
+            if sender.ignored:
+                troubles.append(f"The broker took what is wanted of {len(sender.ignored)} devices. {NOT_SHOWN}")
+            troubles.append(sender.trouble)
+            self._say(" ".join([each for each in troubles if each][:MOST_TROUBLES]))
 
     async def _copy(self) -> str:
-        """Copy what is new in the audit log; why that is not possible, or nothing. It holds up no rollout."""
-        if self._mirror is not None:
+        """Copy what is new in the audit log, before it is acted on; why that is not done, or nothing.
+
+        It holds up no rollout: a copy that takes long goes on beside it.
+        """
+        if self._mirror is None:
+            return ""
+        until_s, last = time.monotonic() + COPY_S, False
+        while not last:
+            if self._copying is None:
+                self._copying, last = asyncio.create_task(asyncio.to_thread(self._mirror.append, self._state)), True
+            await asyncio.wait({self._copying}, timeout=max(until_s - time.monotonic(), 0.0))
+            if not self._copying.done():
+                return f"The copy of the audit log is late. See whether the disk of {self._mirror.path} is well."
+            copied, self._copying = self._copying, None
             try:
-                await asyncio.to_thread(self._mirror.append, self._state)
-            except FleetError as error:
+                copied.result()
+            except TinySightError as error:
                 return str(error)
         return ""
 
@@ -207,12 +254,28 @@ class Controller:
     def _note(self, changed: set[Key]) -> None:
         """Who cannot be asked because of what the broker keeps."""
         for key in changed:
-            if forged(self._hearing.facts.get(key, NOTHING)):
+            facts = self._hearing.facts.get(key, NOTHING)
+            if forged(facts):
                 self._odd[key] = MADE_UP
             elif self._hearing.config_lost(key):
                 self._odd[key] = CONFIG_LOST
+            elif facts.online is not None and facts.state is None:
+                self._odd[key] = NEVER_REPORTED
             else:
                 self._odd.pop(key, None)
+
+    def _held_now(self, members: set[Key]) -> dict[Key, str]:
+        """Who must not be asked, whichever the rollout; not those that forget in time what was made up."""
+        facts, held = self._hearing.facts, dict(self._odd)
+        for key in members & self._odd.keys():
+            if self._odd[key] == MADE_UP and facts.get(key, NOTHING).online:
+                if self._clears.get(key, (0, 0.0))[0] < MOST_CLEARS:
+                    del held[key]
+                else:
+                    held[key] = LIES
+        if self._hearing.unkept:
+            held |= dict.fromkeys(members - facts.keys(), TOO_MANY)
+        return held
 
     def _members(self, rollout: Rollout) -> set[Key]:
         """Whom a rollout is for: of one that takes another back, those that run what that brought, and who was asked.
@@ -234,21 +297,33 @@ class Controller:
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
-        facts, wishes = self._hearing.facts, self._books.wishes[rollout.id]
+        facts, wishes, books = self._hearing.facts, self._books.wishes[rollout.id], self._books
         if rollout.phase in OVER:
             await self._end(rollout, sender)
             return
-        if rollout.id in self._books.fresh and rollout.phase is Phase.RUNNING:
-            self._books.fresh.discard(rollout.id)
+        complete = self._hearing.complete(self._patience_s)
+        if rollout.id in books.fresh and rollout.phase is Phase.RUNNING:
+            if complete:
+                books.fresh.discard(rollout.id)
             if missing := found(rollout, wishes, facts):
                 log.warning("%s: the broker keeps %d wishes that the state has lost", rollout.id, len(missing))
-                await asyncio.to_thread(self._books.ask, rollout.id, missing)
-        held = self._held[rollout.id] = held_back(rollout, self._books, self._odd, utc_now())
+                await asyncio.to_thread(books.ask, rollout.id, missing)
+        held = self._held[rollout.id] = held_back(rollout, members, books, self._held_now(members), utc_now())
         decision = self._decisions[rollout.id] = decide(rollout, members, facts, wishes, held, now_s=rollout.clock_s)
-        for key in members & self._odd.keys():
-            self._clear(key, sender)
-        asked = new_wishes(rollout, decision.ask, facts, self._books)
+        asked = self._asked(rollout, decision.ask, sender) if complete else {}
         await asyncio.to_thread(self._write, rollout, members, decision, asked, sender)
+
+    def _asked(self, rollout: Rollout, keys: Iterable[Key], sender: Sender) -> dict[Key, Wish]:
+        """The wishes for devices that are to be asked; one that has to forget something first gets none yet."""
+        facts, hearing = self._hearing.facts, self._hearing
+        for key in keys:
+            if forged(facts.get(key, NOTHING)):
+                self._clear(key, sender)
+        ready = [key for key in keys if key not in self._restoring]
+        asked = new_wishes(rollout, ready, facts, self._books, hearing.wanted_before)
+        long = {key for key, wish in asked.items() if not fits(document(rollout, wish, hearing.config(key)))}
+        self._odd |= dict.fromkeys(long, TOO_LONG)
+        return {key: wish for key, wish in asked.items() if key not in long}
 
     def _write(
         self, rollout: Rollout, members: set[Key], decision: Decision, asked: Mapping[Key, Wish], sender: Sender
@@ -258,12 +333,15 @@ class Controller:
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
-        books, change, now_s = self._books, decision.change, rollout.clock_s
-        books.tick(rollout.id, now_s)
-        wishes = books.wishes[rollout.id]
-        judged = {key: settled(wishes[key], verdict, now_s=now_s) for key, verdict in decision.verdicts.items()}
-        if news := {key: wish for key, wish in judged.items() if wish is not wishes[key]}:
-            books.settle(rollout.id, news)
+        books, change, facts = self._books, decision.change, self._hearing.facts
+        wishes, news = books.wishes[rollout.id], {}
+        for key, verdict in decision.verdicts.items():
+            wish = wishes[key]
+            now = settled(wish, verdict, now_s=rollout.clock_s)
+            if now is not wish and (now := reached(wish, now, facts.get(key, NOTHING))) is not wish:
+                news[key] = now
+        if news:
+            books.settle(rollout.id, news, {key: decision.verdicts[key].reason for key in news})
         if change is not None and not self._too_early(change, members, wishes, sender):
             books.change(rollout, change)
         if asked:
@@ -273,13 +351,23 @@ class Controller:
         """Whether a stage would be passed of which not all have been heard, or wishes would be left unsent."""
         if change.phase is Phase.DONE and unsent(wishes, self.facts, sender.taken):
             return True
-        return change.what in {"stage", "done"} and not (members and self._hearing.complete(self._patience_s))
+        known = members and not self._hearing.unkept and self._hearing.complete(self._patience_s)
+        return change.what in {"stage", "done"} and not known
 
     def _send(self, sender: Sender) -> None:
         """Send what is written down and the broker does not show."""
-        for key, (rollout, wish) in unshown(self._books, self._hearing.facts).items():
-            if self._odd.get(key) != CONFIG_LOST:
-                sender.send(key, document(rollout, wish, self._hearing.config(key)))
+        facts, hearing = self._hearing.facts, self._hearing
+        for key, restored in list(self._restoring.items()):
+            wanted = facts.get(key, NOTHING).desired
+            if wanted is None:
+                sender.send(key, restored)
+            elif wanted.revision < HIGHEST:
+                del self._restoring[key]
+        waiting = unshown(self._books, facts, lambda key: max(sender.taken.get(key, 0), hearing.wanted_before(key)))
+        for key, (rollout, wish) in waiting.items():
+            if self._odd.get(key) != CONFIG_LOST and key not in self._restoring:
+                sender.send(key, document(rollout, wish, hearing.config(key)))
+        sender.keep_ignored(waiting.keys() | self._restoring.keys())
 
     async def _end(self, rollout: Rollout, sender: Sender) -> None:
         """Take back what was asked for and may still be done.
@@ -287,6 +375,7 @@ class Controller:
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
+        self._note(self._hearing.refresh())
         facts, lost = self._hearing.facts, [key for key, why in self._odd.items() if why == CONFIG_LOST]
         news, back = ended(rollout, self._books.wishes[rollout.id], facts, lost)
         for key, wish in back.items():
@@ -295,13 +384,13 @@ class Controller:
             await asyncio.to_thread(self._books.settle, rollout.id, news)
 
     def _clear(self, key: Key, sender: Sender) -> None:
-        """Have a device and the broker forget a revision that was made up; a device must be there for that."""
-        facts = self._hearing.facts.get(key, NOTHING)
-        if self._odd.get(key) != MADE_UP:
+        """Have a device that is there, and the broker, forget a revision that was made up; not its configuration."""
+        times, again_s = self._clears.get(key, (0, 0.0))
+        now_s, config = time.monotonic(), self._hearing.config(key)
+        if now_s < again_s:
             return
-        if facts.desired is not None and facts.desired.revision < HIGHEST:
-            if not facts.online:
-                return
-            self._hearing.remember_wanted(key)
-        if facts.online or facts.desired is not None:
-            sender.send(key, None)
+        restored = self._restoring.get(key) or (None if config is None else Desired(revision=1, config=config))
+        if sender.clear(key, restored):
+            self._clears[key] = times + 1, now_s + CLEAR_TURNS * self._turn_s
+            if restored is not None:
+                self._restoring[key] = restored

@@ -132,8 +132,8 @@ def entries(path: Path) -> Iterator[tuple[bytes, Entry]]:
 def rebuild(state: State, path: Path, *, who: str = "rebuild") -> Remade:
     """Make rollouts again of a log, when the database is gone. The log goes on where the file ends.
 
-    What was asked is known again; what became of it is in the broker, and is judged anew. Tokens are not in the log:
-    they have to be made again. What the database knew and the file did not is lost.
+    What was asked is known again, and who failed; what else became of it is in the broker, and is judged anew. Tokens
+    are not in the log: they have to be made again. What the database knew and the file did not is lost.
 
     Args:
         state: an empty one.
@@ -162,11 +162,8 @@ def replay(log: Iterable[Entry]) -> Remade:
         try:
             if entry.what == "lead":
                 epoch = max(epoch, int(entry.detail["epoch"]))
-            elif entry.what in {"box", "unbox"}:
-                key = str(entry.detail["site"]), str(entry.detail["device"])
-                boxed.pop(key, None)
-                if entry.what == "box":
-                    boxed[key] = msgspec.convert(entry.detail["penalty"], Boxed)
+            elif entry.what == "settle":
+                _replay_settle(entry.detail, wishes, boxed)
             else:
                 _replay_rollout(entry, rollouts, wishes)
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
@@ -175,6 +172,18 @@ def replay(log: Iterable[Entry]) -> Remade:
                 mend="Read it with `tinysight audit show`; was it written by another version of TinySight?",
             ) from error
     return Remade(rollouts=rollouts, wishes=wishes, boxed=boxed, epoch=epoch)
+
+
+def _replay_settle(detail: dict[str, Any], wishes: dict[str, dict[Key, Wish]], boxed: dict[Key, Boxed]) -> None:
+    asked = wishes.get(detail["rollout"], {})
+    for each in detail["failing"]:
+        key = str(each["site"]), str(each["device"])
+        asked[key] = msgspec.convert({**msgspec.to_builtins(asked[key]), **each}, Wish)
+    for each in detail["boxes"]:
+        key = str(each["site"]), str(each["device"])
+        boxed.pop(key, None)
+        if each["penalty"] is not None:
+            boxed[key] = msgspec.convert(each["penalty"], Boxed)
 
 
 def _replay_rollout(entry: Entry, rollouts: dict[str, tuple[int, Rollout]], wishes: dict[str, dict[Key, Wish]]) -> None:

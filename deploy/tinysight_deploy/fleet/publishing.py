@@ -7,15 +7,16 @@ revision once. What the broker has not taken is tried again in a later turn. Not
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Final
 
 from tinysight_contract.client import Client
 from tinysight_contract.errors import BrokerError
-from tinysight_contract.messages import Desired
+from tinysight_contract.messages import Desired, encode
 from tinysight_deploy.fleet.types import Facts, Key, Rollout, Wish
+from tinysight_edge.config.wanted import MAX_BYTES
 
-__all__ = ["HIGHEST", "Sender", "document", "forged", "next_revision", "shown", "take_back"]
+__all__ = ["HIGHEST", "Sender", "document", "fits", "forged", "next_revision", "shown", "take_back"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ def document(rollout: Rollout, wish: Wish, config: dict[str, Any] | None) -> Des
     )
 
 
+def fits(desired: Desired) -> bool:
+    """Whether a device reads a document of that size; it refuses a longer one."""
+    return desired.config is None or len(encode(desired)) <= MAX_BYTES
+
+
 def take_back(wish: Wish, facts: Facts, config: dict[str, Any] | None) -> Desired:
     """What is published to take a wish back: the device's model stays as it is."""
     return Desired(revision=next_revision(facts, [wish.revision]), config=config)
@@ -79,25 +85,39 @@ class Sender:
     Attributes:
         taken: by device, the highest revision that the broker has taken from us in this session.
         trouble: what it said when it last refused; empty when it did not since.
+        ignored: devices of which the broker took a document and did not show it in time.
     """
 
     def __init__(self, client: Client, *, again_s: float) -> None:
         self.taken: dict[Key, int] = {}
         self.trouble = ""
+        self.ignored: set[Key] = set()
         self._client, self._again_s = client, again_s
         self._taken_s: dict[Key, tuple[int, float]] = {}
         self._under_way: dict[Key, asyncio.Task[None]] = {}
 
-    def send(self, key: Key, desired: Desired | None) -> None:
-        """Publish soon, unless something for that device is under way, or it was just taken; None clears the topic."""
-        revision = 0 if desired is None else desired.revision
+    def send(self, key: Key, desired: Desired) -> None:
+        """Publish soon, unless something for that device is under way, or it was just taken."""
         before, at_s = self._taken_s.get(key, (-1, 0.0))
         if key in self._under_way or len(self._under_way) >= AT_ONCE:
             return
-        if before == revision and time.monotonic() < at_s + self._again_s:
-            return
-        task = self._under_way[key] = asyncio.create_task(self._send(key, desired, revision))
-        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+        if before == desired.revision:
+            if time.monotonic() < at_s + self._again_s:
+                return
+            self.ignored.add(key)
+        self._begin(key, desired)
+
+    def clear(self, key: Key, restored: Desired | None) -> bool:
+        """Have the broker and a device forget a revision, and say at once what else is wanted; whether that is done."""
+        if key in self._under_way or len(self._under_way) >= AT_ONCE:
+            return False
+        self.taken.pop(key, None)
+        self._begin(key, None, *([] if restored is None else [restored]))
+        return True
+
+    def keep_ignored(self, keys: Container[Key]) -> None:
+        """What is shown, or wanted no more, is not ignored."""
+        self.ignored = {key for key in self.ignored if key in keys}
 
     async def stop(self) -> None:
         """Send nothing more; what is just under way may still arrive."""
@@ -106,9 +126,16 @@ class Sender:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _send(self, key: Key, desired: Desired | None, revision: int) -> None:
+    def _begin(self, key: Key, *documents: Desired | None) -> None:
+        task = self._under_way[key] = asyncio.create_task(self._send(key, documents))
+        task.add_done_callback(lambda _: self._under_way.pop(key, None))
+
+    async def _send(self, key: Key, documents: Sequence[Desired | None]) -> None:
+        revision = 0
         try:
-            await self._client.desire(*key, desired, within_s=TAKEN_WITHIN_S)
+            for desired in documents:
+                await self._client.desire(*key, desired, within_s=TAKEN_WITHIN_S)
+                revision = 0 if desired is None else desired.revision
         except BrokerError as error:
             if not self.trouble:
                 log.warning("%s/%s: %s", *key, error)

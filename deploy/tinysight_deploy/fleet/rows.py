@@ -10,7 +10,7 @@ from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_contract.scalars import Count, Time
 from tinysight_deploy.fleet.types import Key, Rollout, Wish
 
-__all__ = ["Boxed", "Remade", "asked", "body_of", "read_body", "rows_of"]
+__all__ = ["Boxed", "Remade", "asked", "body_of", "failed", "read_body", "rows_of"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Remade(Struct, frozen=True, kw_only=True):
 
     Attributes:
         rollouts: in the order of their beginning, with the number of the entry that began each.
-        wishes: by rollout, as they were asked; what became of them is in the broker.
+        wishes: by rollout, as they were asked, and who failed; what else became of them is in the broker.
         boxed: the penalty box.
         epoch: the last leader's.
     """
@@ -48,6 +48,12 @@ class Remade(Struct, frozen=True, kw_only=True):
 def asked(wish: Wish) -> dict[str, Any]:
     """Of a wish, what is known when it is asked."""
     fields = ("site", "device", "stage", "revision", "sent_s", "before")
+    return {name: getattr(wish, name) for name in fields}
+
+
+def failed(wish: Wish) -> dict[str, Any]:
+    """Of a wish, what has to be known when the log is all that is left: who lets it go on forgives what was known."""
+    fields = ("site", "device", "outcome", "reached_s", "settled_s")
     return {name: getattr(wish, name) for name in fields}
 
 

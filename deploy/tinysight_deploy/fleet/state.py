@@ -5,7 +5,7 @@ audit log, or nothing. What only the leader may write wants its `Lead`, and is r
 Decides nothing and sends nothing.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,10 @@ from tinysight_contract.errors import ConfigError, FleetError, StateGone
 from tinysight_deploy.fleet import lease, tokens
 from tinysight_deploy.fleet.audit import MAX_WHAT, ZEROS, Entry, cleaned, follow, line_of, read_line
 from tinysight_deploy.fleet.lease import LEASE_S, Lead, Lease
-from tinysight_deploy.fleet.rows import Boxed, Remade, asked, body_of, read_body, rows_of
+from tinysight_deploy.fleet.rows import Boxed, Remade, asked, body_of, failed, read_body, rows_of
 from tinysight_deploy.fleet.tables import AUDIT, BOXED, LEAD, ROLLOUT, WISH, Database
 from tinysight_deploy.fleet.tokens import Role, Token
-from tinysight_deploy.fleet.types import Key, Phase, Rollout, Wish
+from tinysight_deploy.fleet.types import Key, Outcome, Phase, Rollout, Wish
 
 __all__ = ["Boxed", "Entry", "Lead", "Remade", "Role", "State", "Token"]
 
@@ -30,7 +30,8 @@ MAX_WISHES: Final = 100_000
 MAX_PAGE: Final = 10_000
 IN_AN_ENTRY: Final = 1_000  # wishes; a line stays below a third of what the log takes
 _ENDED: Final = {Phase.ABORTED, Phase.DONE}
-_OURS: Final = {"ask", "begin", "box", "lead", "leave", "rebuilt", "token", "token-dropped", "unbox"}
+_FAILING: Final = {Outcome.FAILED, Outcome.SILENT}
+_OURS: Final = {"ask", "begin", "lead", "leave", "rebuilt", "settle", "token", "token-dropped"}
 """What only the methods of those names write into the log: `mirror.replay` goes by them."""
 
 
@@ -65,10 +66,15 @@ class State:
 
     # Rollouts
 
-    def rollouts(self) -> list[Rollout]:
-        """All, in the order in which they were begun."""
+    def rollouts(self, skip: Collection[str] = ()) -> list[Rollout]:
+        """All, in the order in which they were begun.
+
+        Args:
+            skip: ids of those that nobody wants to know of.
+        """
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(ROLLOUT).order_by(ROLLOUT.c.number)).all()
+            wanted = sa.select(ROLLOUT).where(ROLLOUT.c.id.not_in(skip)) if skip else sa.select(ROLLOUT)
+            rows = connection.execute(wanted.order_by(ROLLOUT.c.number)).all()
         return [_rollout(row) for row in rows]
 
     def rollout(self, name: str) -> Rollout:
@@ -143,18 +149,22 @@ class State:
             connection.execute(here.values(clock_s=new.clock_s, body=body))
         return new
 
-    def tick(self, name: str, clock_s: float, *, lead: Lead) -> None:
-        """Let a rollout's clock go on; it never goes back. No entry in the audit log.
+    def tick(self, clocks: Mapping[str, float], *, lead: Lead) -> None:
+        """Let rollouts' clocks go on; none ever goes back. No entry in the audit log.
+
+        Args:
+            clocks: in seconds, by rollout; one that is not there is passed over.
+            lead: the leader's.
 
         Raises:
-            ConfigError: there is no such rollout.
             NotLeading: another leads since.
         """
+        later = sa.update(ROLLOUT).where(ROLLOUT.c.id == sa.bindparam("name"), ROLLOUT.c.clock_s < sa.bindparam("now"))
         with self._database.write() as connection:
             lease.require(connection, lead)
-            later = sa.update(ROLLOUT).where(ROLLOUT.c.id == name, ROLLOUT.c.clock_s < clock_s)
-            if connection.execute(later.values(clock_s=clock_s)).rowcount != 1:
-                _find(connection, name)
+            if clocks:
+                given = [{"name": name, "now": clock_s} for name, clock_s in clocks.items()]
+                connection.execute(later.values(clock_s=sa.bindparam("now")), given)
 
     # Wishes
 
@@ -195,49 +205,47 @@ class State:
                 detail = {"rollout": name, "clock_s": rollout.clock_s, "wishes": told}
                 _append(connection, lead.holder, "ask", detail)
 
-    def settle(self, name: str, wishes: Iterable[Wish], *, lead: Lead) -> None:
-        """Write down what has become of devices that were asked. No entry in the audit log.
+    def settle(
+        self, name: str, wishes: Iterable[Wish], *, lead: Lead, boxes: Mapping[Key, Boxed | None] | None = None
+    ) -> None:
+        """Write down what has become of devices that were asked. The audit log tells of those that fail and of the box.
+
+        Args:
+            name: the rollout's id.
+            wishes: as they are now.
+            lead: the leader's.
+            boxes: devices that come into the penalty box; with None those that leave it.
 
         Raises:
             FleetError: one of them was not asked; nothing is kept.
             NotLeading: another leads since.
         """
         rows, settled = rows_of(name, wishes)
-        if not rows:
+        boxes = boxes or {}
+        bodies = {key: body_of(boxed, Boxed) for key, boxed in boxes.items() if boxed is not None}
+        if not rows and not boxes:
             return
+        failing = [failed(wish) for wish in settled.values() if wish.outcome in _FAILING]
         named = {"rollout": WISH.c.rollout, "site": WISH.c.site, "device": WISH.c.device}
         same = sa.and_(*(column == sa.bindparam(f"of_{key}") for key, column in named.items()))
         given = [{"new": row["body"], **{f"of_{key}": row[key] for key in named}} for row in rows]
         with self._database.write() as connection:
             lease.require(connection, lead)
-            done = connection.execute(sa.update(WISH).where(same).values(body=sa.bindparam("new")), given)
-            if done.rowcount != len(settled):
-                raise FleetError(f"A device was not asked in {name}.", mend="Read the wishes again.")
+            if rows:
+                done = connection.execute(sa.update(WISH).where(same).values(body=sa.bindparam("new")), given)
+                if done.rowcount != len(settled):
+                    raise FleetError(f"A device was not asked in {name}.", mend="Read the wishes again.")
+            _put_boxes(connection, boxes.keys(), bodies)
+            told = [{"site": site, "device": device, "penalty": boxed} for (site, device), boxed in boxes.items()]
+            for i in range(0, max(len(failing), len(told)), IN_AN_ENTRY):
+                detail = {"rollout": name, "failing": failing[i : i + IN_AN_ENTRY], "boxes": told[i : i + IN_AN_ENTRY]}
+                _append(connection, lead.holder, "settle", detail)
 
     def boxed(self) -> dict[Key, Boxed]:
         """The penalty box."""
         with self._database.read() as connection:
             rows = connection.execute(sa.select(BOXED)).all()
         return {(row.site, row.device): read_body(row.body, Boxed) for row in rows}
-
-    def box(self, key: Key, boxed: Boxed | None, *, lead: Lead) -> None:
-        """Put a device into the penalty box, or take it out.
-
-        Raises:
-            NotLeading: another leads since.
-        """
-        site, device = key
-        body = None if boxed is None else body_of(boxed, Boxed)
-        with self._database.write() as connection:
-            lease.require(connection, lead)
-            here = (BOXED.c.site == site) & (BOXED.c.device == device)
-            was = connection.execute(sa.delete(BOXED).where(here)).rowcount
-            if body is not None:
-                connection.execute(sa.insert(BOXED), {"site": site, "device": device, "body": body})
-            elif not was:
-                return
-            detail = {"site": site, "device": device, "penalty": boxed}
-            _append(connection, lead.holder, "unbox" if boxed is None else "box", detail)
 
     # Who leads
 
@@ -378,6 +386,15 @@ def _append(connection: sa.Connection, who: str, what: str, detail: Mapping[str,
     entry = follow(last, who=who, what=what, detail=detail, at=datetime.now(UTC))
     connection.execute(sa.insert(AUDIT), {"seq": entry.seq, "line": line_of(entry).decode()})
     return entry
+
+
+def _put_boxes(connection: sa.Connection, keys: Iterable[Key], bodies: Mapping[Key, str]) -> None:
+    """Have the penalty box hold these of the devices, and none of the others."""
+    here = sa.and_(BOXED.c.site == sa.bindparam("of_site"), BOXED.c.device == sa.bindparam("of_device"))
+    if gone := [{"of_site": site, "of_device": device} for site, device in keys]:
+        connection.execute(sa.delete(BOXED).where(here), gone)
+    if rows := [{"site": site, "device": device, "body": body} for (site, device), body in bodies.items()]:
+        connection.execute(sa.insert(BOXED), rows)
 
 
 def _check_word(what: str) -> None:

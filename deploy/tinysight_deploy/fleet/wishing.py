@@ -4,7 +4,7 @@ In: what the leader keeps at hand, what is known of the devices.  Out: new `Wish
 is not to be asked. Whom to ask is `decide`'s; what is sent is written down before, by `leading`.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -16,23 +16,50 @@ from tinysight_deploy.fleet.judge import judge, settled
 from tinysight_deploy.fleet.leading import OPEN, Books
 from tinysight_deploy.fleet.operate import OVER
 from tinysight_deploy.fleet.publishing import forged, next_revision, shown
-from tinysight_deploy.fleet.types import Facts, Key, Outcome, Rollout, Wish
+from tinysight_deploy.fleet.types import Facts, Key, Outcome, Phase, Rollout, Wish
 
-__all__ = ["NOTHING", "ended", "found", "held_back", "new_wishes", "unsent", "unshown"]
+__all__ = ["NOTHING", "ended", "found", "held_back", "new_wishes", "reached", "unsent", "unshown"]
 
 NOTHING: Final = Facts()
 """What is known of a device that was never heard of."""
 
 
-def new_wishes(rollout: Rollout, keys: Iterable[Key], facts: Mapping[Key, Facts], books: Books) -> dict[Key, Wish]:
-    """Wishes for devices that are to be asked. One with a revision that was made up gets none."""
+def new_wishes(
+    rollout: Rollout, keys: Iterable[Key], facts: Mapping[Key, Facts], books: Books, wanted: Callable[[Key], int]
+) -> dict[Key, Wish]:
+    """Wishes for devices that are to be asked. One with a revision that was made up gets none.
+
+    Args:
+        rollout: that asks.
+        keys: of the devices.
+        facts: of them.
+        books: with all wishes that were given.
+        wanted: by device, the revision that was wanted in an earlier session.
+    """
     asked = {}
     for key in keys:
         known = facts.get(key, NOTHING)
         if not forged(known):
-            given = (wishes[key].revision for wishes in books.wishes.values() if key in wishes)
-            asked[key] = _wish(rollout, key, known, next_revision(known, given), rollout.stage)
+            given = [wishes[key].revision for wishes in books.wishes.values() if key in wishes]
+            revision = next_revision(known, [*given, wanted(key)])
+            asked[key] = _wish(rollout, key, known, revision, rollout.stage, before=known.active)
     return asked
+
+
+def reached(wish: Wish, now: Wish, facts: Facts) -> Wish:
+    """A wish as it was judged; but nobody is reached by what the broker does not show.
+
+    Args:
+        wish: as it was.
+        now: as it was judged.
+        facts: of the device.
+    """
+    if wish.reached_s is not None or now.reached_s is None or now.settled_s is not None:
+        return now
+    if facts.revision >= wish.revision or shown(facts, wish.revision):
+        return now
+    now = replace(now, reached_s=None)
+    return wish if now == wish else now
 
 
 def found(rollout: Rollout, wishes: Mapping[Key, Wish], facts: Mapping[Key, Facts]) -> dict[Key, Wish]:
@@ -44,15 +71,18 @@ def found(rollout: Rollout, wishes: Mapping[Key, Wish], facts: Mapping[Key, Fact
             continue
         if not forged(known):
             stage = min(stage_of(rollout.cutoffs, bucket(rollout.salt, key)), rollout.stage)
-            missing[key] = _wish(rollout, key, known, desired.revision, stage)
+            missing[key] = _wish(rollout, key, known, desired.revision, stage, before=None)
     return missing
 
 
-def held_back(rollout: Rollout, books: Books, odd: Mapping[Key, str], now: datetime) -> dict[Key, str]:
+def held_back(
+    rollout: Rollout, members: Iterable[Key], books: Books, odd: Mapping[Key, str], now: datetime
+) -> dict[Key, str]:
     """Devices that a rollout must not ask now, and why.
 
     Args:
         rollout: that would ask.
+        members: of it.
         books: with all that go on.
         odd: devices that nobody may ask, and why.
         now: by this machine's clock, for the penalty box.
@@ -61,22 +91,30 @@ def held_back(rollout: Rollout, books: Books, odd: Mapping[Key, str], now: datet
     for key, boxed in books.boxed.items():
         if boxed.until > now:
             held[key] = f"{BOXED}It failed lately, and comes last until {boxed.until:%Y-%m-%d %H:%M} UTC."
-    for id_, other in books.rollouts.items():
-        if id_ != rollout.id:
-            busy = OPEN if other.phase in OVER else OPEN - {Outcome.SILENT}
-            wishes = books.wishes[id_]
-            held |= {key: f"It is busy in {id_}." for key, wish in wishes.items() if wish.outcome in busy}
+    for key in members:
+        if other := next((id_ for id_ in books.busy.get(key, ()) if id_ != rollout.id), None):
+            held[key] = f"It is busy in {other}."
     return {**held, **odd}
 
 
-def unshown(books: Books, facts: Mapping[Key, Facts]) -> dict[Key, tuple[Rollout, Wish]]:
-    """By device, the newest wish that is written down and that the broker does not show."""
+def unshown(books: Books, facts: Mapping[Key, Facts], had: Callable[[Key], int]) -> dict[Key, tuple[Rollout, Wish]]:
+    """By device, the newest wish that is written down and that the broker does not show.
+
+    Of a rollout that does not run now it is one that the broker had before.
+
+    Args:
+        books: with all wishes.
+        facts: of the devices.
+        had: by device, the highest revision that the broker is known to have had.
+    """
     newest: dict[Key, tuple[Rollout, Wish]] = {}
     for id_, rollout in books.rollouts.items():
         if rollout.phase in OVER:
             continue
         for key, wish in books.wishes[id_].items():
             if wish.outcome is Outcome.LEFT or shown(facts.get(key, NOTHING), wish.revision):
+                continue
+            if rollout.phase is not Phase.RUNNING and wish.reached_s is None and had(key) < wish.revision:
                 continue
             if key not in newest or newest[key][1].revision < wish.revision:
                 newest[key] = rollout, wish
@@ -125,14 +163,13 @@ def ended(
     return news, back
 
 
-def _wish(rollout: Rollout, key: Key, facts: Facts, revision: int, stage: int) -> Wish:
+def _wish(rollout: Rollout, key: Key, facts: Facts, revision: int, stage: int, *, before: str | None) -> Wish:
     return Wish(
         site=key[0],
         device=key[1],
         stage=stage,
         revision=revision,
         sent_s=rollout.clock_s,
-        reached_s=rollout.clock_s if facts.online else None,
         outcome=Outcome.GOING if facts.online else Outcome.AWAY,
-        before=facts.active,
+        before=before,
     )

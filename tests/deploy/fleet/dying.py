@@ -44,9 +44,9 @@ def work(url: str) -> None:
     asked = state.wishes(name)
     every = [Wish(site="p", device=f"d{n}", stage=0, revision=1, sent_s=1.0) for n in range(DEVICES)]
     state.ask(name, [wish for wish in every if wish.key not in asked], lead=lead)
-    state.settle(name, [replace(wish, outcome=Outcome.CONFIRMED) for wish in every], lead=lead)
-    state.box(("p", "d0"), Boxed(until=datetime.now(UTC)), lead=lead)
-    state.tick(name, known[-1].clock_s + 1, lead=lead)
+    boxes = {("p", "d0"): Boxed(until=datetime.now(UTC))}
+    state.settle(name, [replace(wish, outcome=Outcome.FAILED) for wish in every], boxes=boxes, lead=lead)
+    state.tick({name: known[-1].clock_s + 1}, lead=lead)
     state.change(name, lambda old: replace(old, phase=Phase.DONE), who="one", what="done", lead=lead)
     state.close()
 
@@ -61,7 +61,7 @@ def look(url: str) -> None:
     rollouts = state.rollouts()
     assert [each.id for each in rollouts] == begun
     assert [each.id for each in rollouts if each.phase is Phase.DONE] == done
-    assert bool(state.boxed()) == any(entry.what == "box" for entry in log)
+    assert bool(state.boxed()) == any(entry.what == "settle" for entry in log)
     for each in rollouts:
         told = [
             (wish["site"], wish["device"])

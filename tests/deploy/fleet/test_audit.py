@@ -222,14 +222,15 @@ def lived(state: State, make_rollout: Callable[..., Rollout], make_wishes: Calla
     for name in ("belt-1", "belt-2"):
         state.begin(make_rollout(name), who="ann")
     state.ask("belt-1", make_wishes(3), lead=lead)
-    state.tick("belt-1", 30.0, lead=lead)
+    state.tick({"belt-1": 30.0}, lead=lead)
     raised = {"stage": 1, "opened_s": 30.0, "approved": 1}
     state.change("belt-1", lambda old: replace(old, **raised), who="one", what="stage", lead=lead)
     state.ask("belt-1", make_wishes(2, first=3, stage=1, sent_s=31.0), lead=lead)
     state.settle("belt-1", [replace(make_wishes(1)[0], outcome=Outcome.CONFIRMED)], lead=lead)
-    state.box(("plant-1", "belt-1"), Boxed(until=AT, times=2, reason="silent"), lead=lead)
-    state.box(("plant-1", "belt-2"), Boxed(until=AT), lead=lead)
-    state.box(("plant-1", "belt-2"), None, lead=lead)
+    failed = replace(make_wishes(3)[1], outcome=Outcome.FAILED, reached_s=2.0, settled_s=9.0)
+    boxes = {("plant-1", "belt-1"): Boxed(until=AT, times=2, reason="silent"), ("plant-1", "belt-2"): Boxed(until=AT)}
+    state.settle("belt-1", [failed], boxes=boxes, lead=lead)
+    state.settle("belt-1", [], boxes={("plant-1", "belt-2"): None}, lead=lead)
     halted = {"phase": Phase.HALTED, "reason": "2 of 3 failed.", "soaked_from_s": None}
     state.change("belt-2", lambda old: replace(old, **halted), who="one", what="halt", lead=lead)
     state.add_token("bob", Role.READ)
@@ -252,8 +253,10 @@ def test_a_state_is_made_again_of_the_copy(
     was, now = state.rollouts(), again.rollouts()
     assert now[0] == replace(was[0], clock_s=31.0)
     assert now[1] == was[1]
-    asked = {wish.key: replace(wish, outcome=Outcome.AWAY) for wish in state.wishes("belt-1").values()}
-    assert again.wishes("belt-1") == asked
+    known = state.wishes("belt-1")
+    assert known["plant-1", "belt-1"].outcome is Outcome.FAILED
+    known["plant-1", "belt-0"] = replace(known["plant-1", "belt-0"], outcome=Outcome.AWAY)
+    assert again.wishes("belt-1") == known
     assert again.boxed() == state.boxed()
     assert again.tokens() == []
     assert remade.epoch == 1
@@ -264,7 +267,7 @@ def test_a_state_is_made_again_of_the_copy(
     new = again.lead("two", now_s=0.0)
     assert new == Lead(holder="two", epoch=2)
     with pytest.raises(FleetError, match="does not lead"):
-        again.tick("belt-1", 99.0, lead=lead)
+        again.tick({"belt-1": 99.0}, lead=lead)
     assert mirror.append(again) == 2
     assert examine(pieces(mirror.path.read_bytes())).broken is None
     with pytest.raises(FleetError, match="log of its own"):

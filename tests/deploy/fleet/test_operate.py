@@ -80,7 +80,7 @@ def test_what_was_settled_before_it_was_resumed_counts_no_more(state: State, beg
     state.change(
         rollout.id, lambda now: replace(now, phase=Phase.HALTED, reason="bad", soaked_from_s=3.0), who="c", what="halt"
     )
-    state.tick(rollout.id, 50.0, lead=lead)
+    state.tick({rollout.id: 50.0}, lead=lead)
     resumed = operate.resume(state, rollout.id, who="ann")
     assert (resumed.phase, resumed.window_s, resumed.soaked_from_s, resumed.reason) == (Phase.RUNNING, 50.0, None, "")
 

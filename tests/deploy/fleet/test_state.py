@@ -51,19 +51,20 @@ def test_what_is_written_is_read_by_others(
     settled = [replace(wishes[0], outcome=Outcome.CONFIRMED, reached_s=2.0, settled_s=9.5)]
     state.settle("belt-1", settled, lead=lead)
     box = Boxed(until=datetime(2026, 11, 27, tzinfo=UTC), times=2, reason="silent")
-    state.box(KEY, box, lead=lead)
-    state.tick("belt-1", 77.25, lead=lead)
+    state.settle("belt-1", [], boxes={KEY: box}, lead=lead)
+    state.tick({"belt-1": 77.25, "gone": 5.0}, lead=lead)
     other = open_state()
     assert other.rollouts() == [replace(first, clock_s=77.25), second]
+    assert other.rollouts(skip={"belt-1"}) == [second]
     assert other.rollout("a-belt-2") == second
     assert other.wishes("belt-1") == {wish.key: wish for wish in [*settled, *wishes[1:]]}
     assert other.wishes("a-belt-2") == {}
     assert other.boxed() == {KEY: box}
-    state.box(KEY, replace(box, times=3), lead=lead)
-    state.box(KEY, None, lead=lead)
-    state.box(KEY, None, lead=lead)
+    state.settle("belt-1", [], boxes={KEY: replace(box, times=3)}, lead=lead)
+    assert other.boxed() == {KEY: replace(box, times=3)}
+    state.settle("belt-1", [], boxes={KEY: None}, lead=lead)
     assert other.boxed() == {}
-    words = ["lead", "begin", "begin", "ask", "box", "box", "unbox"]
+    words = ["lead", "begin", "begin", "ask", "settle", "settle", "settle"]
     assert [entry.what for entry in other.audit()] == words
 
 
@@ -72,7 +73,7 @@ def test_a_change_sees_the_rollout_as_it_is_now_and_is_told(
 ) -> None:
     state.begin(make_rollout(), who="ann")
     lead = leading(state)
-    state.tick("belt-1", 12.0, lead=lead)
+    state.tick({"belt-1": 12.0}, lead=lead)
     open_state().change("belt-1", paused, who="bob", what="pause", detail={"reason": "lunch"})
 
     def raise_stage(rollout: Rollout) -> Rollout:
@@ -118,14 +119,13 @@ def test_what_cannot_be_changes_nothing(state: State, make_rollout: MakeRollout,
         for call in (
             lambda name=name: state.rollout(name),
             lambda name=name: state.ask(name, make_wishes(1), lead=lead),
-            lambda name=name: state.tick(name, 1.0, lead=lead),
             lambda name=name: state.change(name, paused, who="ann", what="pause"),
         ):
             with pytest.raises(ConfigError, match="There is no rollout"):
                 call()
     state.ask("other", [], lead=lead)
     state.settle("other", [], lead=lead)
-    state.tick("belt-1", -5.0, lead=lead)
+    state.tick({"belt-1": -5.0}, lead=lead)
     assert (state.rollouts(), state.wishes("belt-1"), state.audit()) == before
 
 
@@ -152,6 +152,12 @@ def test_ten_thousand_are_asked_in_one_call_and_told_in_bounded_entries(
     }  # fmt: skip
     state.settle("belt-1", (replace(wish, outcome=Outcome.GOING) for wish in wishes), lead=lead)
     assert {wish.outcome for wish in state.wishes("belt-1").values()} == {Outcome.GOING}
+    assert [entry.what for entry in state.audit(after=12)] == []
+    boxes = {wish.key: Boxed(until=datetime(2026, 11, 27, tzinfo=UTC)) for wish in wishes}
+    state.settle("belt-1", (replace(wish, outcome=Outcome.FAILED) for wish in wishes), boxes=boxes, lead=lead)
+    told = [(len(entry.detail["failing"]), len(entry.detail["boxes"])) for entry in state.audit(after=12)]
+    assert told == [(1000, 1000)] * 10
+    assert state.boxed() == boxes
 
 
 def test_limits_hold_and_what_has_ended_makes_room(
@@ -445,7 +451,7 @@ def test_a_server_that_went_away_is_told_and_used_again(postgres: Any, make_roll
     try:
         for call in (
             state.rollouts,
-            lambda: state.tick("belt-1", 1.0, lead=lead),
+            lambda: state.tick({"belt-1": 1.0}, lead=lead),
             lambda: state.lead("one", now_s=1.0),
         ):
             with pytest.raises(StateGone, match="Start the database"):
@@ -455,7 +461,7 @@ def test_a_server_that_went_away_is_told_and_used_again(postgres: Any, make_roll
     finally:
         postgres.start()
     assert state.lead("one", now_s=2.0) == lead
-    state.tick("belt-1", 1.0, lead=lead)
+    state.tick({"belt-1": 1.0}, lead=lead)
     assert state.rollouts() == [make_rollout(clock_s=1.0)]
     state.close()
 
