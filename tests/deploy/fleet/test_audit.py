@@ -163,7 +163,7 @@ def test_what_the_log_cannot_keep_is_refused_and_nothing_is_kept(state: State, d
     assert state.audit() == []
 
 
-@pytest.mark.parametrize("what", ["ask", "begin", " box\x00", "lead", "token", "rebuilt"])
+@pytest.mark.parametrize("what", ["ask", "begin", " settle\x00", "lead", "token", "rebuilt"])
 def test_a_remark_cannot_pass_for_an_act(state: State, make_rollout: Callable[..., Rollout], what: str) -> None:
     state.begin(make_rollout(), who="ann")
     for call in (
@@ -230,7 +230,8 @@ def lived(state: State, make_rollout: Callable[..., Rollout], make_wishes: Calla
     failed = replace(make_wishes(3)[1], outcome=Outcome.FAILED, reached_s=2.0, settled_s=9.0)
     boxes = {("plant-1", "belt-1"): Boxed(until=AT, times=2, reason="silent"), ("plant-1", "belt-2"): Boxed(until=AT)}
     state.settle("belt-1", [failed], boxes=boxes, lead=lead)
-    state.settle("belt-1", [], boxes={("plant-1", "belt-2"): None}, lead=lead)
+    for key in (("plant-1", "belt-2"), ("plant-1", "belt-3")):
+        state.settle("belt-1", [], boxes={key: None}, lead=lead)
     halted = {"phase": Phase.HALTED, "reason": "2 of 3 failed.", "soaked_from_s": None}
     state.change("belt-2", lambda old: replace(old, **halted), who="one", what="halt", lead=lead)
     state.add_token("bob", Role.READ)

@@ -57,8 +57,10 @@ def test_a_leader_that_was_overtaken_writes_nothing(
         for write in (
             lambda lead=lead: one.ask("belt-1", make_wishes(1, first=5), lead=lead),
             lambda lead=lead: one.settle("belt-1", make_wishes(1), lead=lead),
-            lambda lead=lead: one.tick("belt-1", 9.0, lead=lead),
-            lambda lead=lead: one.box(("plant-1", "belt-0"), Boxed(until=datetime.now(UTC)), lead=lead),
+            lambda lead=lead: one.tick({"belt-1": 9.0}, lead=lead),
+            lambda lead=lead: one.settle(
+                "belt-1", [], boxes={("plant-1", "belt-0"): Boxed(until=datetime.now(UTC))}, lead=lead
+            ),
             lambda lead=lead: one.change(
                 "belt-1", lambda was: replace(was, phase=Phase.DONE), who="one", what="done", lead=lead
             ),
@@ -73,7 +75,7 @@ def test_a_leader_that_was_overtaken_writes_nothing(
 def test_before_anybody_leads_nobody_writes_as_leader(state: State, make_rollout: Callable[..., Rollout]) -> None:
     state.begin(make_rollout(), who="ann")
     with pytest.raises(NotLeading, match="nobody does"):
-        state.tick("belt-1", 1.0, lead=Lead(holder="one", epoch=1))
+        state.tick({"belt-1": 1.0}, lead=Lead(holder="one", epoch=1))
     with pytest.raises(ConfigError, match="needs a name"):
         state.lead("", now_s=0.0)
 
