@@ -138,6 +138,8 @@ def test_hard_examples_come_back_as_a_data_set_to_be_labelled(
 
     monkeypatch.setenv("TINYSIGHT_FLEET_TOKEN", served.tokens[Role.READ])
     pull = ("data", "pull", "--fleet", served.url, "--json", "--quiet")
+    few = tinysight(*pull, "--most", "2", "--out", "few")
+    assert (few.returncode, len(open_dataset(tmp_path / "few").items)) == (0, 2), few.stderr
     done = tinysight(*pull, "--group", "all", "--out", "hard")
     assert done.returncode == 0, done.stderr
     data = open_dataset(tmp_path / "hard")
@@ -152,7 +154,7 @@ def test_hard_examples_come_back_as_a_data_set_to_be_labelled(
     (tmp_path / "wrong").write_text("not-a-token-at-all")
     wrong = tinysight(*pull, "--out", "more", "--token-file", "wrong")
     assert (wrong.returncode, "401" in wrong.stderr) == (2, True)
-    assert not (tmp_path / "more").exists()
+    assert not list(tmp_path.glob("more*")) + list(tmp_path.glob("*.part"))
 
 
 def test_what_was_cut_off_goes_on_where_it_ended(
