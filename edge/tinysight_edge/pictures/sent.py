@@ -86,6 +86,11 @@ class Sent:
         self._unsaved += noticed
         self.save()
 
+    @property
+    def due(self) -> bool:
+        """Whether a change has settled, so that what is kept from now on may be sent once `look` has seen it."""
+        return any(time.monotonic() - change.since_s >= SETTLE_S for change in self._changes.values())
+
     def fresh(self, cameras: Collection[str]) -> list[Path]:
         """What is to be sent, the oldest of each camera first. Call `look` before."""
         known = set(self._memory.names)

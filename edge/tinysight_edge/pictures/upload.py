@@ -140,7 +140,7 @@ class Uploader:
         """Wait, with an eye on the configuration; whether it is time to end."""
         until_s = time.monotonic() + pause_s
         while True:
-            if (config := self._config()) is not self._looked:
+            if (config := self._config()) is not self._looked or self._sent.due:
                 self._look(config)
             if self._off.wait(max(min(until_s - time.monotonic(), NOTICE_S), 0.0)):
                 return True
