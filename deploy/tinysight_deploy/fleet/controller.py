@@ -31,7 +31,17 @@ from tinysight_deploy.fleet.operate import OVER
 from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, forged, take_back
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Change, Decision, Facts, Key, Phase, Rollout, Wish
-from tinysight_deploy.fleet.wishing import NOTHING, ended, found, held_back, new_wishes, unsent, unshown
+from tinysight_deploy.fleet.wishing import (
+    NOTHING,
+    ended,
+    found,
+    held_back,
+    is_last,
+    named,
+    new_wishes,
+    unsent,
+    unshown,
+)
 
 __all__ = ["Controller"]
 
@@ -244,7 +254,9 @@ class Controller:
                 log.warning("%s: the broker keeps %d wishes that the state has lost", rollout.id, len(missing))
                 await asyncio.to_thread(self._books.ask, rollout.id, missing)
         held = self._held[rollout.id] = held_back(rollout, self._books, self._odd, utc_now())
-        decision = self._decisions[rollout.id] = decide(rollout, members, facts, wishes, held, now_s=rollout.clock_s)
+        mute = (members & self._odd.keys()) - wishes.keys() if is_last(rollout) else set()  # it would wait for ever
+        decision = decide(rollout, members - mute, facts, wishes, held, now_s=rollout.clock_s)
+        decision = self._decisions[rollout.id] = named(decision, mute)
         for key in members & self._odd.keys():
             self._clear(key, sender)
         asked = new_wishes(rollout, decision.ask, facts, self._books)
