@@ -411,10 +411,10 @@ def test_a_body_is_not_waited_for_for_ever(served: Any, monkeypatch: pytest.Monk
 
 
 def test_what_nobody_foresaw_is_told_as_a_fault_of_the_server(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(**_: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(served.state, "audit", fail)
+    monkeypatch.setattr(served.state, "lines", fail)
     with served.client(Role.READ) as http:
         answer = http.get("/v1/audit")
         assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
