@@ -18,7 +18,7 @@ from typing import Final
 
 from tinysight_contract.client import Client, connect
 from tinysight_contract.errors import BrokerError, ConfigError, FleetError, NotLeading, StateGone, TinySightError
-from tinysight_contract.messages import Desired, utc_now
+from tinysight_contract.messages import utc_now
 from tinysight_deploy.fleet.decide import decide
 from tinysight_deploy.fleet.facts import KINDS, MAX_DEVICES, QOS, QUIET_S, Hearing
 from tinysight_deploy.fleet.judge import settled
@@ -26,12 +26,23 @@ from tinysight_deploy.fleet.leading import Books
 from tinysight_deploy.fleet.lease import LEASE_S
 from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.mirror import Mirror
+from tinysight_deploy.fleet.odd import TOO_MANY, Odd
 from tinysight_deploy.fleet.operate import OVER
-from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, fits, forged, take_back
+from tinysight_deploy.fleet.publishing import Sender, document, fits, take_back
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Change, Decision, Facts, Key, Phase, Rollout, Wish
-from tinysight_deploy.fleet.wishing import NOTHING, ended, found, held_back, new_wishes, reached, unsent, unshown
-from tinysight_edge.config.wanted import MAX_BYTES
+from tinysight_deploy.fleet.wishing import (
+    NOTHING,
+    ended,
+    found,
+    held_back,
+    is_last,
+    named,
+    new_wishes,
+    reached,
+    unsent,
+    unshown,
+)
 
 __all__ = ["Controller"]
 
@@ -46,21 +57,10 @@ AGAIN_TURNS: Final = 5
 RETRY_S: Final = 5.0
 CLEAR_TURNS: Final = 10
 """So long a device has to forget a revision that was made up."""
-MOST_CLEARS: Final = 3
 COPY_S: Final = LEASE_S / 4
 """So long what was written is not sent, for it to be in the copy of the audit log as well."""
 MOST_TROUBLES: Final = 3  # that are told at once
-MADE_UP: Final = "A revision was made up that no wish is above. It is cleared when it is to be asked and is online."
-LIES: Final = "It goes on to tell a revision that nobody gave. See who has taken it; then start the controller again."
-NEVER_REPORTED: Final = "It has not said what it runs: nobody knows what lies over its configuration. Start it again."
-TOO_LONG: Final = (
-    f"Its configuration leaves no room for a wish in {MAX_BYTES:,} bytes. Shorten it in its desired state."
-)
-TOO_MANY: Final = f"The broker tells of more than {MAX_DEVICES:,} devices or of too long ones. Clear what nobody needs."
-NOT_SHOWN: Final = (
-    "It does not show that: check the role of the controller's account there (`desired`: write and read)."
-)
-CONFIG_LOST: Final = "The broker has lost what lies over its configuration. Wish that again, or take it away there."
+NOT_SHOWN: Final = "It does not show that: check the role of the controller's account there (`desired`: write, read)."
 
 
 class Controller:
@@ -98,9 +98,7 @@ class Controller:
         self._books = Books(state, holder)
         self._decisions: dict[str, Decision] = {}
         self._held: dict[str, dict[Key, str]] = {}
-        self._odd: dict[Key, str] = {}
-        self._clears: dict[Key, tuple[int, float]] = {}
-        self._restoring: dict[Key, Desired] = {}
+        self._odd = Odd(self._hearing, again_s=CLEAR_TURNS * turn_s)
         self._copying: asyncio.Task[int] | None = None
         self._last_s: float | None = None
         self._hears = False
@@ -179,7 +177,7 @@ class Controller:
 
     async def _turn(self, sender: Sender) -> None:
         """Look once: decide, write it down, send. Whatever fails is looked at anew in the next turn."""
-        self._note(self._hearing.refresh())
+        self._odd.note(self._hearing.refresh())
         now_s, troubles = time.monotonic(), []
         try:
             if not await asyncio.to_thread(self._books.open, now_s):
@@ -202,7 +200,7 @@ class Controller:
                     troubles.append(f"{rollout.id}: {error}")
                     self._books.forget(rollout.id)
             troubles.append(await self._copy())
-            self._note(self._hearing.refresh())  # somebody may have wished for something while we wrote
+            self._odd.note(self._hearing.refresh())  # somebody may have wished for something while we wrote
             self._send(sender)
         except TinySightError as error:
             await self._stand_by(sender, str(error))
@@ -251,32 +249,6 @@ class Controller:
             log.info("all is well again")
         self.trouble = trouble
 
-    def _note(self, changed: set[Key]) -> None:
-        """Who cannot be asked because of what the broker keeps."""
-        for key in changed:
-            facts = self._hearing.facts.get(key, NOTHING)
-            if forged(facts):
-                self._odd[key] = MADE_UP
-            elif self._hearing.config_lost(key):
-                self._odd[key] = CONFIG_LOST
-            elif facts.online is not None and facts.state is None:
-                self._odd[key] = NEVER_REPORTED
-            else:
-                self._odd.pop(key, None)
-
-    def _held_now(self, members: set[Key]) -> dict[Key, str]:
-        """Who must not be asked, whichever the rollout; not those that forget in time what was made up."""
-        facts, held = self._hearing.facts, dict(self._odd)
-        for key in members & self._odd.keys():
-            if self._odd[key] == MADE_UP and facts.get(key, NOTHING).online:
-                if self._clears.get(key, (0, 0.0))[0] < MOST_CLEARS:
-                    del held[key]
-                else:
-                    held[key] = LIES
-        if self._hearing.unkept:
-            held |= dict.fromkeys(members - facts.keys(), TOO_MANY)
-        return held
-
     def _members(self, rollout: Rollout) -> set[Key]:
         """Whom a rollout is for: of one that takes another back, those that run what that brought, and who was asked.
 
@@ -308,21 +280,22 @@ class Controller:
             if missing := found(rollout, wishes, facts):
                 log.warning("%s: the broker keeps %d wishes that the state has lost", rollout.id, len(missing))
                 await asyncio.to_thread(books.ask, rollout.id, missing)
-        held = self._held[rollout.id] = held_back(rollout, members, books, self._held_now(members), utc_now())
-        decision = self._decisions[rollout.id] = decide(rollout, members, facts, wishes, held, now_s=rollout.clock_s)
+        odd = self._odd.held(members)
+        held = self._held[rollout.id] = held_back(rollout, members, books, odd, utc_now())
+        mute = odd.keys() & (members - wishes.keys()) if is_last(rollout) else set()  # it would wait on
+        decision = decide(rollout, members - mute, facts, wishes, held, now_s=rollout.clock_s)
+        decision = self._decisions[rollout.id] = named(decision, mute)
         asked = self._asked(rollout, decision.ask, sender) if complete else {}
         await asyncio.to_thread(self._write, rollout, members, decision, asked, sender)
 
     def _asked(self, rollout: Rollout, keys: Iterable[Key], sender: Sender) -> dict[Key, Wish]:
         """The wishes for devices that are to be asked; one that has to forget something first gets none yet."""
-        facts, hearing = self._hearing.facts, self._hearing
-        for key in keys:
-            if forged(facts.get(key, NOTHING)):
-                self._clear(key, sender)
-        ready = [key for key in keys if key not in self._restoring]
-        asked = new_wishes(rollout, ready, facts, self._books, hearing.wanted_before)
+        hearing, odd = self._hearing, self._odd
+        odd.clear(keys, sender)
+        ready = [key for key in keys if key not in odd.restoring]
+        asked = new_wishes(rollout, ready, hearing.facts, self._books, hearing.wanted_before)
         long = {key for key, wish in asked.items() if not fits(document(rollout, wish, hearing.config(key)))}
-        self._odd |= dict.fromkeys(long, TOO_LONG)
+        odd.note_long(long)
         return {key: wish for key, wish in asked.items() if key not in long}
 
     def _write(
@@ -356,18 +329,15 @@ class Controller:
 
     def _send(self, sender: Sender) -> None:
         """Send what is written down and the broker does not show."""
-        facts, hearing = self._hearing.facts, self._hearing
-        for key, restored in list(self._restoring.items()):
-            wanted = facts.get(key, NOTHING).desired
-            if wanted is None:
-                sender.send(key, restored)
-            elif wanted.revision < HIGHEST:
-                del self._restoring[key]
-        waiting = unshown(self._books, facts, lambda key: max(sender.taken.get(key, 0), hearing.wanted_before(key)))
+        hearing, odd, lost = self._hearing, self._odd, self._odd.lost
+        odd.restore(sender)
+        waiting = unshown(
+            self._books, hearing.facts, lambda key: max(sender.taken.get(key, 0), hearing.wanted_before(key))
+        )
         for key, (rollout, wish) in waiting.items():
-            if self._odd.get(key) != CONFIG_LOST and key not in self._restoring:
+            if key not in lost and key not in odd.restoring:
                 sender.send(key, document(rollout, wish, hearing.config(key)))
-        sender.keep_ignored(waiting.keys() | self._restoring.keys())
+        sender.keep_ignored(waiting.keys() | odd.restoring.keys())
 
     async def _end(self, rollout: Rollout, sender: Sender) -> None:
         """Take back what was asked for and may still be done.
@@ -375,22 +345,10 @@ class Controller:
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
-        self._note(self._hearing.refresh())
-        facts, lost = self._hearing.facts, [key for key, why in self._odd.items() if why == CONFIG_LOST]
-        news, back = ended(rollout, self._books.wishes[rollout.id], facts, lost)
+        self._odd.note(self._hearing.refresh())
+        facts = self._hearing.facts
+        news, back = ended(rollout, self._books.wishes[rollout.id], facts, self._odd.lost)
         for key, wish in back.items():
             sender.send(key, take_back(wish, facts.get(key, NOTHING), self._hearing.config(key)))
         if news:
             await asyncio.to_thread(self._books.settle, rollout.id, news)
-
-    def _clear(self, key: Key, sender: Sender) -> None:
-        """Have a device that is there, and the broker, forget a revision that was made up; not its configuration."""
-        times, again_s = self._clears.get(key, (0, 0.0))
-        now_s, config = time.monotonic(), self._hearing.config(key)
-        if now_s < again_s:
-            return
-        restored = self._restoring.get(key) or (None if config is None else Desired(revision=1, config=config))
-        if sender.clear(key, restored):
-            self._clears[key] = times + 1, now_s + CLEAR_TURNS * self._turn_s
-            if restored is not None:
-                self._restoring[key] = restored
