@@ -26,7 +26,7 @@ from tinysight_deploy.fleet.leading import Books
 from tinysight_deploy.fleet.lease import LEASE_S
 from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.mirror import Mirror
-from tinysight_deploy.fleet.odd import TOO_MANY, Odd
+from tinysight_deploy.fleet.odd import PASSES, TOO_MANY, Odd
 from tinysight_deploy.fleet.operate import OVER
 from tinysight_deploy.fleet.publishing import Sender, document, fits, take_back
 from tinysight_deploy.fleet.state import State
@@ -282,7 +282,8 @@ class Controller:
                 await asyncio.to_thread(books.ask, rollout.id, missing)
         odd = self._odd.held(members)
         held = self._held[rollout.id] = held_back(rollout, members, books, odd, utc_now())
-        mute = odd.keys() & (members - wishes.keys()) if is_last(rollout) else set()  # it would wait on
+        never = {key for key, why in odd.items() if why not in PASSES} if is_last(rollout) else set()
+        mute = never & (members - wishes.keys())  # it would wait on
         decision = decide(rollout, members - mute, facts, wishes, held, now_s=rollout.clock_s)
         decision = self._decisions[rollout.id] = named(decision, mute)
         asked = self._asked(rollout, decision.ask, sender) if complete else {}

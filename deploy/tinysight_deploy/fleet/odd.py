@@ -15,7 +15,7 @@ from tinysight_deploy.fleet.types import Key
 from tinysight_deploy.fleet.wishing import NOTHING
 from tinysight_edge.config.wanted import MAX_BYTES
 
-__all__ = ["TOO_MANY", "Odd"]
+__all__ = ["PASSES", "TOO_MANY", "Odd"]
 
 MADE_UP: Final = "A revision was made up that no wish is above. It is cleared when it is to be asked and is online."
 LIES: Final = "It goes on to tell a revision that nobody gave. See who has taken it; then start the controller again."
@@ -23,6 +23,8 @@ CONFIG_LOST: Final = "The broker has lost what lies over its configuration. Wish
 NEVER_REPORTED: Final = "It has not said what it runs: nobody knows what lies over its configuration. Start it again."
 TOO_LONG: Final = f"Its configuration leaves no room for a wish in {MAX_BYTES:,} bytes. Shorten what is wanted of it."
 TOO_MANY: Final = f"The broker tells of more than {MAX_DEVICES:,} devices or of too long ones. Clear what nobody needs."
+PASSES: Final = frozenset({NEVER_REPORTED, TOO_LONG, TOO_MANY})
+"""What a rollout waits for that has nobody else to ask."""
 MOST_CLEARS: Final = 3
 """After so many, one that tells a made-up revision again is not asked any more."""
 
