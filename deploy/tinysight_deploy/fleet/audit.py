@@ -26,11 +26,11 @@ __all__ = [
     "Entry",
     "Examined",
     "cleaned",
+    "examine",
     "follow",
     "line_of",
     "read_line",
     "verify",
-    "verify_lines",
 ]
 
 ZEROS: Final = "0" * 64
@@ -138,27 +138,18 @@ def read_line(line: bytes) -> Entry:
     return entry
 
 
-def verify(entries: Iterable[Entry], *, last: tuple[int, str] = (0, ZEROS)) -> Broken | None:
-    """The first entry that is not as it was written; None when all are.
+def verify(
+    log: Iterable[bytes | Entry], *, last: tuple[int, str] = (0, ZEROS)
+) -> tuple[tuple[int, str], Broken | None]:
+    """Number and hash of the last that is as it was written, and what comes wrong then; None when nothing does.
 
     Args:
-        entries: in their order.
+        log: entries or their lines without ends, in their order.
         last: number and hash of the entry before them.
     """
-    for entry in entries:
-        if (wrong := _wrong(entry, last)) is not None:
-            return wrong
-        last = entry.seq, entry.hash
-    return None
-
-
-def verify_lines(
-    lines: Iterable[bytes], *, last: tuple[int, str] = (0, ZEROS)
-) -> tuple[tuple[int, str], Broken | None]:
-    """The same of lines without their ends: number and hash of the last that is right, and what comes wrong then."""
-    for line in lines:
+    for each in log:
         try:
-            entry = read_line(line)
+            entry = each if isinstance(each, Entry) else read_line(each)
         except FleetError as error:
             return last, Broken(seq=last[0] + 1, what=error.what)
         if (wrong := _wrong(entry, last)) is not None:
@@ -197,7 +188,7 @@ def examine(lines: Iterable[bytes], *, mirror: Iterable[bytes] | None = None, he
         if not line.endswith(b"\n"):
             broken: Broken | None = Broken(seq=seq, what=f"Line {seq} has no end: it is torn, or was changed.")
         else:
-            last, broken = verify_lines([line[:-1]], last=last)
+            last, broken = verify([line[:-1]], last=last)
         if broken is None and (other := next(copy, None)) is not None and other != line and other.endswith(b"\n"):
             broken = Broken(seq=seq, what=f"Entry {seq} is another one in the mirror.")
         if broken is not None:

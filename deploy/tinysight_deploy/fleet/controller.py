@@ -205,12 +205,14 @@ class Controller:
         except TinySightError as error:
             await self._stand_by(sender, str(error))
         else:
-            if unkept := self._hearing.unkept:
-                troubles.append(f"{unkept} messages were not kept. {TOO_MANY}")
-            if sender.ignored:
-                troubles.append(f"The broker took what is wanted of {len(sender.ignored)} devices. {NOT_SHOWN}")
-            troubles.append(sender.trouble)
-            self._say(" ".join([each for each in troubles if each][:MOST_TROUBLES]))
+            unkept, ignored = self._hearing.unkept, len(sender.ignored)
+            told = [
+                f"{unkept} messages were not kept. {TOO_MANY}" if unkept else "",
+                f"The broker took what is wanted of {ignored} devices. {NOT_SHOWN}" if ignored else "",
+                sender.trouble,
+                *troubles,
+            ]
+            self._say(" ".join([each for each in told if each][:MOST_TROUBLES]))
 
     async def _copy(self) -> str:
         """Copy what is new in the audit log, before it is acted on; why that is not done, or nothing.

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import FleetError
 from tinysight_contract.files import fsync_folder
-from tinysight_deploy.fleet.audit import MAX_LINE, ZEROS, Entry, read_line, verify, verify_lines
+from tinysight_deploy.fleet.audit import MAX_LINE, ZEROS, Entry, read_line, verify
 from tinysight_deploy.fleet.rows import Boxed, Remade
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Key, Rollout, Wish
@@ -29,7 +29,7 @@ _MEND_COPY: Final = "Find out who changed it, then move it away: a whole one is 
 
 
 class Mirror:
-    """``audit.jsonl`` in a folder. For one process at a time; others wait.
+    """``audit.jsonl`` in a folder. For one process at a time; others are refused.
 
     Args:
         folder: where it lies; of SQLite best the database's own, where `tinysight audit verify` looks for it.
@@ -44,7 +44,7 @@ class Mirror:
         """Write what is new, and see it on the disk; how many entries that were. A torn line is mended first.
 
         Raises:
-            FleetError: the file cannot be written, or it and the database disagree.
+            FleetError: the file cannot be written, another process writes it, or it and the database disagree.
         """
         try:
             return self._append(state)
@@ -60,7 +60,13 @@ class Mirror:
         made = not self.path.exists()
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "r+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FleetError(
+                    f"{self.path} is being written by another process.",
+                    mend="Leave it, it is tried again; when that lasts, give each controller a folder of its own.",
+                ) from error
             if made:
                 fsync_folder(self.path.parent)
             if self._known is None or _where(file) != self._known:
@@ -68,7 +74,7 @@ class Mirror:
                 self._compare(state)
             count = 0
             while lines := state.lines(self._last[0], PAGE):
-                last, broken = verify_lines(lines, last=self._last)
+                last, broken = verify(lines, last=self._last)
                 if broken is not None:
                     raise _disagree(self.path, state, broken.what)
                 _write_all(file, b"".join(line + b"\n" for line in lines))
@@ -85,7 +91,7 @@ class Mirror:
         lines = state.lines(seq - 1, 1)
         if not lines:
             raise _disagree(self.path, state, f"the database has no entry {seq}")
-        if verify_lines(lines, last=(seq - 1, read_line(lines[0]).before))[0] != (seq, hashed):
+        if verify(lines, last=(seq - 1, read_line(lines[0]).before))[0] != (seq, hashed):
             raise _disagree(self.path, state, f"entry {seq} is another one there")
 
 
@@ -123,7 +129,7 @@ def entries(path: Path) -> Iterator[tuple[bytes, Entry]]:
             entry = read_line(line[:-1])
         except FleetError as error:
             raise FleetError(f"{path}, line {last[0] + 1}: {error.what}", mend=mend) from error
-        if (broken := verify([entry], last=last)) is not None:
+        if (broken := verify([entry], last=last)[1]) is not None:
             raise FleetError(f"{path}, line {broken.seq}: {broken.what}", mend=mend)
         last = entry.seq, entry.hash
         yield line[:-1], entry
