@@ -149,9 +149,14 @@ def rebuild(state: State, path: Path, *, who: str = "rebuild") -> Remade:
     Raises:
         FleetError: the file cannot be read or was changed, or the state is not empty.
     """
-    remade = replay(entry for _, entry in entries(path))
-    state.restore((line for line, _ in entries(path)), remade, who=who)
-    return remade
+    replaying = _Replay()
+
+    def lines() -> Iterator[bytes]:
+        for line, entry in entries(path):
+            replaying.take(entry)
+            yield line
+
+    return state.restore(lines(), replaying.remade, who=who)
 
 
 def replay(log: Iterable[Entry]) -> Remade:
@@ -160,24 +165,43 @@ def replay(log: Iterable[Entry]) -> Remade:
     Raises:
         FleetError: an entry says what cannot be.
     """
-    rollouts: dict[str, tuple[int, Rollout]] = {}
-    wishes: dict[str, dict[Key, Wish]] = {}
-    boxed: dict[Key, Boxed] = {}
-    epoch = 0
+    replaying = _Replay()
     for entry in log:
+        replaying.take(entry)
+    return replaying.remade()
+
+
+class _Replay:
+    """Does again what entries say, one after another."""
+
+    def __init__(self) -> None:
+        self._rollouts: dict[str, tuple[int, Rollout]] = {}
+        self._wishes: dict[str, dict[Key, Wish]] = {}
+        self._boxed: dict[Key, Boxed] = {}
+        self._epoch = 0
+
+    def remade(self) -> Remade:
+        """What the state was after them."""
+        return Remade(rollouts=self._rollouts, wishes=self._wishes, boxed=self._boxed, epoch=self._epoch)
+
+    def take(self, entry: Entry) -> None:
+        """Do again what the next one says.
+
+        Raises:
+            FleetError: that cannot be.
+        """
         try:
             if entry.what == "lead":
-                epoch = max(epoch, int(entry.detail["epoch"]))
+                self._epoch = max(self._epoch, int(entry.detail["epoch"]))
             elif entry.what == "settle":
-                _replay_settle(entry.detail, wishes, boxed)
+                _replay_settle(entry.detail, self._wishes, self._boxed)
             else:
-                _replay_rollout(entry, rollouts, wishes)
+                _replay_rollout(entry, self._rollouts, self._wishes)
         except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
             raise FleetError(
                 f"Entry {entry.seq} of the log cannot be done again: {error}.",
                 mend="Read it with `tinysight audit show`; was it written by another version of TinySight?",
             ) from error
-    return Remade(rollouts=rollouts, wishes=wishes, boxed=boxed, epoch=epoch)
 
 
 def _replay_settle(detail: dict[str, Any], wishes: dict[str, dict[Key, Wish]], boxed: dict[Key, Boxed]) -> None:

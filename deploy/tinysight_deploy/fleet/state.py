@@ -346,8 +346,13 @@ class State:
             tokens.drop(connection, name)
             _append(connection, who, "token-dropped", {"token": name})
 
-    def restore(self, lines: Iterable[bytes], remade: Remade, *, who: str) -> None:
-        """Fill an empty state with an audit log and what that says; for `mirror.rebuild`, which has verified both.
+    def restore(self, lines: Iterable[bytes], says: Callable[[], Remade], *, who: str) -> Remade:
+        """Fill an empty state with an audit log and what that says; for `mirror.rebuild`, which verifies both.
+
+        Args:
+            lines: of the log; what they raise passes through, and nothing is kept.
+            says: what the log says, once all lines were taken.
+            who: for the audit log.
 
         Raises:
             FleetError: it is not empty.
@@ -363,6 +368,7 @@ class State:
                     page = []
             if page:
                 connection.execute(sa.insert(AUDIT), page)
+            remade = says()
             for seq, rollout in remade.rollouts.values():
                 row = {"id": rollout.id, "number": seq, "clock_s": rollout.clock_s, "body": body_of(rollout, Rollout)}
                 connection.execute(sa.insert(ROLLOUT), row)
@@ -373,6 +379,7 @@ class State:
                 connection.execute(sa.insert(BOXED), row)
             connection.execute(sa.insert(LEAD), {"id": 1, "holder": "", "epoch": remade.epoch, "beat": 0})
             _append(connection, who, "rebuilt", {"rollouts": len(remade.rollouts)})
+        return remade
 
 
 def _append(connection: sa.Connection, who: str, what: str, detail: Mapping[str, Any]) -> Entry:
