@@ -25,6 +25,7 @@ from tinysight_deploy.fleet.waiting import (
     stands_in,
     waits_for,
     waits_for_approval,
+    waits_for_broker,
 )
 
 __all__ = ["BOXED", "changed", "decide"]
@@ -69,7 +70,7 @@ def decide(
             going += 1
         (tally if wish.stage == stage else earlier).add(key, wish, verdict, now_s)
     rest = Rest(rollout, members, wishes, held)
-    late = _came_late(rollout, tally)
+    late = _came_late(rollout, tally, wishes)
     complete = not rest.todo and (not tally.going or late > 0)
     checks, fatal = gates(policy, tally, complete=complete)
     if fatal:
@@ -91,7 +92,8 @@ def decide(
     room = min(policy.per_min - sent, policy.at_once - going)
     ask = tuple(key for _, key in nsmallest(room, rest.todo)) if room > 0 else ()
     if not complete:
-        change = _unsoaked(rollout, tally)
+        untold = not rest.todo and tally.untold == tally.going
+        change = _waiting(rollout, waits_for_broker(rollout, tally, wishes)) if untold else _unsoaked(rollout, tally)
     elif not tally.reached and (other := stand_in(tally, rest, facts)) is not None:
         ask = (other,) if room > 0 else ()
         change = _waiting(rollout, stands_in(rollout, other)) if ask else None
@@ -147,15 +149,19 @@ def _kept(rollout: Rollout) -> str:
     return "" if is_waiting(rollout) else rollout.reason
 
 
-def _came_late(rollout: Rollout, tally: Tally) -> int:
+def _came_late(rollout: Rollout, tally: Tally, wishes: Mapping[Key, Wish]) -> int:
     """How many are on their way that a stage does not wait for.
 
-    They are few of many, and none was known to be there when all of the others had ended, who are enough by themselves.
+    They are few of many, and none was known to be there before the stage began to be watched, or before the time was
+    over of everybody who was there when asked. The others are enough by themselves.
     """
-    since_s, going = rollout.soaked_from_s, tally.going
-    if since_s is None or going * _FEW > tally.counted or tally.soonest_s < since_s:
+    going, since_s = tally.going, rollout.soaked_from_s
+    if not going or going * _FEW > tally.counted or not is_enough(rollout.policy, tally):
         return 0
-    return going if is_enough(rollout.policy, tally) else 0
+    if since_s is not None and tally.soonest_s >= since_s:
+        return going
+    asked_s = max(wish.sent_s for wish in wishes.values() if wish.stage == rollout.stage)
+    return going if tally.soonest_s >= asked_s + rollout.policy.deadline_s else 0
 
 
 def _unsoaked(rollout: Rollout, tally: Tally) -> Change | None:

@@ -18,6 +18,7 @@ OF_ALL: Final = "failures of all stages"
 """Names the gate that counts all that were asked, in whatever stage."""
 
 _EPS: Final = 1e-9  # 0.29 of 100 are 29
+_MINUTE_S: Final = 60.0
 _CONFIRMED, _GOING, _FAILED = Outcome.CONFIRMED, Outcome.GOING, Outcome.FAILED
 _SILENT, _LEFT = Outcome.SILENT, Outcome.LEFT
 
@@ -36,6 +37,7 @@ class Tally:
         earlier: ended before the window.
         stood: of these, the ones that run the bundle.
         going: are on their way.
+        untold: of these, the ones that are there, and whose wish the broker has not shown for a minute.
         soonest_s: since when one of these is known to be there; infinite without one.
         confirmed: run the bundle.
         failed: do not.
@@ -60,11 +62,12 @@ class Tally:
         "silent",
         "soonest_s",
         "stood",
+        "untold",
     )
 
     def __init__(self, policy: Policy | None, window_s: float) -> None:
         self.asked = self.away = self.left = self.earlier = self.going = self.confirmed = self.failed = self.silent = 0
-        self.stood = 0
+        self.stood = self.untold = 0
         self.soonest_s = inf
         self.first: tuple[float, Key, str] | None = None
         longer = None if policy is None else policy.max_latency_regression
@@ -104,6 +107,7 @@ class Tally:
                 self.agreement.add(verdict.agreement, key)
         elif outcome is _GOING:
             self.going += 1
+            self.untold += wish.reached_s is None and wish.outcome is _GOING and now_s - wish.sent_s > _MINUTE_S
             self.soonest_s = min(self.soonest_s, now_s if wish.reached_s is None else wish.reached_s)
         elif outcome is _FAILED or outcome is _SILENT:
             turned = wish.outcome is _CONFIRMED  # just now, whenever it confirmed

@@ -24,6 +24,7 @@ __all__ = [
     "stands_in",
     "waits_for",
     "waits_for_approval",
+    "waits_for_broker",
 ]
 
 BOXED: Final = "boxed: "
@@ -118,6 +119,19 @@ def waits_for_approval(rollout: Rollout, stage: int) -> str:
     return f"{named(rollout, stage)} {WAITS}somebody: `tinysight rollout approve` opens it."
 
 
+def waits_for_broker(rollout: Rollout, tally: Tally, wishes: Mapping[Key, Wish]) -> str:
+    """That a stage waits for nothing but wishes to be taken."""
+    mine = (
+        key
+        for key, each in wishes.items()
+        if each.outcome is Outcome.GOING and each.reached_s is None and each.stage == rollout.stage
+    )
+    return (
+        f"{named(rollout, rollout.stage)} {WAITS}the broker, which does not show what is wished of "
+        f"{_first(rollout, mine, tally.untold)}. See that the controller may publish, and what it says."
+    )
+
+
 def is_waiting(rollout: Rollout) -> bool:
     """Whether the rollout's reason says that it waits."""
     prefixes = (f"{named(rollout, stage)} {WAITS}" for stage in (rollout.stage, rollout.stage + 1))
@@ -162,10 +176,8 @@ def _is_last(rollout: Rollout) -> bool:
 
 
 def _away(rollout: Rollout, keys: Iterable[Key], count: int) -> str:
-    salt = rollout.salt
-    some = [key for _, key in nsmallest(_NAMED, ((bucket(salt, key), key) for key in keys))]
     return (
-        f"{named(rollout, rollout.stage)} {WAITS}{_listed(some, count)}: not there since it was asked. "
+        f"{named(rollout, rollout.stage)} {WAITS}{_first(rollout, keys, count)}: not there since it was asked. "
         "Switch on one of them; or `tinysight rollout abort` ends it, and another is cut among those that are online."
     )
 
@@ -185,6 +197,11 @@ def _left(rollout: Rollout, tally: Tally) -> str:
         "for something else, and no other one is online that may be asked. Switch one on, or wish nothing else of "
         "them; or end it with `tinysight rollout abort`."
     )
+
+
+def _first(rollout: Rollout, keys: Iterable[Key], count: int) -> str:
+    salt = rollout.salt
+    return _listed([key for _, key in nsmallest(_NAMED, ((bucket(salt, key), key) for key in keys))], count)
 
 
 def _listed(some: list[Key], count: int) -> str:

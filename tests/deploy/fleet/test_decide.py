@@ -449,6 +449,29 @@ def test_a_fleet_that_trickles_back_does_not_keep_a_rollout_open(told: ModuleTyp
     assert "1 on their way" in world.rollout.reason
 
 
+def test_a_stage_begins_to_be_watched_though_devices_trickle_back(told: ModuleType) -> None:
+    rollout = told.rollout(rules=told.policy(soak_s=60.0, deadline_s=100.0), stage=3)
+    for came_s, begins in ((99.0, False), (101.0, True)):
+        wishes, facts = states(told, rollout, sound=50, asked=2)
+        wishes = {key: replace(each, reached_s=came_s if "asked" in key[1] else 1.0) for key, each in wishes.items()}
+        change = decide(rollout, wishes, facts, wishes, {}, now_s=150.0).change
+        assert (change is not None and change.what == "soak") is begins, "a day of them would hold it up for a day"
+
+
+def test_what_the_broker_does_not_take_is_told(told: ModuleType) -> None:
+    rollout = told.rollout(stage=3)
+    wishes, facts = states(told, rollout, before=2)
+    wishes = {key: replace(each, reached_s=None, outcome=Outcome.GOING) for key, each in wishes.items()}
+    assert decide(rollout, wishes, facts, wishes, {}, now_s=60.0).change is None
+    change = decide(rollout, wishes, facts, wishes, {}, now_s=61.0).change
+    assert change is not None
+    assert change.reason.startswith(
+        "Stage 3 (100%) waits for the broker, which does not show what is wished of plant-1/"
+    )
+    said = replace(rollout, reason=change.reason)
+    assert decide(said, wishes, facts, wishes, {}, now_s=62.0).change is None, "it is said once"
+
+
 def test_a_minute_has_no_more_wishes_than_it_may(fleet: Callable[..., Any]) -> None:
     world = fleet(100, stages="100%", per_min=7).run(turns=2000)
     assert world.rollout.phase is Phase.DONE
