@@ -382,7 +382,8 @@ def test_other_methods_are_refused_and_every_answer_has_its_headers(served: Any)
             assert answer.headers["cache-control"] == "no-store"
             assert "default-src 'none'" in answer.headers["content-security-policy"]
             assert "server" not in answer.headers
-        assert http.delete("/v1/rollouts").status_code == 405
+        refused = http.delete("/v1/rollouts")
+        assert (refused.status_code, "not with this method" in refused.json()["detail"]) == (405, True)
 
 
 def test_heads_are_bounded_and_do_not_wait_for_ever(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,6 +397,73 @@ def test_heads_are_bounded_and_do_not_wait_for_ever(served: Any, monkeypatch: py
         assert large.recv(100).startswith(b"HTTP/1.1 400")
     with httpx.Client(base_url=served.url, timeout=20) as http:
         assert http.get("/healthz").status_code == 200
+
+
+def test_a_body_that_was_answered_is_not_waited_for(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "HEAD_S", 0.2)
+    host, port = urlsplit(served.url).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as slow:
+        slow.sendall(b"POST /v1/rollouts HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 401 ")
+        slow.sendall(b"{")
+        assert b"".join(iter(lambda: slow.recv(4096), b"")).count(b"HTTP/1.1") == 0, "it is cut off"
+
+
+@pytest.mark.parametrize("behind_proxy", [True, False])
+def test_connections_are_bounded_whether_they_ask_or_not(
+    serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, monkeypatch: pytest.MonkeyPatch, behind_proxy: bool
+) -> None:
+    monkeypatch.setattr(app, "MAX_CONNECTIONS", 8)
+    most = 8 if behind_proxy else 2
+    with (
+        serving.Served(tmp_path, mosquitto.url, belt_repo, run={"behind_proxy": behind_proxy}) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        where = urlsplit(server.url)
+        idle = [
+            stack.enter_context(socket.create_connection((where.hostname, where.port), timeout=20))
+            for _ in range(most + 2)
+        ]
+        for refused in idle[most:]:
+            with contextlib.suppress(ConnectionResetError):
+                assert refused.recv(1) == b""
+        idle[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert idle[0].recv(100).startswith(b"HTTP/1.1 200 "), "those that are there are answered"
+
+
+def test_tls_that_does_not_begin_is_not_waited_for(
+    serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "HANDSHAKE_S", 0.2)
+    tls = {"cert": pki / "broker.crt", "key": pki / "broker.key"}
+    with serving.Served(tmp_path, mosquitto.url, belt_repo, {"secure": True}, tls) as server:
+        where = urlsplit(server.url)
+        with (
+            socket.create_connection((where.hostname, where.port), timeout=20) as mute,
+            contextlib.suppress(ConnectionResetError),
+        ):
+            assert mute.recv(1) == b""
+
+
+def test_a_controller_that_fails_as_nobody_foresaw_leads_again(
+    served: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(app, "AGAIN_S", 0.05)
+    with served.client(None) as http:
+        eventually(lambda: http.get("/healthz").json()["leads"])
+        real = served.controller._books.open
+        failed: list[float] = []
+
+        def fail(now_s: float) -> bool:
+            if not failed:
+                failed.append(now_s)
+                raise RuntimeError("nobody foresaw this")
+            return bool(real(now_s))
+
+        monkeypatch.setattr(served.controller._books, "open", fail)
+        eventually(lambda: failed)
+        eventually(lambda: http.get("/healthz").json() == {"ok": True, "leads": True, "connected": True})
+    assert "nobody foresaw this" in caplog.text, "with its traceback"
 
 
 def test_a_body_is_not_waited_for_for_ever(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
