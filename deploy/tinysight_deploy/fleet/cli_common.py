@@ -119,7 +119,8 @@ class Where:
         Raises:
             ConfigError: there is no broker to hear them, no token, or an address cannot be used.
         """
-        from tinysight_deploy.fleet.client import Remote, read_token
+        from tinysight_deploy.fleet.client import Remote
+        from tinysight_edge.fleet_server import read_token
 
         if self.fleet is not None:
             path = self.token_file or _settings() / "fleet.token"

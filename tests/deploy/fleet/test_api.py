@@ -512,12 +512,17 @@ def test_of_two_servers_on_one_state_one_leads_both_answer_and_the_other_goes_on
 ) -> None:
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(serving.Obedient(mosquitto.url, "belt-1"))
-        servers = [
-            stack.enter_context(serving.Served(tmp_path, mosquitto.url, belt_repo, state_url=state_url, name=name))
-            for name in ("1", "2")
-        ]
-        one, two = (stack.enter_context(server.client(Role.OPERATE)) for server in servers)
-        eventually(lambda: one.get("/healthz").json()["leads"] and two.get("/v1/devices").json()["items"])
+
+        def server(name: str) -> Any:
+            return stack.enter_context(
+                serving.Served(tmp_path, mosquitto.url, belt_repo, state_url=state_url, name=name)
+            )
+
+        first = server("1")
+        one = stack.enter_context(first.client(Role.OPERATE))
+        eventually(lambda: one.get("/healthz").json()["leads"])
+        two = stack.enter_context(server("2").client(Role.OPERATE))
+        eventually(lambda: two.get("/v1/devices").json()["items"])
         assert not two.get("/healthz").json()["leads"]
         id_ = two.post("/v1/rollouts", json=begin(belt, hold=(1,))).json()["id"]
         eventually(lambda: "approve" in one.get(f"/v1/rollouts/{id_}").json()["rollout"]["reason"])
@@ -525,7 +530,7 @@ def test_of_two_servers_on_one_state_one_leads_both_answer_and_the_other_goes_on
         assert [each["name"] for each in follower["checks"]] == [
             each["name"] for each in one.get(f"/v1/rollouts/{id_}").json()["checks"]
         ]
-        servers[0].stop()
+        first.stop()
         eventually(lambda: two.get("/healthz").json()["leads"])
         assert two.post(f"/v1/rollouts/{id_}/approve", json={}).status_code == 200
         eventually(lambda: two.get(f"/v1/rollouts/{id_}").json()["rollout"]["phase"] == "done")
@@ -576,6 +581,17 @@ def test_the_command_lines_client_talks_tls_to_a_server_with_an_authority_of_its
             assert http.get("/healthz").headers["strict-transport-security"]
 
 
+def test_a_token_does_not_go_to_a_proxy_in_plain_text(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        with client.Remote(served.url, served.tokens[Role.READ]) as remote:
+            assert remote.rollouts().items == []
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://fleet.example.com", "ftp://127.0.0.1", "https://", "https://a:b@x.example", "https://x.example/?q", "x"],
@@ -611,16 +627,6 @@ def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, pki: Path) ->
         app._tls(pki / "broker.crt", pki / "ca.key")
     with pytest.raises(ConfigError, match="cannot be used"):
         app._tls(tmp_path / "none.crt", pki / "broker.key")
-
-
-def test_a_token_file_is_read_and_what_is_none_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("ts_abcdefgh\nmore\n")
-    assert client.read_token(file) == "ts_abcdefgh"
-    for text in ("", "two words\n", "x" * 5000):
-        file.write_text(text)
-        with pytest.raises(ConfigError, match="no token"):
-            client.read_token(file)
 
 
 # --- the OpenAPI document ---------------------------------------------------------------------------------------------
