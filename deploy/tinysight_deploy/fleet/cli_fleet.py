@@ -54,6 +54,9 @@ def serve(
         Path | None,
         typer.Option(help="A folder for hard examples of devices, for `tinysight data pull`.", show_default=False),
     ] = None,
+    examples_keep: Annotated[
+        str, typer.Option(help="No more than so much in it; 512 MiB of its disk stay free besides.")
+    ] = "20GiB",
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON line.")] = False,
 ) -> None:
     """Lead rollouts, and answer over HTTP. Ctrl-C ends it; rollouts go on when it, or another, is started again.
@@ -66,12 +69,13 @@ def serve(
     from tinysight_deploy.fleet.app import Bind, application, listening
     from tinysight_deploy.fleet.app import serve as run
     from tinysight_deploy.fleet.controller import Controller
-    from tinysight_deploy.fleet.examples import Kept
+    from tinysight_deploy.fleet.examples import Kept, Limits
     from tinysight_deploy.fleet.mirror import Mirror
     from tinysight_deploy.fleet.taking import Fleet
 
     where, place = Where(state, broker, repo, inventory), Bind.parse(bind)
     place.refuse_plain(tls=cert is not None, behind_proxy=behind_proxy)
+    keep = _size(examples_keep)
     address = Address.parse(broker)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     origins = [_origin(each) for each in origin or []]
@@ -84,7 +88,7 @@ def serve(
         copy = mirror_file(opened)
         mirror = Mirror(copy.parent, copy.name)
         controller = Controller(opened, broker, holder=holder(), inventory=where.book(), mirror=mirror)
-        kept = None if examples is None else Kept(examples)
+        kept = None if examples is None else Kept(examples, Limits(keep_bytes=keep))
         fleet = Fleet(opened, controller, repo=where.repository(), inventory=where.book(), examples=kept)
         app = application(fleet, origins=origins, secure=cert is not None)
         host = f"[{place.host}]" if ":" in place.host else place.host
@@ -159,6 +163,23 @@ def remove(
     with Where(state).opened() as opened:
         opened.drop_token(name, who=user())
     print(f"{name} is let in no more.")
+
+
+def _size(text: str) -> int:
+    """How much is kept.
+
+    Raises:
+        ConfigError: it is no size, or less than one picture may have.
+    """
+    from tinysight_edge.units import Size
+
+    try:
+        size = Size.parse(text)
+    except ValueError as error:
+        raise ConfigError(f"--examples-keep: {error}.", mend="Write it as 20GiB.") from error
+    if size < 8 << 20:
+        raise ConfigError(f"--examples-keep {text} has no room for one picture.", mend="Give at least 8MiB.")
+    return size
 
 
 def _origin(text: str) -> str:

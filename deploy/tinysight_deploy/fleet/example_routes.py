@@ -2,15 +2,16 @@
 
 ::
 
-    HEAD   …/{sha256}   Upload-Offset: what is here; 404 when nothing is
+    HEAD   …/{sha256}   Upload-Offset: what is here, 404 when nothing is; Upload-Length: all of it is
     PATCH  …/{sha256}   the next piece, with Upload-Offset and Upload-Length; 409 says where to go on
 
-A piece is small and comes in one request, so a line that breaks costs that piece at most.
+A server that keeps no examples answers 404 without Upload-Offset. A piece is small and comes in one request, so a line
+that breaks costs that piece at most.
 """
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,6 +33,7 @@ __all__ = ["EXAMPLES", "ExampleRows"]
 
 PIECE_S: Final = 60.0
 _NUMBER: Final = re.compile(r"[0-9]{1,12}")
+T = TypeVar("T")
 
 
 class ExampleRows(Struct, frozen=True, kw_only=True):
@@ -59,6 +61,19 @@ def _named(call: Call) -> tuple[str, str, str]:
     return call.inside("site"), call.inside("device"), digest
 
 
+async def _done(work: Callable[[], T]) -> T:
+    """Do something on the disk, in a thread.
+
+    Raises:
+        Problem: the disk says no.
+    """
+    try:
+        return await anyio.to_thread.run_sync(work)
+    except OSError as error:
+        mend = "Look at the folder of --examples on the server."
+        raise Problem(503, f"Examples cannot be reached: {error.strerror}.", mend=mend) from error
+
+
 async def _list(call: Call) -> ExampleRows:
     kept, most = _kept(call), call.queries["most"]
     site, device, group = (call.queries.get(name) for name in ("site", "device", "group"))
@@ -68,7 +83,7 @@ async def _list(call: Call) -> ExampleRows:
             return kept.listing(after=call.queries.get("after", ""), most=most)
         return kept.listing(keys=_wanted(call, site, device, group), after=call.queries.get("after", ""), most=most)
 
-    rows = await anyio.to_thread.run_sync(look)
+    rows = await _done(look)
     last = f"{rows[-1].site}/{rows[-1].device}/{rows[-1].digest}" if len(rows) == most else None
     return ExampleRows(items=rows, next=last)
 
@@ -82,7 +97,8 @@ def _wanted(call: Call, site: str | None, device: str | None, group: str | None)
 
 
 async def _look(call: Call) -> Response:
-    here, whole = await anyio.to_thread.run_sync(_kept(call).here, *_named(call))
+    kept, named = _kept(call), _named(call)
+    here, whole = await _done(lambda: kept.here(*named))
     headers = {"Upload-Offset": str(here)} | ({"Upload-Length": str(here)} if whole else {})
     return Response(status_code=200 if here else 404, headers=headers)
 
@@ -97,7 +113,7 @@ async def _put(call: Call) -> Response:
         here = await anyio.to_thread.run_sync(lambda: kept.put(*named, piece, at=at, whole=whole))
     except PieceError as error:
         told = {"Upload-Offset": str(error.at)}
-        raise Problem(409, f"{error.at} bytes are here.", mend="Go on from there.", headers=told) from error
+        raise Problem(409, f"{error.at} good bytes are here.", mend="Go on from there.", headers=told) from error
     except FullError as error:
         raise Problem(507, str(error), mend=error.mend, headers={"Retry-After": "3600"}) from error
     except FleetError as error:
@@ -135,14 +151,16 @@ async def _piece(request: Request) -> bytes:
 
 
 async def _get(call: Call) -> Response:
-    raw = await anyio.to_thread.run_sync(_kept(call).read, *_named(call))
+    kept, named = _kept(call), _named(call)
+    raw = await _done(lambda: kept.read(*named))
     if raw is None:
         raise Problem(404, "There is no such example.", mend="`GET /v1/examples` lists what there is.")
     return Response(raw, media_type="image/jpeg", headers={"Content-Disposition": "attachment"})
 
 
 async def _remove(call: Call) -> Response:
-    gone = await anyio.to_thread.run_sync(_kept(call).drop, *_named(call))
+    kept, named = _kept(call), _named(call)
+    gone = await _done(lambda: kept.drop(*named))
     if not gone:
         raise Problem(404, "There is no such example.", mend="`GET /v1/examples` lists what there is.")
     return Response(status_code=204)
@@ -151,6 +169,7 @@ async def _remove(call: Call) -> Response:
 _AT: Final = Header("Upload-Offset", "How many bytes are here.")
 _WHOLE: Final = Header("Upload-Length", "Bytes of the whole example.")
 _HERE: Final = Header("Upload-Length", "Bytes of the whole example, once all are here.", required=False)
+_NONE: Final = Header("Upload-Offset", "0; left out by a server that keeps no examples.", required=False)
 _ONE: Final = "/v1/examples/{site}/{device}/{digest}"
 EXAMPLES: Final[tuple[tuple[Spec, Callable[[Call], Awaitable[msgspec.Struct | Response]]], ...]] = (
     (
@@ -170,7 +189,7 @@ EXAMPLES: Final[tuple[tuple[Spec, Callable[[Call], Awaitable[msgspec.Struct | Re
     (
         Spec(
             "HEAD", _ONE, Role.DEVICE, "lookAtExample", "Say in `Upload-Offset` how many bytes of an example are here.",
-            None, tells={200: (_AT, _HERE)},
+            None, tells={200: (_AT, _HERE), 404: (_NONE,)},
         ),
         _look,
     ),

@@ -1,12 +1,14 @@
 """The fleet's API as others see it: who may, what it says and refuses. Real sockets, a real broker and database."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +17,12 @@ from urllib.parse import urlsplit
 import httpx
 import jsonschema
 import msgspec
+import numpy as np
 import pytest
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, FleetError
-from tinysight_contract.messages import Desired, encode
+from tinysight_contract.messages import Desired, FrameSize, ModelRef, encode
 from tinysight_deploy.fleet import app, client, forms, taking
 from tinysight_deploy.fleet.api import SPECS
 from tinysight_deploy.fleet.app import Bind
@@ -27,6 +30,8 @@ from tinysight_deploy.fleet.auth import MOST_ADDRESSES, MOST_FAILURES, Attempts,
 from tinysight_deploy.fleet.taking import MAX_BODY_BYTES
 from tinysight_deploy.fleet.tokens import Role, Token
 from tinysight_deploy.fleet.types import Phase, Policy, parse_stages
+from tinysight_edge.pictures.examples import Example
+from tinysight_edge.pictures.jpeg import write_jpeg
 
 Eventually = Callable[[Callable[[], object]], None]
 
@@ -669,7 +674,7 @@ def test_the_document_tells_every_route_and_the_servers_answers_fit_it(
                 fits(document, content["schema"], content["example"])
                 body = {"json": begin(belt) if "bundle" in content["example"] else content["example"]}
             for each in operation.get("parameters", ()):
-                assert each["in"] == "query" or re.fullmatch(each["schema"]["pattern"], parts[each["name"]]), each
+                assert each["in"] != "path" or re.fullmatch(each["schema"]["pattern"], parts[each["name"]]), each
             for headers in ({}, {"Authorization": "Bearer ts_wrong_token"}):
                 answer = http.request(spec.method, path, headers=headers, **body)
                 assert str(answer.status_code) in operation["responses"], (spec, answer.text)
@@ -678,6 +683,70 @@ def test_the_document_tells_every_route_and_the_servers_answers_fit_it(
                     kind = answer.headers["content-type"].partition(";")[0]
                     fits(document, response["content"][kind]["schema"], answer.json())
         assert served.state.rollout(id_).phase is Phase.DONE
+
+
+def test_examples_and_documents_that_are_known_are_told_as_they_are(
+    served: Any, serving: Any, mosquitto: Any, example: tuple[bytes, str], eventually: Eventually
+) -> None:
+    raw, digest = example
+    path, template = f"/v1/examples/plant-1/belt-1/{digest}", "/v1/examples/{site}/{device}/{digest}"
+    with (
+        serving.Obedient(mosquitto.url, "belt-1") as device,
+        served.client(Role.DEVICE) as own,
+        served.client(Role.ADMIN) as http,
+    ):
+        paths = http.get("/openapi.json").json()["paths"]
+
+        def ask(method: str, path: str, told: str, who: httpx.Client = http, **options: Any) -> int:
+            """Ask, and see that status, headers and the kind of answer are told."""
+            operation = paths[told][method.lower()]
+            headers = [each for each in operation.get("parameters", ()) if each["in"] == "header"]
+            given = options.get("headers", {}).keys()
+            assert {each["name"] for each in headers if each["required"]} <= given <= {each["name"] for each in headers}
+            answer = who.request(method, path, **options)
+            response = operation["responses"][str(answer.status_code)]
+            for name, header in response.get("headers", {}).items():
+                assert name in answer.headers or not header["required"], (method, name)
+            for name in ("ETag", "Upload-Offset", "Upload-Length"):
+                assert name not in answer.headers or name in response["headers"], (method, name)
+            assert bool(answer.content) == ("content" in response), (method, answer.status_code)
+            if answer.content:
+                assert answer.headers["content-type"].partition(";")[0] in response["content"]
+            return int(answer.status_code)
+
+        def send(at: int, piece: bytes) -> int:
+            headers = {"Upload-Offset": str(at), "Upload-Length": str(len(raw))}
+            return ask("PATCH", path, template, own, headers=headers, content=piece)
+
+        assert ask("HEAD", path, template, own) == 404
+        assert [send(0, raw[:100]), send(0, raw[:50]), send(100, raw[100:])] == [204, 409, 204]
+        assert [ask("HEAD", path, template), ask("GET", path, template)] == [200, 200]
+        assert ask("GET", "/v1/examples?group=nobody", "/v1/examples") == 422
+        assert [ask("DELETE", path, template), ask("GET", path, template)] == [204, 404]
+        assert ask("GET", "/v1/examples?most=0&odd=1", "/v1/examples") == 422
+        assert ask("GET", "/v1/rollouts?after=nobody", "/v1/rollouts") == 404
+        assert ask("GET", "/healthz?odd=1", "/healthz") == 422
+        assert ask("GET", "/v1/audit", "/v1/audit", content=b"x") == 400
+
+        device.say(t.DesiredTopic("plant-1", "belt-1"), Desired(revision=1))
+        wanted, template = "/v1/devices/plant-1/belt-1/desired", "/v1/devices/{site}/{device}/desired"
+        eventually(lambda: ask("GET", wanted, template) == 200)
+        tag = http.get(wanted).headers["etag"]
+        assert ask("GET", wanted, template, headers={"If-None-Match": tag}) == 304
+        for name in ("pause", "resume", "approve", "abort"):
+            assert not paths[f"/v1/rollouts/{{rollout}}/{name}"]["post"]["requestBody"]["required"]
+
+
+@pytest.fixture
+def example() -> tuple[bytes, str]:
+    """A picture that a device sends, and its SHA-256."""
+    model = ModelRef(name="belt", version="1.0.0", digest="d" * 64)
+    said = Example(
+        site="plant-1", device="belt-1", camera="gate", captured_at=datetime(2026, 11, 26, 12, tzinfo=UTC),
+        reason="margin", frame=FrameSize(width=64, height=48), model=model, task="detect", detections=[],
+    )  # fmt: skip
+    raw = write_jpeg(np.zeros((48, 64, 3), np.uint8), said, quality=90)
+    return raw, hashlib.sha256(raw).hexdigest()
 
 
 def fits(document: dict[str, Any], schema: dict[str, Any], told: Any) -> None:

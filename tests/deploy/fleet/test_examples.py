@@ -1,8 +1,11 @@
 """Hard examples at the server: in pieces, bounded, checked; a device that lies or fills the disk harms itself alone."""
 
 import hashlib
+import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,3 +130,109 @@ def test_pages_follow_each_other_and_groups_are_picked(tmp_path: Path) -> None:
     assert len(seen) == len(set(seen)) == 5
     assert kept.listing(keys={("plant-1", "other")}) == []
     assert len(kept.listing(keys={ME})) == 5
+
+
+def arrived(kept: Kept, device: str, number: int = 0) -> tuple[str, int]:
+    data, name = example(number, replace(SAID, device=device))
+    kept.put("plant-1", device, name, data, at=0, whole=len(data))
+    return name, len(data)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_no_page_passes_over_a_device_whose_name_begins_as_anothers(tmp_path: Path, most: int) -> None:
+    kept = Kept(tmp_path)
+    names = ["cam", "cam-2", "cam0", "cam-2-b"]
+    for device in names:
+        for number in (0, 1):
+            arrived(kept, device, number)
+    seen: list[tuple[str, str]] = []
+    after = ""
+    while rows := kept.listing(after=after, most=most):
+        seen += [(row.device, row.digest) for row in rows]
+        after = f"{rows[-1].site}/{rows[-1].device}/{rows[-1].digest}"
+    assert seen == sorted(set(seen))
+    assert [device for device, _ in seen] == [device for device in sorted(names) for _ in (0, 1)]
+
+
+@pytest.mark.parametrize("again", ["looks", "sends"])
+def test_a_server_that_died_before_the_rename_has_the_picture(tmp_path: Path, again: str) -> None:
+    kept, (raw, digest) = Kept(tmp_path), example()
+    kept.put(*ME, digest, raw[:100], at=0, whole=len(raw))
+    (tmp_path / "plant-1" / "belt-7" / f"{digest}.part").write_bytes(raw)
+    if again == "sends":
+        assert kept.put(*ME, digest, raw[100:], at=100, whole=len(raw)) == len(raw)
+    assert kept.here(*ME, digest) == (len(raw), True)
+    assert kept.read(*ME, digest) == raw
+
+
+def test_what_was_damaged_here_begins_again(tmp_path: Path) -> None:
+    kept, (raw, digest) = Kept(tmp_path), example()
+    for damaged in (b"\0" * 100, b"\0" * 2 * len(raw)):
+        kept.put(*ME, digest, raw[:100], at=0, whole=len(raw))
+        (tmp_path / "plant-1" / "belt-7" / f"{digest}.part").write_bytes(damaged)
+        with pytest.raises(PieceError) as told:
+            kept.put(*ME, digest, raw[100:], at=100, whole=len(raw))
+        assert told.value.at == 0
+        assert kept.here(*ME, digest) == (0, False)
+    assert kept.put(*ME, digest, raw, at=0, whole=len(raw)) == len(raw)
+
+
+def test_all_devices_together_have_a_bound_and_the_disk_a_rest(tmp_path: Path) -> None:
+    _, size = arrived(Kept(tmp_path), "one")
+    kept = Kept(tmp_path, Limits(keep_bytes=2 * size + 200))
+    name, _ = arrived(kept, "two")
+    with pytest.raises(FullError, match="and no more"):
+        arrived(kept, "three")
+    assert kept.drop("plant-1", "two", name)
+    assert arrived(kept, "three")
+    with pytest.raises(FullError, match="nearly full"):
+        arrived(Kept(tmp_path, Limits(free_bytes=1 << 60)), "four")
+
+
+def test_files_are_not_counted_again_for_each_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, (raw, digest) = Kept(tmp_path), example()
+    counted: list[Kept] = []
+    count = Kept._count
+
+    def counts(kept: Kept) -> None:
+        counted.append(kept)
+        count(kept)
+
+    monkeypatch.setattr(Kept, "_count", counts)
+    for at in range(0, len(raw), 100):
+        kept.put(*ME, digest, raw[at : at + 100], at=at, whole=len(raw))
+    assert len(counted) == 1
+    assert kept._sizes == {ME: len(raw)}
+
+
+def test_what_a_device_that_is_gone_began_goes_too(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    for device in ("gone", "slow"):
+        kept.put("plant-1", device, "e" * 64, b"begun", at=0, whole=100)
+        part = tmp_path / "plant-1" / device / f"{'e' * 64}.part"
+        os.utime(part, (long_ago := time.time() - 30 * 86400, long_ago))
+    again = Kept(tmp_path)
+    assert again.put("plant-1", "slow", "e" * 64, b"more", at=5, whole=100) == 9, "what goes on stays"
+    assert again.here("plant-1", "gone", "e" * 64) == (0, False)
+
+
+def test_a_folder_that_cannot_be_written_is_full_and_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("a file")
+    raw, digest = example()
+    with pytest.raises(FullError, match="cannot be kept"):
+        Kept(tmp_path / "kept").put(*ME, digest, raw, at=0, whole=len(raw))
+
+
+def test_a_picture_that_goes_while_it_is_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(tmp_path)
+    names = sorted(arrived(kept, "belt-7", number)[0] for number in (0, 1))
+    first = tmp_path / "plant-1" / "belt-7" / f"{names[0]}.jpg"
+    opens = Path.open
+
+    def gone(path: Path, mode: Any) -> Any:
+        if path == first:
+            first.unlink()
+        return opens(path, mode)
+
+    monkeypatch.setattr(Path, "open", gone)
+    assert [row.digest for row in kept.listing()] == names[1:]
