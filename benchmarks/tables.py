@@ -6,6 +6,7 @@
     python benchmarks/tables.py pipeline.log memory.log startup.log tracker.log soak.log
     python benchmarks/tables.py outbox.log wire.log
     python benchmarks/tables.py flash.log verify.log swap.log
+    python benchmarks/tables.py fleet1000.log fleet10000.log decide.log
 
 Each file's last line is one benchmark's JSON; what it is follows from its keys. Each call writes one of README's
 tables. Prints one JSON line last.
@@ -223,7 +224,35 @@ UPDATES: tuple[Row, ...] = (
         "at most 2",
     ),
 )
+FLEET: tuple[Row, ...] = (
+    (
+        "{devices:,} simulated devices, four stages, 5 % away at first, 2 % failing, the broker killed once",
+        "wrong_bundle",
+        "{rollout_s:.0f} s; {confirmed:,} confirmed, {failed} failed, {silent} silent",
+        "10,000 within 300 s",
+    ),
+    (
+        "of these: running what was not asked for; a wish acted on twice",
+        "wrong_bundle",
+        "{wrong_bundle}; {duplicates_acted}",
+        "0; 0",
+    ),
+    (
+        "the controller's memory and processor time; the broker's memory",
+        "wrong_bundle",
+        "{controller_rss_mb:.0f} MB, {controller_cpu_s:.0f} s; {broker_rss_mb:.0f} MB",
+        "at most 300 MB",
+    ),
+    ("messages and bytes a device", "wrong_bundle", "{messages_per_device:.0f}; {bytes_per_device:,.0f}", ""),
+    (
+        "decisions a second on the reports of {devices:,} devices; a turn in which nothing changed",
+        "decisions_per_s",
+        "{decisions_per_s:,.0f}; {idle_ms:.0f} ms",
+        "",
+    ),
+)
 TABLES = (
+    ("fleet", ("rollouts, all on one machine", "measured", "target"), FLEET),
     ("updates", ("updates, on one machine", "measured", "target"), UPDATES),
     ("training", ("training and data", ""), TRAINING),
     ("conversion", ("conversion", ""), CONVERSION),

@@ -14,4 +14,10 @@ WIDE: Final = 1000
 
 def show_table(table: Table) -> None:
     """Print a table."""
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(highlight=False, width=WIDE)
+    with console.capture() as held:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in held.get().splitlines()))

@@ -35,7 +35,7 @@ def simulate(
     ] = None,
     repository: Annotated[
         str | None,
-        typer.Option(help="They update from it: a folder or an address, as [update].repository.", show_default=False),
+        typer.Option(help="They update from it: a folder or an address, as in agent.toml.", show_default=False),
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="The repository's first root.json, which they trust.", show_default=False)

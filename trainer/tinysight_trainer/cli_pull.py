@@ -30,18 +30,23 @@ def pull(
         Path | None,
         typer.Option(help="A file with a token that may read; else $TINYSIGHT_FLEET_TOKEN.", show_default=False),
     ] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="So many pictures at most.", show_default=False)] = None,
     ca: Annotated[Path | None, typer.Option(help="Certificates to trust instead of the machine's.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Fetch what the models of devices found hard into a data set, with their proposals, to be labelled.
 
-    Each picture says which device kept it, why, and what its model saw; nothing of it counts as labelled.
+    Each picture says which device kept it, why, and what its model saw; nothing of it counts as labelled. What has come
+    when it breaks off is kept beside the data set, in OUT.part, and the same command goes on from there.
     """
-    from tempfile import TemporaryDirectory
+    import shutil
+    from contextlib import suppress
 
     from tinysight_contract.errors import ConfigError
-    from tinysight_contract.files import read_capped
+    from tinysight_contract.files import locked
+    from tinysight_edge.console import console
+    from tinysight_edge.fleet_server import read_token, token_in
     from tinysight_trainer.data.dataset import check_free, open_dataset
     from tinysight_trainer.data.formats import read_source
     from tinysight_trainer.data.importer import import_pictures
@@ -49,22 +54,39 @@ def pull(
     from tinysight_trainer.data.pull import pull as fetch
 
     check_free(out)
-    token = os.environ.get("TINYSIGHT_FLEET_TOKEN", "")
-    if token_file is not None:
-        token = read_capped(token_file, 4096).decode(errors="replace").strip()
-    if not token:
+    token = token_in(os.environ.get("TINYSIGHT_FLEET_TOKEN", "")) if token_file is None else read_token(token_file)
+    if token is None:
         raise ConfigError("No token is given.", mend="Give --token-file, with one from `tinysight fleet token add`.")
     wanted = {"group": group, "site": site, "device": device}
     asked = {name: value for name, value in wanted.items() if value is not None}
     have = {item.sha256 for each in known or () for item in open_dataset(each).items}
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.absolute().parent) as scratch:
-        folder = Path(scratch)
-        with Server(fleet, token, ca=ca) as server, counting("fetching", quiet=quiet) as count:
-            pulled = fetch(server, folder, asked, known=have, progress=lambda done: count(done, None))
-        chosen, raws = read_source(str(folder), "coco", names=None)
-        with counting("importing", quiet=quiet) as count:
-            data = import_pictures(
-                raws, out, source={"format": chosen, "from": fleet}, progress=lambda done: count(done, None)
-            )
-    finish_data(data, as_json=as_json, known=pulled.known, devices=pulled.devices, bundles=pulled.bundles)
+    folder = out.absolute().with_name(f"{out.absolute().name}.part")
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = ConfigError(f"{folder} is being written by another one.", mend="Wait until it is done.")
+    try:
+        with locked(folder, busy), Server(fleet, token, ca=ca) as server:
+            with counting("fetching", quiet=quiet) as count:
+                pulled = fetch(server, folder, asked, known=have, most=most, progress=lambda done: count(done, None))
+            chosen, raws = read_source(str(folder), "coco", names=None)
+            with counting("importing", quiet=quiet) as count:
+                data = import_pictures(
+                    raws, out, source={"format": chosen, "from": fleet}, progress=lambda done: count(done, None)
+                )
+            shutil.rmtree(folder)
+    finally:
+        with suppress(OSError):  # something is in it, or it is gone
+            folder.rmdir()
+    for each in pulled.skipped[:20]:
+        console.print(f"not fetched: {each}", markup=False)
+    if len(pulled.skipped) > 20:
+        console.print(f"... and {len(pulled.skipped) - 20} more")
+    if pulled.more:
+        console.print(f"There are more; `--known {out}` fetches those into another data set.", markup=False)
+    finish_data(
+        data,
+        as_json=as_json,
+        known=pulled.known,
+        skipped=len(pulled.skipped),
+        devices=pulled.devices,
+        bundles=pulled.bundles,
+    )

@@ -27,11 +27,22 @@ from tinysight_deploy.fleet.judge import settled
 from tinysight_deploy.fleet.leading import Books
 from tinysight_deploy.fleet.members import Roll
 from tinysight_deploy.fleet.mirror import Mirror
+from tinysight_deploy.fleet.odd import Odd
 from tinysight_deploy.fleet.operate import OVER
-from tinysight_deploy.fleet.publishing import HIGHEST, Sender, document, forged, take_back
+from tinysight_deploy.fleet.publishing import Sender, document, take_back
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Change, Decision, Facts, Key, Phase, Rollout, Wish
-from tinysight_deploy.fleet.wishing import NOTHING, ended, found, held_back, new_wishes, unsent, unshown
+from tinysight_deploy.fleet.wishing import (
+    NOTHING,
+    ended,
+    found,
+    held_back,
+    is_last,
+    named,
+    new_wishes,
+    unsent,
+    unshown,
+)
 
 __all__ = ["Controller"]
 
@@ -44,8 +55,6 @@ LONGEST_TURN: Final = 2
 AGAIN_TURNS: Final = 5
 """After so many, what the broker has taken and does not show is sent again."""
 RETRY_S: Final = 5.0
-MADE_UP: Final = "A revision was made up that no wish is above. It is cleared as soon as the device is online."
-CONFIG_LOST: Final = "The broker has lost what lies over its configuration. Wish that again, or take it away there."
 
 
 class Controller:
@@ -83,7 +92,7 @@ class Controller:
         self._books = Books(state, holder)
         self._decisions: dict[str, Decision] = {}
         self._held: dict[str, dict[Key, str]] = {}
-        self._odd: dict[Key, str] = {}
+        self._odd = Odd(self._hearing)
         self._last_s: float | None = None
         self._hears = False
 
@@ -158,7 +167,7 @@ class Controller:
 
     async def _turn(self, sender: Sender) -> None:
         """Look once: decide, write it down, send. Whatever fails is looked at anew in the next turn."""
-        self._note(self._hearing.refresh())
+        self._odd.note(self._hearing.refresh())
         now_s = time.monotonic()
         try:
             if not await asyncio.to_thread(self._books.open, now_s):
@@ -204,16 +213,6 @@ class Controller:
             log.info("all is well again")
         self.trouble = trouble
 
-    def _note(self, changed: set[Key]) -> None:
-        """Who cannot be asked because of what the broker keeps."""
-        for key in changed:
-            if forged(self._hearing.facts.get(key, NOTHING)):
-                self._odd[key] = MADE_UP
-            elif self._hearing.config_lost(key):
-                self._odd[key] = CONFIG_LOST
-            else:
-                self._odd.pop(key, None)
-
     def _members(self, rollout: Rollout) -> set[Key]:
         """Whom a rollout is for: of one that takes another back, those that run what that brought, and who was asked.
 
@@ -243,10 +242,11 @@ class Controller:
             if missing := found(rollout, wishes, facts):
                 log.warning("%s: the broker keeps %d wishes that the state has lost", rollout.id, len(missing))
                 await asyncio.to_thread(self._books.ask, rollout.id, missing)
-        held = self._held[rollout.id] = held_back(rollout, self._books, self._odd, utc_now())
-        decision = self._decisions[rollout.id] = decide(rollout, members, facts, wishes, held, now_s=rollout.clock_s)
-        for key in members & self._odd.keys():
-            self._clear(key, sender)
+        held = self._held[rollout.id] = held_back(rollout, self._books, self._odd.reasons, utc_now())
+        mute = self._odd.reasons.keys() & (members - wishes.keys()) if is_last(rollout) else set()  # it would wait on
+        decision = decide(rollout, members - mute, facts, wishes, held, now_s=rollout.clock_s)
+        decision = self._decisions[rollout.id] = named(decision, mute)
+        self._odd.clear(members, sender)
         asked = new_wishes(rollout, decision.ask, facts, self._books)
         await asyncio.to_thread(self._write, rollout, members, decision, asked, sender)
 
@@ -277,8 +277,9 @@ class Controller:
 
     def _send(self, sender: Sender) -> None:
         """Send what is written down and the broker does not show."""
+        lost = self._odd.lost
         for key, (rollout, wish) in unshown(self._books, self._hearing.facts).items():
-            if self._odd.get(key) != CONFIG_LOST:
+            if key not in lost:
                 sender.send(key, document(rollout, wish, self._hearing.config(key)))
 
     async def _end(self, rollout: Rollout, sender: Sender) -> None:
@@ -287,21 +288,9 @@ class Controller:
         Raises:
             FleetError: the state cannot be written, or another controller leads.
         """
-        facts, lost = self._hearing.facts, [key for key, why in self._odd.items() if why == CONFIG_LOST]
-        news, back = ended(rollout, self._books.wishes[rollout.id], facts, lost)
+        facts = self._hearing.facts
+        news, back = ended(rollout, self._books.wishes[rollout.id], facts, self._odd.lost)
         for key, wish in back.items():
             sender.send(key, take_back(wish, facts.get(key, NOTHING), self._hearing.config(key)))
         if news:
             await asyncio.to_thread(self._books.settle, rollout.id, news)
-
-    def _clear(self, key: Key, sender: Sender) -> None:
-        """Have a device and the broker forget a revision that was made up; a device must be there for that."""
-        facts = self._hearing.facts.get(key, NOTHING)
-        if self._odd.get(key) != MADE_UP:
-            return
-        if facts.desired is not None and facts.desired.revision < HIGHEST:
-            if not facts.online:
-                return
-            self._hearing.remember_wanted(key)
-        if facts.online or facts.desired is not None:
-            sender.send(key, None)

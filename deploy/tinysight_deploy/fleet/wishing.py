@@ -16,9 +16,9 @@ from tinysight_deploy.fleet.judge import judge, settled
 from tinysight_deploy.fleet.leading import OPEN, Books
 from tinysight_deploy.fleet.operate import OVER
 from tinysight_deploy.fleet.publishing import forged, next_revision, shown
-from tinysight_deploy.fleet.types import Facts, Key, Outcome, Rollout, Wish
+from tinysight_deploy.fleet.types import Decision, Facts, Key, Outcome, Phase, Rollout, Wish
 
-__all__ = ["NOTHING", "ended", "found", "held_back", "new_wishes", "unsent", "unshown"]
+__all__ = ["NOTHING", "ended", "found", "held_back", "is_last", "named", "new_wishes", "unsent", "unshown"]
 
 NOTHING: Final = Facts()
 """What is known of a device that was never heard of."""
@@ -67,6 +67,21 @@ def held_back(rollout: Rollout, books: Books, odd: Mapping[Key, str], now: datet
             wishes = books.wishes[id_]
             held |= {key: f"It is busy in {id_}." for key, wish in wishes.items() if wish.outcome in busy}
     return {**held, **odd}
+
+
+def is_last(rollout: Rollout) -> bool:
+    """Whether its last stage is open."""
+    return rollout.stage >= len(rollout.policy.stages) - 1
+
+
+def named(decision: Decision, mute: Collection[Key]) -> Decision:
+    """The decision, which says at the end of a rollout whom nobody could ask."""
+    change = decision.change
+    if change is None or change.phase is not Phase.DONE or not mute:
+        return decision
+    site, device = min(mute)
+    more = f" {len(mute)} held, which were not asked, {site}/{device} among them: see `tinysight rollout why` for it."
+    return replace(decision, change=replace(change, reason=change.reason + more))
 
 
 def unshown(books: Books, facts: Mapping[Key, Facts]) -> dict[Key, tuple[Rollout, Wish]]:

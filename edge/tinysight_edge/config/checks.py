@@ -5,7 +5,6 @@ environment, knows no line numbers.
 """
 
 import difflib
-import ipaddress
 import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from tinysight_edge.config.types import (
     RuleConfig,
     ScheduleConfig,
 )
+from tinysight_edge.fleet_server import is_this_machine
 
 __all__ = ["Finding", "Hints", "contradictions", "near", "unknown_labels"]
 
@@ -142,16 +142,8 @@ def _fleet(fleet: FleetConfig) -> Iterator[Finding]:
         good = False
     if not good:
         yield Finding(where, "This is no address of the fleet's server.", mend)
-    elif url.scheme == "http" and not _is_here(url.hostname or ""):
+    elif url.scheme == "http" and not is_this_machine(url.hostname or ""):
         yield Finding(where, "What is said there could be read on the way.", "Use https://, with ca_file if need be.")
-
-
-def _is_here(host: str) -> bool:
-    """Whether a name or a number of a host is this machine itself."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _login(part: BrokerConfig | CameraConfig, url: str, where: Where, key: str) -> Iterator[Finding]:

@@ -1,25 +1,24 @@
 """Send hard examples to the fleet's server: whole pictures as they lie on disk, in pieces that can be taken up again.
 
 In: the folder of `examples`, ``[fleet]`` of the configuration.  Out: each picture once at the server, no more than so
-many bytes a day. Off unless ``upload`` is set. Privacy polygons were blacked in the pictures before anything saw
-them. Runs in a thread of its own, never near a frame; a server that is away, full or hostile costs a pause.
+many bytes a day. Off unless ``upload`` is set. The configuration is looked at before each piece: once it is another,
+nothing of a turn that began before goes out. Which pictures may go is for `sent` to say. Runs in a thread of its own,
+never near a frame; a server that is away, full or hostile costs a pause.
 """
 
 import hashlib
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
-
-import msgspec
-from msgspec import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from tinysight_contract.errors import DeviceError
-from tinysight_contract.files import read_capped, replace_file
-from tinysight_contract.messages import utc_now
+from tinysight_contract.files import read_capped
 from tinysight_edge.config.types import AgentConfig, FleetConfig
+from tinysight_edge.pictures.sent import Sent
 
 if TYPE_CHECKING:
     from tinysight_edge.update.http_line import Line
@@ -30,29 +29,37 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES: Final = 256 << 10
 MOST_BYTES: Final = 8 << 20
+MOST_JUMPS: Final = 3
 LOOK_S: Final = 60.0
+NOTICE_S: Final = 1.0
 LATER_S: Final = 900.0
 FULL_S: Final = 3600.0
 SILENCE_S: Final = 30.0
 PIECE_S: Final = 120.0
 """For one piece: a server or a line that is slower is tried again later."""
 END_WITHIN_S: Final = 0.5
-_MEMORY: Final = "sent.json"
-_MEMORY_BYTES: Final = 16 << 20
 
 
-class _Sent(Struct):
-    """What is remembered.
+class _Answer(NamedTuple):
+    """What a server says.
 
     Attributes:
-        names: of pictures that need not be sent.
-        day: of ``bytes``, UTC.
-        bytes: sent on that day.
+        status: of HTTP.
+        at: bytes that are there; None when it does not say.
+        whole: it has all of the picture.
     """
 
-    names: list[str] = []
-    day: str = ""
-    bytes: int = 0
+    status: int
+    at: int | None
+    whole: bool
+
+
+class _Turn(NamedTuple):
+    """What holds in one turn: the line, the configuration when it began, and ``[fleet]`` of it."""
+
+    line: "Line"
+    config: AgentConfig
+    fleet: FleetConfig
 
 
 class _LaterError(Exception):
@@ -90,9 +97,9 @@ class Uploader:
         config: Callable[[], AgentConfig],
         dice: Callable[[], float] = random.random,
     ) -> None:
-        self._folder, self._config, self._dice = folder, config, dice
+        self._config, self._dice, self._sent = config, dice, Sent(folder)
         self._me = f"{site}/{device}"
-        self._memory: _Sent | None = None
+        self._looked: AgentConfig | None = None
         self._said = ""
         self._failures = 0
         self.sent = 0
@@ -114,8 +121,10 @@ class Uploader:
 
     def _live(self) -> None:
         pause_s = LOOK_S * self._dice()  # a fleet that starts at once does not send at once
-        while not self._off.wait(pause_s):
+        while not self._off.is_set():
             try:
+                if self._wait(pause_s):
+                    return
                 self.turn()
                 pause_s, self._failures, self._said = LOOK_S, 0, ""
             except _LaterError as later:
@@ -127,39 +136,63 @@ class Uploader:
                 log.exception("uploads broke; report this as a bug")  # seeing goes on without
                 pause_s = FULL_S
 
+    def _wait(self, pause_s: float) -> bool:
+        """Wait, with an eye on the configuration; whether it is time to end."""
+        until_s = time.monotonic() + pause_s
+        while True:
+            if (config := self._config()) is not self._looked or self._sent.due:
+                self._look(config)
+            if self._off.wait(max(min(until_s - time.monotonic(), NOTICE_S), 0.0)):
+                return True
+            if time.monotonic() >= until_s:
+                return False
+
+    def _look(self, config: AgentConfig) -> None:
+        """See what a configuration means for the pictures that lie there, whether or not they are sent now."""
+        self._looked = config
+        if config.examples is not None:
+            self._sent.look(config.cameras)
+
     def turn(self) -> None:
         """Send what is there, as far as the day's bytes go.
 
         Raises:
             _LaterError: not now.
         """
-        fleet = self._config().fleet
-        if fleet is None or fleet.upload is None or not (images := self._folder / "images").is_dir():
+        config = self._config()
+        self._look(config)
+        fleet = config.fleet
+        if fleet is None or fleet.upload is None or config.examples is None:
             return
-        found = sorted(path for path in images.rglob("*.jpg") if not path.name.startswith("."))
-        memory = self._remembered()
-        known = set(memory.names)
-        fresh = [path for path in found if path.relative_to(images).as_posix() not in known]
-        if not fresh:
+        fresh = self._sent.fresh(config.cameras)
+        if not fresh or not self._sent.left(fleet.upload):
             return
-        memory.names = [name for name in memory.names if (images / name).exists()]
         from tinysight_edge.update.fleet_http import open_line  # noqa: PLC0415 -- the agent starts without
 
         try:
             with open_line(fleet) as line:
                 self._line = line
+                turn = _Turn(line, config, fleet)
                 for path in fresh:
-                    if self._off.is_set() or not self._send(line, fleet, path, memory):
+                    if not self._may(config) or not self._send(turn, path):
                         return
-                    memory.names.append(path.relative_to(images).as_posix())
-                    self._remember(memory)
+                    self._sent.done(path)
         except DeviceError as error:  # no token, or no certificates
             raise _LaterError(str(error), pause_s=LATER_S) from error
         finally:
             self._line = None
+            self._sent.save()
 
-    def _send(self, line: "Line", fleet: FleetConfig, path: Path, memory: _Sent) -> bool:
-        """Bring one picture there; False when today's bytes are used up."""
+    def _may(self, config: AgentConfig) -> bool:
+        """Whether this turn may go on: it does not end, and what holds is what held when it began."""
+        return not self._off.is_set() and self._config() is config
+
+    def _send(self, turn: _Turn, path: Path) -> bool:
+        """Bring one picture there; False when the turn is over.
+
+        Raises:
+            _LaterError: not now.
+        """
         from tinysight_edge.update.fleet_http import headers_of  # noqa: PLC0415 -- the agent starts without
 
         try:
@@ -172,37 +205,55 @@ class Uploader:
         if len(data) > MOST_BYTES:
             self._say(f"{path.name} is larger than {MOST_BYTES >> 20} MiB and is not sent")
             return True
-        url = f"{fleet.url.rstrip('/')}/v1/examples/{self._me}/{hashlib.sha256(data).hexdigest()}"
-        status, at = self._ask(line, "HEAD", url, headers_of(fleet), b"")
-        if status not in {200, 204, 404}:
-            raise _LaterError(f"the server answers {status}", pause_s=LOOK_S)
-        if at >= len(data):
+        url = f"{turn.fleet.url.rstrip('/')}/v1/examples/{self._me}/{hashlib.sha256(data).hexdigest()}"
+        there = self._ask(turn.line, "HEAD", url, headers_of(turn.fleet), b"")
+        if there.status not in {200, 204, 404}:
+            raise _LaterError(f"the server answers {there.status}", pause_s=LOOK_S)
+        if there.at is None:
+            raise _LaterError("there is no server there that keeps them", pause_s=LATER_S)
+        if there.whole:
             return True
-        while at < len(data):
-            piece = data[at : at + PIECE_BYTES]
-            today = f"{utc_now():%Y-%m-%d}"
-            if memory.day != today:
-                memory.day, memory.bytes = today, 0
-            if memory.bytes + len(piece) > (fleet.upload or 0):
+        return self._send_from(turn, url, data, there.at)
+
+    def _send_from(self, turn: _Turn, url: str, data: bytes, at: int) -> bool:
+        """Send what is not there yet; as `_send`."""
+        from tinysight_edge.update.fleet_http import headers_of  # noqa: PLC0415 -- the agent starts without
+
+        jumps = 0
+        while True:
+            if not self._may(turn.config) or not (left := self._sent.left(turn.fleet.upload or 0)):
                 return False
-            memory.bytes += len(piece)
+            at = at if at <= len(data) else 0  # more than all of it is nothing of use
+            piece = data[at : at + min(PIECE_BYTES, left)]
+            self._sent.spend(len(piece))
             told = {"Upload-Offset": str(at), "Upload-Length": str(len(data)), "Content-Type": "image/jpeg"}
-            status, there = self._ask(line, "PATCH", url, headers_of(fleet) | told, piece)
-            if status in {400, 413, 415, 422}:  # no other try would go better
-                self._say(f"the server does not take {path.name}: {status}")
+            answer = self._ask(turn.line, "PATCH", url, headers_of(turn.fleet) | told, piece)
+            if answer.status in {400, 413, 415, 422}:  # no other try would go better
+                self._say(f"the server does not take a hard example: {answer.status} to {url}")
                 return True
-            if status not in {200, 204, 409} or (status == 409 and there == at):
-                raise _LaterError(f"the server answers {status}", pause_s=LOOK_S)
-            at = there
-        self.sent += 1
-        return True
+            if answer.status in {200, 204} and answer.at == at + len(piece):
+                at = answer.at
+                if at == len(data):
+                    self.sent += 1
+                    return True
+            elif answer.status == 409 and answer.at not in {None, at} and jumps < MOST_JUMPS:
+                at, jumps = answer.at or 0, jumps + 1
+            else:
+                raise _LaterError(f"the server answers {answer.status} at {answer.at}", pause_s=LOOK_S)
 
     @staticmethod
-    def _ask(line: "Line", method: str, url: str, headers: dict[str, str], body: bytes) -> tuple[int, int]:
-        """Status, and how many bytes are there."""
+    def _ask(line: "Line", method: str, url: str, headers: dict[str, str], body: bytes) -> _Answer:
+        """What the server says.
+
+        Raises:
+            _LaterError: nothing, or that it must be left alone.
+        """
         import urllib3  # noqa: PLC0415 -- the agent starts without
 
         from tinysight_edge.update.http_answer import length_of, short  # noqa: PLC0415 -- likewise
+
+        def number(name: str) -> int | None:
+            return length_of({"Content-Length": answer.headers.get(name, "")})
 
         try:
             with line.within(PIECE_S):
@@ -213,25 +264,10 @@ class Uploader:
         if answer.status in {401, 403}:
             raise _LaterError(f"the server does not know this device ({answer.status})", pause_s=LATER_S)
         if answer.status in {429, 503, 507}:
-            asked_s = float(min(length_of({"Content-Length": answer.headers.get("Retry-After", "")}) or 0, 86400))
+            asked_s = float(min(number("Retry-After") or 0, 86400))
             why = "it has no room for more" if answer.status == 507 else f"the server answers {answer.status}"
             raise _LaterError(why, pause_s=max(asked_s, FULL_S if answer.status == 507 else LOOK_S))
-        there = length_of({"Content-Length": answer.headers.get("Upload-Offset", "")})
-        return answer.status, min(there or 0, MOST_BYTES)
-
-    def _remembered(self) -> _Sent:
-        if self._memory is None:
-            try:
-                self._memory = msgspec.json.decode(read_capped(self._folder / _MEMORY, _MEMORY_BYTES), type=_Sent)
-            except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-                self._memory = _Sent()  # what the server has it says itself
-        return self._memory
-
-    def _remember(self, memory: _Sent) -> None:
-        try:
-            replace_file(self._folder / _MEMORY, msgspec.json.encode(memory))
-        except OSError as error:
-            self._say(f"{_MEMORY} cannot be written: {error.strerror}")
+        return _Answer(answer.status, number("Upload-Offset"), number("Upload-Length") is not None)
 
     def _say(self, what: str) -> None:
         if what != self._said:

@@ -2,6 +2,7 @@
 
 In: an `UpdatePlan`.  Out: devices on the broker, and counts of what they did. As a crowd of others they are served by
 one thread; signatures are checked in one more, for each device with files of its own in a folder that goes at the end.
+A process that serves more than a thousand can make no other session by `Connection.open`, which waits by ``select``.
 
 ::
 

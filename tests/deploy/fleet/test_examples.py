@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from tinysight_contract.errors import ContractError, FleetError
+from tinysight_contract.errors import ConfigError, ContractError, FleetError
 from tinysight_contract.messages import Detection, FrameSize, ModelRef
+from tinysight_deploy.fleet import cli_fleet
 from tinysight_deploy.fleet.examples import FullError, Kept, Limits, PieceError
 from tinysight_edge.pictures.examples import Example
 from tinysight_edge.pictures.jpeg import write_jpeg
@@ -236,3 +237,10 @@ def test_a_picture_that_goes_while_it_is_listed_is_left_out(tmp_path: Path, monk
 
     monkeypatch.setattr(Path, "open", gone)
     assert [row.digest for row in kept.listing()] == names[1:]
+
+
+def test_how_much_is_kept_is_written_with_its_unit() -> None:
+    assert cli_fleet._size("20GiB") == Limits().keep_bytes
+    for text in ("20", "much", "1MiB"):
+        with pytest.raises(ConfigError, match="--examples-keep"):
+            cli_fleet._size(text)
