@@ -123,13 +123,10 @@ class Where:
             ConfigError: there is no broker to hear them, no token, no state, or an address cannot be used.
         """
         from tinysight_deploy.fleet.client import Remote
-        from tinysight_edge.fleet_server import read_token
+        from tinysight_edge.fleet_server import people_token
 
         if self.fleet is not None:
-            path = self.token_file or _settings() / "fleet.token"
-            if self.token_file is None and not path.is_file():
-                raise ConfigError("No token is given.", mend=f"Name its file with --token-file, or put it into {path}.")
-            with Remote(self.fleet, read_token(path), ca=self.ca) as remote:
+            with Remote(self.fleet, people_token(self.token_file), ca=self.ca) as remote:
                 yield remote
             return
         if hear and self.broker is None:
@@ -193,7 +190,3 @@ class Where:
 
         folder = repo_folder(self.repo)
         return Repository(folder, keys_folder(None, folder))
-
-
-def _settings() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "tinysight"
