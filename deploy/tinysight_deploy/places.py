@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["KeysOption", "PassphraseOption", "RepoOption", "StateOption", "fleet_state", "keys_folder", "repo_folder"]
+__all__ = [
+    "KeysOption",
+    "PassphraseOption",
+    "RepoOption",
+    "StateOption",
+    "fleet_state",
+    "keys_folder",
+    "repo_folder",
+    "state_folder",
+]
 
 RepoOption = Annotated[
     Path | None,
@@ -62,5 +71,10 @@ def keys_folder(given: Path | None, repo: Path) -> Path:
 
 def fleet_state(given: str | None = None) -> str:
     """The fleet's state: as given, else ``$TINYSIGHT_FLEET_STATE``, else a file in the user's state folder."""
+    return given or os.environ.get("TINYSIGHT_FLEET_STATE") or str(state_folder() / "fleet.db")
+
+
+def state_folder() -> Path:
+    """What a fleet's controller keeps on this machine."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return given or os.environ.get("TINYSIGHT_FLEET_STATE") or str(state / "tinysight" / "fleet" / "fleet.db")
+    return state / "tinysight" / "fleet"

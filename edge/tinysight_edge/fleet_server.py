@@ -5,6 +5,7 @@ login nor a token.
 """
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from tinysight_contract.errors import ConfigError
 from tinysight_contract.files import read_capped
 
-__all__ = ["fleet_address", "is_this_machine", "read_token", "token_in"]
+__all__ = ["fleet_address", "is_this_machine", "people_token", "read_token"]
 
 MAX_TOKEN_BYTES: Final = 4096
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,256}", re.ASCII)
@@ -51,12 +52,6 @@ def is_this_machine(host: str) -> bool:
         return False
 
 
-def token_in(text: str) -> str | None:
-    """The token in a text's first line; None when there is none that could be one."""
-    first = text.partition("\n")[0].strip()
-    return first if _TOKEN.fullmatch(first) else None
-
-
 def read_token(path: Path) -> str:
     """The token in a file's first line.
 
@@ -67,7 +62,24 @@ def read_token(path: Path) -> str:
         data = read_capped(path, MAX_TOKEN_BYTES)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.", mend="Check the path and its rights.") from error
-    token = token_in(data.decode("ascii", "replace"))
-    if len(data) > MAX_TOKEN_BYTES or token is None:
+    token = data.decode("ascii", "replace").partition("\n")[0].strip()
+    if len(data) > MAX_TOKEN_BYTES or _TOKEN.fullmatch(token) is None:
         raise ConfigError(f"{path} has no token.", mend="Put what `tinysight fleet token add` printed into it.")
     return token
+
+
+def people_token(given: Path | None) -> str:
+    """The token of whoever calls a command.
+
+    Args:
+        given: the file that ``--token-file`` or ``$TINYSIGHT_FLEET_TOKEN_FILE`` names; else ``fleet.token`` among the
+            person's settings.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    path = given or settings / "tinysight" / "fleet.token"
+    if given is None and not path.is_file():
+        raise ConfigError("No token is given.", mend=f"Name its file with --token-file, or put it into {path}.")
+    return read_token(path)

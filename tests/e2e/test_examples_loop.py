@@ -136,7 +136,8 @@ def test_hard_examples_come_back_as_a_data_set_to_be_labelled(
     uploader(served, state, tmp_path).turn()
     assert len(served.kept.listing()) == PICTURES
 
-    monkeypatch.setenv("TINYSIGHT_FLEET_TOKEN", served.tokens[Role.READ])
+    (tmp_path / "read.token").write_text(served.tokens[Role.READ])
+    monkeypatch.setenv("TINYSIGHT_FLEET_TOKEN_FILE", str(tmp_path / "read.token"))
     pull = ("data", "pull", "--fleet", served.url, "--json", "--quiet")
     few = tinysight(*pull, "--most", "2", "--out", "few")
     assert (few.returncode, len(open_dataset(tmp_path / "few").items)) == (0, 2), few.stderr

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tinysight_contract.errors import ConfigError
-from tinysight_edge.fleet_server import fleet_address, read_token
+from tinysight_edge.fleet_server import fleet_address, people_token, read_token
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,13 @@ def test_a_token_is_the_first_line_of_its_file_and_no_error_shows_it(tmp_path: P
         assert "hunter2" not in str(told.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_token(tmp_path / "none")
+
+
+def test_a_persons_token_is_found_where_it_was_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match="--token-file"):
+        people_token(None)
+    (tmp_path / "tinysight").mkdir()
+    (tmp_path / "tinysight" / "fleet.token").write_text("ts_of_the_settings\n")
+    (tmp_path / "other").write_text("ts_of_another_file\n")
+    assert [people_token(None), people_token(tmp_path / "other")] == ["ts_of_the_settings", "ts_of_another_file"]

@@ -1,6 +1,5 @@
 """``tinysight data pull``: hard examples of devices in the field, for the next training."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +27,11 @@ def pull(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help="A file with a token that may read; else $TINYSIGHT_FLEET_TOKEN.", show_default=False),
+        typer.Option(
+            envvar="TINYSIGHT_FLEET_TOKEN_FILE",
+            help="A file with a token that may read; fleet.token among your settings unless given.",
+            show_default=False,
+        ),
     ] = None,
     most: Annotated[int | None, typer.Option(min=1, help="So many pictures at most.", show_default=False)] = None,
     ca: Annotated[Path | None, typer.Option(help="Certificates to trust instead of the machine's.")] = None,
@@ -46,7 +49,7 @@ def pull(
     from tinysight_contract.errors import ConfigError
     from tinysight_contract.files import locked
     from tinysight_edge.console import console
-    from tinysight_edge.fleet_server import read_token, token_in
+    from tinysight_edge.fleet_server import people_token
     from tinysight_trainer.data.dataset import check_free, open_dataset
     from tinysight_trainer.data.formats import read_source
     from tinysight_trainer.data.importer import import_pictures
@@ -54,9 +57,7 @@ def pull(
     from tinysight_trainer.data.pull import pull as fetch
 
     check_free(out)
-    token = token_in(os.environ.get("TINYSIGHT_FLEET_TOKEN", "")) if token_file is None else read_token(token_file)
-    if token is None:
-        raise ConfigError("No token is given.", mend="Give --token-file, with one from `tinysight fleet token add`.")
+    token = people_token(token_file)
     wanted = {"group": group, "site": site, "device": device}
     asked = {name: value for name, value in wanted.items() if value is not None}
     have = {item.sha256 for each in known or () for item in open_dataset(each).items}

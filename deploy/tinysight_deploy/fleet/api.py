@@ -24,7 +24,7 @@ from tinysight_contract.messages import Desired, encode
 from tinysight_deploy.fleet import forms
 from tinysight_deploy.fleet.desk import MOST
 from tinysight_deploy.fleet.example_routes import EXAMPLES
-from tinysight_deploy.fleet.openapi import Query, Spec, document
+from tinysight_deploy.fleet.openapi import Header, Query, Spec, document
 from tinysight_deploy.fleet.problems import Problem, problem_of
 from tinysight_deploy.fleet.taking import Call, Fleet, take
 from tinysight_deploy.fleet.tokens import Role
@@ -126,6 +126,7 @@ def _given(call: Call, kind: type[T]) -> T:
 
 _AFTER: Final = Query("after", "The `next` of the page before.")
 _MOST: Final = Query("most", "Rows at most.", "integer", least=1, most=MOST, default=100)
+_TAG: Final = Header("ETag", "Names this very document, for `If-None-Match`.", "string")
 _EXAMPLE: Final = {
     "bundle": "belt@1.2.0",
     "group": "all",
@@ -153,13 +154,15 @@ _TABLE: Final[tuple[tuple[Spec, Handler], ...]] = (
             "GET", "/v1/devices/{site}/{device}/desired", Role.DEVICE, "getDesired",
             "Get what is wanted of a device, as the broker keeps it.", Desired,
             also={204: "Nothing is wanted.", 304: "It is what `If-None-Match` names."},
+            takes=(Header("If-None-Match", "The `ETag` of what is known already.", "string", required=False),),
+            tells={200: (_TAG,), 304: (_TAG,)},
         ),
         _desired,
     ),
     (
         Spec(
             "GET", "/v1/rollouts", Role.READ, "listRollouts", "List the rollouts, the newest first.",
-            forms.RolloutRows, queries=(_AFTER, _MOST),
+            forms.RolloutRows, queries=(_AFTER, _MOST), problems=(404,),
         ),
         _rollouts,
     ),
@@ -192,7 +195,7 @@ _TABLE: Final[tuple[tuple[Spec, Handler], ...]] = (
         (
             Spec(
                 "POST", f"/v1/rollouts/{{rollout}}/{name}", Role.OPERATE, name, what, forms.Acted, body=forms.Act,
-                problems=(409,), example={"reason": "as agreed"},
+                problems=(409,), example={"reason": "as agreed"}, optional=True,
             ),
             _act(name),
         )

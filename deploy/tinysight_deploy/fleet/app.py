@@ -28,18 +28,22 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tinysight_contract.errors import ConfigError
+from tinysight_contract.errors import ConfigError, TinySightError
 from tinysight_deploy.fleet.api import routes
+from tinysight_deploy.fleet.auth import network
 from tinysight_deploy.fleet.problems import Problem
 from tinysight_deploy.fleet.taking import Fleet
 
 __all__ = ["Bind", "application", "listening", "run", "serve"]
 
 MAX_CONNECTIONS: Final = 1024
+"""Sockets; of one address a quarter of it, unless that is a proxy's."""
 MAX_HEAD_BYTES: Final = 16 << 10
 IDLE_S: Final = 5
 HEAD_S: Final = 10.0
+HANDSHAKE_S: Final = 10.0
 END_S: Final = 3
+AGAIN_S: Final = 5.0
 SECURITY: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
@@ -138,8 +142,8 @@ def application(
 async def _http(_: Request, error: Exception) -> Response:
     """What the router says: there is no such route, or not with this method."""
     status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
-    mend = "/openapi.json lists what there is."
-    return Problem(status, "There is no such route.", mend=mend, headers=dict(headers or {})).answer()
+    what = "There is a route, but not with this method." if status == 405 else "There is no such route."
+    return Problem(status, what, mend="/openapi.json lists what there is.", headers=dict(headers or {})).answer()
 
 
 async def _broken(_: Request, error: Exception) -> Response:
@@ -170,23 +174,55 @@ class _Headers:
 
 
 class _Patient(H11Protocol):
-    """HTTP/1.1 whose patience with a head that does not end has an end; uvicorn's has none."""
+    """HTTP/1.1 of so many connections, whose patience has an end; uvicorn counts requests, and waits for ever.
+
+    It does not wait for a head, for the rest of a body that was answered already, nor for a client that takes no more
+    of its answer.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._look = self.loop.call_later(HEAD_S, self._give_up, None)
+        self._look = self.loop.call_later(HEAD_S, self._give_up, (None, 0))
+        self.network = network(self.client[0]) if self.client else ""
+        if self._too_many():
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._look.cancel()
         super().connection_lost(exc)
 
-    def _give_up(self, before: object) -> None:
-        """Close when it has waited for a head since the last look; `before` is the request of that time."""
-        waits = self.conn.their_state is h11.IDLE and self.cycle is before
-        if waits and not self.transport.is_closing():
+    def _too_many(self) -> bool:
+        """Whether this connection is one too many, of all or of its address."""
+        there = [each.network for each in self.connections if isinstance(each, _Patient)]
+        alone = not self.config.proxy_headers and there.count(self.network) > MAX_CONNECTIONS // 4
+        return alone or len(there) > MAX_CONNECTIONS
+
+    def _give_up(self, before: tuple[object, int]) -> None:
+        """Close when nothing has happened since the last look; `before` is the request of then, and what was unsent."""
+        now = self.cycle, self.transport.get_write_buffer_size()
+        waits = self.conn.their_state is h11.IDLE or (self.cycle is not None and self.cycle.response_complete)
+        if not waits or now != before:
+            self._look = self.loop.call_later(HEAD_S, self._give_up, now)
+        elif now[1] or self.transport.is_closing():
+            self.transport.abort()
+        else:
             self.transport.close()
-            return
-        self._look = self.loop.call_later(HEAD_S, self._give_up, self.cycle)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, with a bound on how long TLS may take to begin; its own has none."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        def made() -> asyncio.Protocol:
+            return _Patient(self.config, self.server_state, self.lifespan.state)
+
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        bound_s = None if tls is None else HANDSHAKE_S
+        self.servers = [
+            await loop.create_server(made, sock=each, ssl=tls, ssl_handshake_timeout=bound_s, backlog=MAX_CONNECTIONS)
+            for each in sockets or ()
+        ]
+        self.started = True
 
 
 @contextlib.contextmanager
@@ -263,7 +299,7 @@ async def run(
     Args:
         app: from `application`.
         listener: a socket that listens.
-        lead: the controller; when it ends, all ends.
+        lead: the controller; when it ends, all ends. After a fault that nobody foresaw it leads again in a moment.
         cert: a PEM file; with `key`, for TLS.
         key: likewise.
         behind_proxy: heed ``X-Forwarded-For`` of the proxies that ``$FORWARDED_ALLOW_IPS`` names, 127.0.0.1 unless set.
@@ -279,7 +315,6 @@ async def run(
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         http=_Patient,
         lifespan="off",
-        limit_concurrency=MAX_CONNECTIONS,
         log_level="critical",
         proxy_headers=behind_proxy,
         server_header=False,
@@ -288,8 +323,8 @@ async def run(
         ws="none",
         **_tls(cert, key),
     )
-    server = uvicorn.Server(config)
-    leads, serves = asyncio.create_task(lead()), asyncio.create_task(server.serve(sockets=[listener]))
+    server = _Server(config)
+    leads, serves = asyncio.create_task(_go_on(lead)), asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.wait({leads, serves}, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -298,3 +333,15 @@ async def run(
         leads.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await leads
+
+
+async def _go_on(lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Lead; and again after a fault that nobody foresaw: every turn begins with what state and broker say then."""
+    while True:
+        try:
+            return await lead()
+        except TinySightError:
+            raise
+        except Exception:
+            log.exception("The controller is at fault. It leads again in %.0f s. Report it.", AGAIN_S)
+        await asyncio.sleep(AGAIN_S)

@@ -15,7 +15,7 @@ from typing import Final
 from tinysight_deploy.fleet.problems import Problem
 from tinysight_deploy.fleet.tokens import Role, Token
 
-__all__ = ["Attempts", "bearer", "may", "refusal"]
+__all__ = ["Attempts", "bearer", "may", "network", "refusal"]
 
 MOST_FAILURES: Final = 10
 WITHIN_S: Final = 60.0
@@ -74,7 +74,7 @@ class Attempts:
 
     def wait_s(self, address: str, text: str) -> float:
         """How long nothing from there is looked at; 0 when it is."""
-        since_s, count = self._failed.get(_network(address), (0.0, 0))
+        since_s, count = self._failed.get(network(address), (0.0, 0))
         left_s = since_s + WITHIN_S - self._clock()
         if count < MOST_FAILURES or left_s <= 0 or _digest(text) in self._good:
             return 0.0
@@ -83,11 +83,11 @@ class Attempts:
     def failed(self, address: str, text: str) -> bool:
         """Note that a token was wrong; whether it was the last that is looked at for now."""
         self._good.pop(_digest(text), None)
-        network, now_s = _network(address), self._clock()
-        since_s, count = self._failed.pop(network, (now_s, 0))
+        place, now_s = network(address), self._clock()
+        since_s, count = self._failed.pop(place, (now_s, 0))
         if now_s - since_s >= WITHIN_S:
             since_s, count = now_s, 0
-        self._failed[network] = since_s, count + 1
+        self._failed[place] = since_s, count + 1
         while len(self._failed) > MOST_ADDRESSES:
             self._failed.popitem(last=False)
         return count + 1 == MOST_FAILURES
@@ -105,7 +105,7 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """An address as it is counted: of IPv6 the /64, of which one machine has all addresses."""
     try:
         read = ipaddress.ip_address(address.partition("%")[0])

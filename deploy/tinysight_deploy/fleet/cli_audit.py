@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinysight_contract.errors import ConfigError, FleetError
+from tinysight_deploy.fleet.cli_common import mirror_file
 from tinysight_deploy.places import StateOption, fleet_state
 from tinysight_edge.console import console, finish
 
@@ -22,7 +23,7 @@ audit_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}
 
 FileOption = Annotated[
     Path | None,
-    typer.Option("--file", help="A copy of the log instead, such as audit.jsonl.", show_default=False),
+    typer.Option("--file", help="A copy of the log instead, such as fleet.audit.jsonl.", show_default=False),
 ]
 _WIDEST = 160
 
@@ -56,7 +57,7 @@ def verify(
         typer.Option(
             "--file",
             help="A copy of the log: verify that alone, or with --state compare both. "
-            "A state in a file is compared with the audit.jsonl beside it unless given.",
+            "A state is compared with the copy that a controller writes on this machine unless given.",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +73,7 @@ def verify(
     elsewhere.
     """
     from tinysight_deploy.fleet.audit import examine
-    from tinysight_deploy.fleet.mirror import NAME, lines_of
+    from tinysight_deploy.fleet.mirror import lines_of
 
     if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
         raise ConfigError("--head is no head.", mend="Give the 64 hex digits that `tinysight audit verify` printed.")
@@ -82,7 +83,7 @@ def verify(
     else:
         opened = _open(state)
         where, copy = opened.url, file
-        if copy is None and opened.path is not None and (beside := opened.path.with_name(NAME)).exists():
+        if copy is None and (beside := mirror_file(opened)).exists():
             copy = beside
         # The copy as it is now: what is written while we read is in the state first.
         mirror = None if copy is None else lines_of(copy, copy.stat().st_size)
@@ -109,7 +110,7 @@ def verify(
 @audit_app.command("rebuild")
 def rebuild(
     *,
-    file: Annotated[Path, typer.Option("--file", help="The log's copy, audit.jsonl.", show_default=False)],
+    file: Annotated[Path, typer.Option("--file", help="The log's copy, fleet.audit.jsonl.", show_default=False)],
     state: StateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
 ) -> None:

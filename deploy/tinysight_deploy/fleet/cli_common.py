@@ -1,6 +1,7 @@
 """What the commands about rollouts share: their options, and who answers: a server, or the state itself."""
 
 import getpass
+import hashlib
 import os
 import secrets
 import socket
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tinysight_contract.errors import ConfigError
-from tinysight_deploy.places import fleet_state
+from tinysight_deploy.places import fleet_state, state_folder
 
 if TYPE_CHECKING:
     from tinysight_deploy.fleet.desk import Answers, Desk
@@ -29,7 +30,7 @@ __all__ = [
     "TokenOption",
     "Where",
     "holder",
-    "mirror_folder",
+    "mirror_file",
     "user",
 ]
 
@@ -67,10 +68,11 @@ InventoryOption = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON line.")]
 
 
-def mirror_folder(state: "State") -> Path:
-    """Where the audit log is copied to: beside the state's file, or where that would be."""
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return home / "tinysight" / "fleet" if state.path is None else state.path.parent
+def mirror_file(state: "State") -> Path:
+    """Where the audit log is copied to: beside the state's file, of its name; for a server where that would be."""
+    if state.path is not None:
+        return state.path.with_name(f"{state.path.stem}.audit.jsonl")
+    return state_folder() / f"{hashlib.sha256(state.url.encode()).hexdigest()[:12]}.audit.jsonl"
 
 
 def user() -> str:
@@ -110,32 +112,34 @@ class Where:
     ca: Path | None = None
 
     @contextmanager
-    def answers(self, *, hear: bool = False) -> Iterator["Answers"]:
+    def answers(self, *, hear: bool = False, make: bool = False) -> Iterator["Answers"]:
         """Who answers.
 
         Args:
             hear: what the devices say is needed, too.
+            make: a state where there is none.
 
         Raises:
-            ConfigError: there is no broker to hear them, no token, or an address cannot be used.
+            ConfigError: there is no broker to hear them, no token, no state, or an address cannot be used.
         """
-        from tinysight_deploy.fleet.client import Remote, read_token
+        from tinysight_deploy.fleet.client import Remote
+        from tinysight_edge.fleet_server import people_token
 
         if self.fleet is not None:
-            path = self.token_file or _settings() / "fleet.token"
-            if self.token_file is None and not path.is_file():
-                raise ConfigError("No token is given.", mend=f"Name its file with --token-file, or put it into {path}.")
-            with Remote(self.fleet, read_token(path), ca=self.ca) as remote:
+            with Remote(self.fleet, people_token(self.token_file), ca=self.ca) as remote:
                 yield remote
             return
         if hear and self.broker is None:
             raise ConfigError("The devices cannot be heard.", mend="Give --broker, or --fleet for a server.")
-        with self.opened() as state:
+        with self.opened(make=make) as state:
             yield self.desk(state)
 
     @contextmanager
-    def opened(self) -> Iterator["State"]:
+    def opened(self, *, make: bool = False) -> Iterator["State"]:
         """The state itself.
+
+        Args:
+            make: it where there is none.
 
         Raises:
             ConfigError: it is none.
@@ -143,7 +147,10 @@ class Where:
         """
         from tinysight_deploy.fleet.state import State
 
-        state = State(fleet_state(self.state))
+        state = State(fleet_state(self.state), make=make)
+        if not make and state.path is not None and not state.path.exists():
+            mend = "Check --state and $TINYSIGHT_FLEET_STATE; `tinysight rollout start` and `fleet serve` make one."
+            raise ConfigError(f"There is no fleet state at {state.path}.", mend=mend)
         try:
             yield state
         finally:
@@ -183,7 +190,3 @@ class Where:
 
         folder = repo_folder(self.repo)
         return Repository(folder, keys_folder(None, folder))
-
-
-def _settings() -> Path:
-    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "tinysight"

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from tinysight_contract.errors import ConfigError
+from tinysight_contract.errors import ConfigError, StateGone
 from tinysight_deploy.fleet.cli_common import (
     AsJson,
     InventoryOption,
     Where,
     holder,
-    mirror_folder,
+    mirror_file,
     user,
 )
 from tinysight_deploy.places import RepoOption, StateOption
@@ -79,12 +79,15 @@ def serve(
     address = Address.parse(broker)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     origins = [_origin(each) for each in origin or []]
-    with where.opened() as opened, listening(place) as (socket, port):
-        if not opened.tokens():
-            console.print("There are no tokens yet: `tinysight fleet token add NAME --role admin` makes one.")
-        controller = Controller(
-            opened, broker, holder=holder(), inventory=where.book(), mirror=Mirror(mirror_folder(opened))
-        )
+    with where.opened(make=True) as opened, listening(place) as (socket, port):
+        try:
+            if not opened.tokens():
+                console.print("There are no tokens yet: `tinysight fleet token add NAME --role admin` makes one.")
+        except StateGone as error:  # it answers 503 until then
+            console.print(f"{error} It is waited for.", markup=False)
+        copy = mirror_file(opened)
+        mirror = Mirror(copy.parent, copy.name)
+        controller = Controller(opened, broker, holder=holder(), inventory=where.book(), mirror=mirror)
         kept = None if examples is None else Kept(examples, Limits(keep_bytes=keep))
         fleet = Fleet(opened, controller, repo=where.repository(), inventory=where.book(), examples=kept)
         app = application(fleet, origins=origins, secure=cert is not None)
@@ -121,7 +124,7 @@ def add(
     site, slash, id_ = (device or "/").partition("/")
     if device is not None and not (slash and site and id_):
         raise ConfigError(f"{device!r} names no device.", mend="Write SITE/DEVICE.")
-    with Where(state).opened() as opened:
+    with Where(state).opened(make=True) as opened:
         text = opened.add_token(name, Role(role), site=site, device=id_, who=user())
     if as_json:
         finish({"name": name, "role": role, "device": device, "token": text}, as_json=True)

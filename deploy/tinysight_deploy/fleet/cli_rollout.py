@@ -1,8 +1,9 @@
 """``tinysight rollout``: bring a release to many devices in stages; look at it, stop it, go on, take it back."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -39,10 +40,15 @@ if TYPE_CHECKING:
 
     from tinysight_deploy.fleet import forms
     from tinysight_deploy.fleet.desk import Answers
+    from tinysight_deploy.fleet.types import Rollout
 
 __all__ = ["rollout_app"]
 
 rollout_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+
+FEW: Final = 20
+MOST: Final = 1000
+"""Rollouts that are asked for at once, to find one and to list all."""
 
 Which = Annotated[str | None, typer.Argument(help="The rollout; the newest that goes on unless given.")]
 Id = Annotated[str, typer.Argument(help="The rollout, as `tinysight rollout list` names it.", show_default=False)]
@@ -97,7 +103,7 @@ def start(
     )  # fmt: skip
     where = Where(state, broker, repo, inventory, fleet, token_file, ca)
     form = forms.Begin(bundle=_named(bundle), group=group, policy=policy)
-    with where.answers(hear=True) as answers:
+    with where.answers(hear=True, make=True) as answers:
         if not yes:
             _ask(answers, form)
         begun = answers.begin(form)
@@ -214,7 +220,7 @@ def list_rollouts(
     from tinysight_deploy.tables import show_table
 
     with Where(state, fleet=fleet, token_file=token_file, ca=ca).answers() as answers:
-        found = answers.rollouts().items
+        found = list(_all(answers, most=MOST))
     if as_json:
         _print(found, as_json=True)
     elif found:
@@ -378,10 +384,23 @@ def _act(where: Where, id_: str, what: str, reason: str, *, revert: str | None =
 
 def _newest(answers: "Answers") -> str:
     """The newest rollout that is not over, else the newest."""
-    found = answers.rollouts().items
-    if not found:
+    newest = None
+    for each in _all(answers, most=FEW):
+        if each.phase not in {"done", "aborted"}:
+            return each.id
+        newest = newest or each.id
+    if newest is None:
         raise ConfigError("There are no rollouts.", mend="Begin one with `tinysight rollout start`.")
-    return next((each.id for each in found if each.phase not in {"done", "aborted"}), found[0].id)
+    return newest
+
+
+def _all(answers: "Answers", *, most: int) -> "Iterator[Rollout]":
+    """The rollouts, the newest first, asked for in pages of so many."""
+    after: str | None = ""
+    while after is not None:
+        page = answers.rollouts(after=after, most=most)
+        yield from page.items
+        after = page.next
 
 
 def _device(text: str, where: Where) -> tuple[str, str]:

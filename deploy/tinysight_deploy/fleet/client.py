@@ -4,45 +4,28 @@ In: the server's address and a token.  Out: the types of `forms`, or the error t
 """
 
 import contextlib
-import ipaddress
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from tinysight_contract.errors import ConfigError, FleetError
-from tinysight_contract.files import read_capped
 from tinysight_deploy.fleet import forms
-from tinysight_deploy.fleet.auth import bearer
 from tinysight_deploy.fleet.desk import MOST
 from tinysight_deploy.fleet.problems import PROBLEM, NoSuch, Told
 from tinysight_deploy.fleet.types import Rollout
 from tinysight_deploy.remote.targets import plain
+from tinysight_edge.fleet_server import fleet_address
 
-__all__ = ["Remote", "read_token"]
+__all__ = ["Remote"]
 
 TIMEOUT_S: Final = 30.0
 MAX_ANSWER_BYTES: Final = 32 << 20
-MAX_TOKEN_BYTES: Final = 4096
 T = TypeVar("T")
-
-
-def read_token(path: Path) -> str:
-    """The token in a file's first line.
-
-    Raises:
-        ConfigError: there is none.
-        OSError: the file cannot be read.
-    """
-    data = read_capped(path, MAX_TOKEN_BYTES)
-    first = data.decode("ascii", "replace").partition("\n")[0].strip()
-    if len(data) > MAX_TOKEN_BYTES or (text := bearer(f"Bearer {first}")) is None:
-        raise ConfigError(f"{path} has no token.", mend="Put what `tinysight fleet token add` printed into it.")
-    return text
 
 
 class Remote:
@@ -58,13 +41,14 @@ class Remote:
     """
 
     def __init__(self, url: str, token: str, *, ca: Path | None = None) -> None:
-        self.url = _checked(url)
+        self.url = fleet_address(url)
         try:
             trust = ssl.create_default_context(cafile=None if ca is None else str(ca))
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"{ca} cannot be used: {error}.", mend="Give a PEM file with --ca.") from error
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
-        self._client = httpx.Client(base_url=self.url, headers=headers, verify=trust, timeout=TIMEOUT_S)
+        tls = self.url.startswith("https:")  # a proxy of the environment's would read what goes without
+        self._client = httpx.Client(base_url=self.url, headers=headers, verify=trust, timeout=TIMEOUT_S, trust_env=tls)
 
     def __enter__(self) -> Self:
         return self
@@ -139,31 +123,6 @@ class Remote:
             cause = " ".join(str(error).split()) or type(error).__name__
             mend = "Check --fleet, the network, and --ca when it has a certificate of its own."
             raise FleetError(f"{self.url} does not answer: {cause}.", mend=mend) from error
-
-
-def _checked(url: str) -> str:
-    """The address without a slash at its end.
-
-    Raises:
-        ConfigError: it is none, or would send the token in plain text.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"--fleet {url!r} is no address: {error}.", mend="Write https://HOST[:PORT].") from error
-    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment or parts.username:
-        raise ConfigError(f"--fleet {url!r} is no address.", mend="Write https://HOST[:PORT].")
-    if parts.scheme == "http" and not _here(host):
-        raise ConfigError(f"The token would reach {host} in plain text.", mend="Use https.")
-    return url.rstrip("/")
-
-
-def _here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _part(text: str) -> str:

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from tinysight_contract.errors import FleetError
 from tinysight_deploy.fleet.examples import MAX_PIECE_BYTES, Arrived, FullError, Kept, PieceError
 from tinysight_deploy.fleet.members import Roll
-from tinysight_deploy.fleet.openapi import Query, Spec
+from tinysight_deploy.fleet.openapi import Header, Query, Spec
 from tinysight_deploy.fleet.problems import Problem
 from tinysight_deploy.fleet.taking import Call
 from tinysight_deploy.fleet.tokens import Role
@@ -166,6 +166,10 @@ async def _remove(call: Call) -> Response:
     return Response(status_code=204)
 
 
+_AT: Final = Header("Upload-Offset", "How many bytes are here.")
+_WHOLE: Final = Header("Upload-Length", "Bytes of the whole example.")
+_HERE: Final = Header("Upload-Length", "Bytes of the whole example, once all are here.", required=False)
+_NONE: Final = Header("Upload-Offset", "0; left out by a server that keeps no examples.", required=False)
 _ONE: Final = "/v1/examples/{site}/{device}/{digest}"
 EXAMPLES: Final[tuple[tuple[Spec, Callable[[Call], Awaitable[msgspec.Struct | Response]]], ...]] = (
     (
@@ -178,13 +182,14 @@ EXAMPLES: Final[tuple[tuple[Spec, Callable[[Call], Awaitable[msgspec.Struct | Re
                 Query("after", "The `next` of the page before.", most=200),
                 Query("most", "Rows at most.", "integer", least=1, most=1000, default=100),
             ),
+            problems=(404,),
         ),
         _list,
     ),
     (
         Spec(
             "HEAD", _ONE, Role.DEVICE, "lookAtExample", "Say in `Upload-Offset` how many bytes of an example are here.",
-            None,
+            None, tells={200: (_AT, _HERE), 404: (_NONE,)},
         ),
         _look,
     ),
@@ -192,11 +197,17 @@ EXAMPLES: Final[tuple[tuple[Spec, Callable[[Call], Awaitable[msgspec.Struct | Re
         Spec(
             "PATCH", _ONE, Role.DEVICE, "sendExample",
             "Take the next piece of an example, of `Upload-Length` bytes from `Upload-Offset` on.", None, 204,
-            problems=(400, 408, 413, 422, 507), also={409: "`Upload-Offset` says where the next piece begins."},
-            raw="image/jpeg",
+            problems=(408, 409, 413, 507), raw="image/jpeg",
+            takes=(Header("Upload-Offset", "Where this piece begins."), _WHOLE), tells={204: (_AT,), 409: (_AT,)},
         ),
         _put,
     ),
-    (Spec("GET", _ONE, Role.READ, "getExample", "Get an example: a JPEG that says what its model saw.", None), _get),
+    (
+        Spec(
+            "GET", _ONE, Role.READ, "getExample", "Get an example: a JPEG that says what its model saw.", None,
+            gives="image/jpeg",
+        ),
+        _get,
+    ),
     (Spec("DELETE", _ONE, Role.OPERATE, "removeExample", "Remove an example.", None, 204), _remove),
 )  # fmt: skip

@@ -13,10 +13,11 @@ from typing import Final
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
-from tinysight_contract.errors import ConfigError, FleetError
+from tinysight_contract.errors import BrokerError, ConfigError, FleetError
 from tinysight_deploy.fleet import forms
-from tinysight_deploy.fleet.cli_common import Where, holder, mirror_folder, user
+from tinysight_deploy.fleet.cli_common import Where, holder, mirror_file, user
 from tinysight_deploy.fleet.controller import Controller
 from tinysight_deploy.fleet.desk import Desk
 from tinysight_deploy.fleet.leading import OPEN
@@ -38,8 +39,12 @@ def show(look: Callable[[], forms.View], *, live: bool, every_s: float = EVERY_S
 
     Args:
         look: how far it is now.
-        live: until it ends.
+        live: until it ends; a look that fails is shown, and another is taken.
         every_s: how often it is looked at.
+
+    Raises:
+        ConfigError: there is no such rollout, or the server cannot be asked so.
+        TinySightError: the first look failed.
     """
     if not live:
         Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(picture(look()))
@@ -47,8 +52,12 @@ def show(look: Callable[[], forms.View], *, live: bool, every_s: float = EVERY_S
     with contextlib.suppress(KeyboardInterrupt), Live(picture(view := look()), auto_refresh=False) as shown:
         while view.rollout.phase not in OVER:
             time.sleep(every_s)
-            view = look()
-            shown.update(picture(view), refresh=True)
+            try:
+                view = look()
+            except (BrokerError, FleetError) as error:
+                shown.update(Group(picture(view), Text(f"As it was last. {error}", style="yellow")), refresh=True)
+            else:
+                shown.update(picture(view), refresh=True)
 
 
 def open_wishes(view: forms.View) -> int:
@@ -88,9 +97,9 @@ def lead(where: Where, state: State, *, only: str | None) -> Sequence[str]:
     wanted = [each.id for each in state.rollouts() if only in {None, each.id} and _to_lead(state, each)]
     if not wanted and only is None:
         raise ConfigError("No rollout is to be led.", mend="Begin one with `tinysight rollout start`.")
-    controller = Controller(
-        state, where.broker or "", holder=holder(), inventory=where.book(), mirror=Mirror(mirror_folder(state))
-    )
+    copy = mirror_file(state)
+    mirror = Mirror(copy.parent, copy.name)
+    controller = Controller(state, where.broker or "", holder=holder(), inventory=where.book(), mirror=mirror)
     asyncio.run(_lead(controller, state, where, wanted))
     return wanted
 

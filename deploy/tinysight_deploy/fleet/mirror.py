@@ -1,8 +1,8 @@
 """The audit log once more, as a file: another copy than the database, and what rollouts can be made from again.
 
-In: a `State`.  Out: ``audit.jsonl``, a line an entry, as they are hashed; or a state again of such a file. The file is
-only ever appended to, and what is in it is on the disk. It is never written over when it disagrees with the database:
-then one of both was cut off or changed, and a person has to look.
+In: a `State`.  Out: a file, a line an entry, as they are hashed; or a state again of such a file. The file is only
+ever appended to, and what is in it is on the disk. It is never written over when it disagrees with the database: then
+one of both was cut off or changed, and a person has to look.
 """
 
 import fcntl
@@ -32,11 +32,12 @@ class Mirror:
     """``audit.jsonl`` in a folder. For one process at a time; others are refused.
 
     Args:
-        folder: where it lies; of SQLite best the database's own, where `tinysight audit verify` looks for it.
+        folder: where it lies.
+        name: another one, of the state's, where several may lie in one folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self.path = folder / name
         self._known: tuple[int, int, int] | None = None
         self._last: tuple[int, str] = (0, ZEROS)
 

@@ -14,7 +14,7 @@ from tinysight_contract.topics import ID
 from tinysight_deploy.fleet.problems import PROBLEM, Told
 from tinysight_deploy.fleet.tokens import Role
 
-__all__ = ["Query", "Spec", "document"]
+__all__ = ["Header", "Query", "Spec", "document"]
 
 UNDER: Final = "#/components/schemas/"
 _ID: Final = f"^{ID.pattern}$"
@@ -51,6 +51,28 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Header:
+    """A header of a request or of an answer.
+
+    Attributes:
+        name: of it.
+        what: it says.
+        kind: ``integer`` or ``string``.
+        required: it is always there.
+    """
+
+    name: str
+    what: str
+    kind: str = "integer"
+    required: bool = True
+
+    def told(self) -> dict[str, Any]:
+        """As OpenAPI has it, but for the name."""
+        schema: dict[str, Any] = {"type": self.kind} | ({"minimum": 0} if self.kind == "integer" else {})
+        return {"description": self.what, "required": self.required, "schema": schema}
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One route, as it is told to others.
 
@@ -68,6 +90,10 @@ class Spec:
         also: other statuses, each with what it means.
         example: of the body.
         raw: the media type of a body that is no JSON.
+        optional: the body may be left out.
+        gives: the media type of an answer that is no JSON.
+        takes: headers of the request.
+        tells: headers of answers, by status.
     """
 
     method: str
@@ -83,6 +109,10 @@ class Spec:
     also: Mapping[int, str] = field(default_factory=dict)
     example: Mapping[str, Any] | None = None
     raw: str | None = None
+    optional: bool = False
+    gives: str | None = None
+    takes: tuple[Header, ...] = ()
+    tells: Mapping[int, tuple[Header, ...]] = field(default_factory=dict)
 
 
 def document(specs: Iterable[Spec]) -> dict[str, Any]:
@@ -135,13 +165,14 @@ def _operation(spec: Spec) -> dict[str, Any]:
     behind = [
         {"name": each.name, "in": "query", "description": each.what, "schema": each.schema()} for each in spec.queries
     ]
-    if inside or behind:
-        made["parameters"] = [*inside, *behind]
+    above = [{"name": each.name, "in": "header", **each.told()} for each in spec.takes]
+    if parameters := [*inside, *behind, *above]:
+        made["parameters"] = parameters
     if spec.body is not None:
         content: dict[str, Any] = {"schema": {"$ref": UNDER + spec.body.__name__}}
         if spec.example is not None:
             content["example"] = spec.example
-        made["requestBody"] = {"required": True, "content": {"application/json": content}}
+        made["requestBody"] = {"required": not spec.optional, "content": {"application/json": content}}
     if spec.raw is not None:
         made["requestBody"] = {"required": True, "content": {spec.raw: {}}}
     return made
@@ -151,18 +182,21 @@ def _responses(spec: Spec) -> dict[str, Any]:
     good: dict[str, Any] = {"description": HTTPStatus(spec.status).phrase}
     if spec.answer is not None:
         good["content"] = {"application/json": {"schema": {"$ref": UNDER + spec.answer.__name__}}}
-    problems = set(spec.problems)
+    if spec.gives is not None:
+        good["content"] = {spec.gives: {}}
+    problems = {400, 422, *spec.problems}  # something came that is not asked for
     if spec.role is not None:
         problems |= {401, 403, 429, 503}
     if spec.body is not None:
-        problems |= {400, 408, 413, 415, 422}
-    if spec.queries:
-        problems |= {422}
+        problems |= {408, 413, 415}
     if "{" in spec.path:
         problems |= {404}
-    wrong = {"content": {PROBLEM: {"schema": {"$ref": UNDER + Told.__name__}}}}
-    return {
+    wrong = {} if spec.method == "HEAD" else {"content": {PROBLEM: {"schema": {"$ref": UNDER + Told.__name__}}}}
+    made: dict[str, Any] = {
         str(spec.status): good,
         **{str(status): {"description": what} for status, what in spec.also.items()},
         **{str(status): {"description": HTTPStatus(status).phrase, **wrong} for status in sorted(problems)},
     }
+    for status, headers in spec.tells.items():
+        made[str(status)]["headers"] = {each.name: each.told() for each in headers}
+    return made

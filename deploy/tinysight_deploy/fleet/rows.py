@@ -88,5 +88,5 @@ def read_body(body: str, kind: type[T]) -> T:
     except (ValueError, msgspec.MsgspecError) as error:
         raise FleetError(
             f"The state is damaged: {error}.",
-            mend="Stop what uses it, and rebuild it from audit.jsonl with `tinysight audit rebuild`.",
+            mend="Stop what uses it, and rebuild it of its log's copy with `tinysight audit rebuild`.",
         ) from error

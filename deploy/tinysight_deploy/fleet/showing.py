@@ -4,8 +4,10 @@ Marks are words, so that they can be read without colours. What comes from devic
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -29,6 +31,7 @@ _PHASES: Final = {
 }
 _SHOWN: Final = (Outcome.AWAY, Outcome.GOING, Outcome.CONFIRMED, Outcome.FAILED, Outcome.SILENT, Outcome.LEFT)
 _FAILING: Final = 20
+_LONG: Final = 80
 _BAD: Final = {Outcome.FAILED, Outcome.SILENT}
 _MARKS: Final[Mapping[bool | None, tuple[str, str]]] = {
     True: ("ok", "green"),
@@ -108,14 +111,21 @@ def reasons(told: forms.Why) -> RenderableType:
     """Why a device is where it is: each gate with its figure."""
     head = Text(f"{told.site}/{told.device} in {told.rollout} ({told.phase}): ")
     head.append(str(told.outcome), style="bold red" if told.outcome in _BAD else "bold")
-    return Group(head, _checks(told.checks))
+    long = [each for each in told.checks if len(each.what) > _LONG]  # would make a narrow column of many lines
+    parts: list[RenderableType] = [head, *(Text(f"{each.name}: {plain(each.what, 1000)}") for each in long)]
+    short = [replace(each, what="") if each in long else each for each in told.checks]
+    for stage, checks in groupby(short, lambda each: each.name.rpartition(": ")[0]):
+        if stage:
+            parts.append(Text(f"{stage}:"))
+        parts.append(_checks(replace(each, name=each.name.rpartition(": ")[2]) for each in checks))
+    return Group(*parts)
 
 
 def table_of(rollouts: Iterable[Rollout]) -> Table:
-    """Rollouts, a line each."""
+    """Rollouts, a line each; `picture` and the log say the rest."""
     table = Table(box=None, pad_edge=False)
-    for name in ("rollout", "phase", "stage", "release", "group", "begun", "by", "reason"):
-        table.add_column(name, overflow="fold")
+    for name in ("rollout", "phase", "stage", "release", "group", "begun"):
+        table.add_column(name, overflow="fold", no_wrap=name not in {"release", "group"})
     for each in rollouts:
         table.add_row(
             each.id,
@@ -124,8 +134,6 @@ def table_of(rollouts: Iterable[Rollout]) -> Table:
             Text(plain(each.target)),
             Text(plain(each.group)),
             f"{each.begun_at:%Y-%m-%d %H:%M}",
-            Text(plain(each.begun_by)),
-            Text(plain(each.reason)),
         )
     return table
 

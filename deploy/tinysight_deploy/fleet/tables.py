@@ -110,7 +110,7 @@ FOR EACH ROW EXECUTE FUNCTION fleet_audit_next()""",
 """What refuses to change or cut the log, even to a slip of our own hand. Who owns the database can drop them: that is
 what the hash chain and its mirror are for."""
 _MAKING: Final = 0x7469_6E79  # names the lock under which PostgreSQL's tables are made
-_MEND_REBUILD: Final = "Stop what uses it, move the file away, and run `tinysight audit rebuild` with its audit.jsonl."
+_MEND_REBUILD: Final = "Stop what uses it, move the file away, and run `tinysight audit rebuild` with its log's copy."
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "XX001", "XX002")
 _GONE: Final = (
     (("SQLITE_FULL", "SQLITE_IOERR", "53100"), "Free space on its disk, and see whether that is sound."),

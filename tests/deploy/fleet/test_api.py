@@ -1,12 +1,14 @@
 """The fleet's API as others see it: who may, what it says and refuses. Real sockets, a real broker and database."""
 
 import contextlib
+import hashlib
 import itertools
 import json
 import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +17,12 @@ from urllib.parse import urlsplit
 import httpx
 import jsonschema
 import msgspec
+import numpy as np
 import pytest
 
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, FleetError
-from tinysight_contract.messages import Desired, encode
+from tinysight_contract.messages import Desired, FrameSize, ModelRef, encode
 from tinysight_deploy.fleet import app, client, forms, taking
 from tinysight_deploy.fleet.api import SPECS
 from tinysight_deploy.fleet.app import Bind
@@ -27,6 +30,8 @@ from tinysight_deploy.fleet.auth import MOST_ADDRESSES, MOST_FAILURES, Attempts,
 from tinysight_deploy.fleet.taking import MAX_BODY_BYTES
 from tinysight_deploy.fleet.tokens import Role, Token
 from tinysight_deploy.fleet.types import Phase, Policy, parse_stages
+from tinysight_edge.pictures.examples import Example
+from tinysight_edge.pictures.jpeg import write_jpeg
 
 Eventually = Callable[[Callable[[], object]], None]
 
@@ -382,7 +387,8 @@ def test_other_methods_are_refused_and_every_answer_has_its_headers(served: Any)
             assert answer.headers["cache-control"] == "no-store"
             assert "default-src 'none'" in answer.headers["content-security-policy"]
             assert "server" not in answer.headers
-        assert http.delete("/v1/rollouts").status_code == 405
+        refused = http.delete("/v1/rollouts")
+        assert (refused.status_code, "not with this method" in refused.json()["detail"]) == (405, True)
 
 
 def test_heads_are_bounded_and_do_not_wait_for_ever(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,6 +402,73 @@ def test_heads_are_bounded_and_do_not_wait_for_ever(served: Any, monkeypatch: py
         assert large.recv(100).startswith(b"HTTP/1.1 400")
     with httpx.Client(base_url=served.url, timeout=20) as http:
         assert http.get("/healthz").status_code == 200
+
+
+def test_a_body_that_was_answered_is_not_waited_for(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "HEAD_S", 0.2)
+    host, port = urlsplit(served.url).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as slow:
+        slow.sendall(b"POST /v1/rollouts HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 401 ")
+        slow.sendall(b"{")
+        assert b"".join(iter(lambda: slow.recv(4096), b"")).count(b"HTTP/1.1") == 0, "it is cut off"
+
+
+@pytest.mark.parametrize("behind_proxy", [True, False])
+def test_connections_are_bounded_whether_they_ask_or_not(
+    serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, monkeypatch: pytest.MonkeyPatch, behind_proxy: bool
+) -> None:
+    monkeypatch.setattr(app, "MAX_CONNECTIONS", 8)
+    most = 8 if behind_proxy else 2
+    with (
+        serving.Served(tmp_path, mosquitto.url, belt_repo, run={"behind_proxy": behind_proxy}) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        where = urlsplit(server.url)
+        idle = [
+            stack.enter_context(socket.create_connection((where.hostname, where.port), timeout=20))
+            for _ in range(most + 2)
+        ]
+        for refused in idle[most:]:
+            with contextlib.suppress(ConnectionResetError):
+                assert refused.recv(1) == b""
+        idle[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert idle[0].recv(100).startswith(b"HTTP/1.1 200 "), "those that are there are answered"
+
+
+def test_tls_that_does_not_begin_is_not_waited_for(
+    serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "HANDSHAKE_S", 0.2)
+    tls = {"cert": pki / "broker.crt", "key": pki / "broker.key"}
+    with serving.Served(tmp_path, mosquitto.url, belt_repo, {"secure": True}, tls) as server:
+        where = urlsplit(server.url)
+        with (
+            socket.create_connection((where.hostname, where.port), timeout=20) as mute,
+            contextlib.suppress(ConnectionResetError),
+        ):
+            assert mute.recv(1) == b""
+
+
+def test_a_controller_that_fails_as_nobody_foresaw_leads_again(
+    served: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    monkeypatch.setattr(app, "AGAIN_S", 0.05)
+    with served.client(None) as http:
+        eventually(lambda: http.get("/healthz").json()["leads"])
+        real = served.controller._books.open
+        failed: list[float] = []
+
+        def fail(now_s: float) -> bool:
+            if not failed:
+                failed.append(now_s)
+                raise RuntimeError("nobody foresaw this")
+            return bool(real(now_s))
+
+        monkeypatch.setattr(served.controller._books, "open", fail)
+        eventually(lambda: failed)
+        eventually(lambda: http.get("/healthz").json() == {"ok": True, "leads": True, "connected": True})
+    assert "nobody foresaw this" in caplog.text, "with its traceback"
 
 
 def test_a_body_is_not_waited_for_for_ever(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,12 +517,17 @@ def test_of_two_servers_on_one_state_one_leads_both_answer_and_the_other_goes_on
 ) -> None:
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(serving.Obedient(mosquitto.url, "belt-1"))
-        servers = [
-            stack.enter_context(serving.Served(tmp_path, mosquitto.url, belt_repo, state_url=state_url, name=name))
-            for name in ("1", "2")
-        ]
-        one, two = (stack.enter_context(server.client(Role.OPERATE)) for server in servers)
-        eventually(lambda: one.get("/healthz").json()["leads"] and two.get("/v1/devices").json()["items"])
+
+        def server(name: str) -> Any:
+            return stack.enter_context(
+                serving.Served(tmp_path, mosquitto.url, belt_repo, state_url=state_url, name=name)
+            )
+
+        first = server("1")
+        one = stack.enter_context(first.client(Role.OPERATE))
+        eventually(lambda: one.get("/healthz").json()["leads"])
+        two = stack.enter_context(server("2").client(Role.OPERATE))
+        eventually(lambda: two.get("/v1/devices").json()["items"])
         assert not two.get("/healthz").json()["leads"]
         id_ = two.post("/v1/rollouts", json=begin(belt, hold=(1,))).json()["id"]
         eventually(lambda: "approve" in one.get(f"/v1/rollouts/{id_}").json()["rollout"]["reason"])
@@ -457,7 +535,7 @@ def test_of_two_servers_on_one_state_one_leads_both_answer_and_the_other_goes_on
         assert [each["name"] for each in follower["checks"]] == [
             each["name"] for each in one.get(f"/v1/rollouts/{id_}").json()["checks"]
         ]
-        servers[0].stop()
+        first.stop()
         eventually(lambda: two.get("/healthz").json()["leads"])
         assert two.post(f"/v1/rollouts/{id_}/approve", json={}).status_code == 200
         eventually(lambda: two.get(f"/v1/rollouts/{id_}").json()["rollout"]["phase"] == "done")
@@ -508,6 +586,17 @@ def test_the_command_lines_client_talks_tls_to_a_server_with_an_authority_of_its
             assert http.get("/healthz").headers["strict-transport-security"]
 
 
+def test_a_token_does_not_go_to_a_proxy_in_plain_text(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        with client.Remote(served.url, served.tokens[Role.READ]) as remote:
+            assert remote.rollouts().items == []
+        proxy.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
 @pytest.mark.parametrize(
     "url",
     ["http://fleet.example.com", "ftp://127.0.0.1", "https://", "https://a:b@x.example", "https://x.example/?q", "x"],
@@ -543,16 +632,6 @@ def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, pki: Path) ->
         app._tls(pki / "broker.crt", pki / "ca.key")
     with pytest.raises(ConfigError, match="cannot be used"):
         app._tls(tmp_path / "none.crt", pki / "broker.key")
-
-
-def test_a_token_file_is_read_and_what_is_none_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    file.write_text("ts_abcdefgh\nmore\n")
-    assert client.read_token(file) == "ts_abcdefgh"
-    for text in ("", "two words\n", "x" * 5000):
-        file.write_text(text)
-        with pytest.raises(ConfigError, match="no token"):
-            client.read_token(file)
 
 
 # --- the OpenAPI document ---------------------------------------------------------------------------------------------
@@ -595,7 +674,7 @@ def test_the_document_tells_every_route_and_the_servers_answers_fit_it(
                 fits(document, content["schema"], content["example"])
                 body = {"json": begin(belt) if "bundle" in content["example"] else content["example"]}
             for each in operation.get("parameters", ()):
-                assert each["in"] == "query" or re.fullmatch(each["schema"]["pattern"], parts[each["name"]]), each
+                assert each["in"] != "path" or re.fullmatch(each["schema"]["pattern"], parts[each["name"]]), each
             for headers in ({}, {"Authorization": "Bearer ts_wrong_token"}):
                 answer = http.request(spec.method, path, headers=headers, **body)
                 assert str(answer.status_code) in operation["responses"], (spec, answer.text)
@@ -604,6 +683,70 @@ def test_the_document_tells_every_route_and_the_servers_answers_fit_it(
                     kind = answer.headers["content-type"].partition(";")[0]
                     fits(document, response["content"][kind]["schema"], answer.json())
         assert served.state.rollout(id_).phase is Phase.DONE
+
+
+def test_examples_and_documents_that_are_known_are_told_as_they_are(
+    served: Any, serving: Any, mosquitto: Any, example: tuple[bytes, str], eventually: Eventually
+) -> None:
+    raw, digest = example
+    path, template = f"/v1/examples/plant-1/belt-1/{digest}", "/v1/examples/{site}/{device}/{digest}"
+    with (
+        serving.Obedient(mosquitto.url, "belt-1") as device,
+        served.client(Role.DEVICE) as own,
+        served.client(Role.ADMIN) as http,
+    ):
+        paths = http.get("/openapi.json").json()["paths"]
+
+        def ask(method: str, path: str, told: str, who: httpx.Client = http, **options: Any) -> int:
+            """Ask, and see that status, headers and the kind of answer are told."""
+            operation = paths[told][method.lower()]
+            headers = [each for each in operation.get("parameters", ()) if each["in"] == "header"]
+            given = options.get("headers", {}).keys()
+            assert {each["name"] for each in headers if each["required"]} <= given <= {each["name"] for each in headers}
+            answer = who.request(method, path, **options)
+            response = operation["responses"][str(answer.status_code)]
+            for name, header in response.get("headers", {}).items():
+                assert name in answer.headers or not header["required"], (method, name)
+            for name in ("ETag", "Upload-Offset", "Upload-Length"):
+                assert name not in answer.headers or name in response["headers"], (method, name)
+            assert bool(answer.content) == ("content" in response), (method, answer.status_code)
+            if answer.content:
+                assert answer.headers["content-type"].partition(";")[0] in response["content"]
+            return int(answer.status_code)
+
+        def send(at: int, piece: bytes) -> int:
+            headers = {"Upload-Offset": str(at), "Upload-Length": str(len(raw))}
+            return ask("PATCH", path, template, own, headers=headers, content=piece)
+
+        assert ask("HEAD", path, template, own) == 404
+        assert [send(0, raw[:100]), send(0, raw[:50]), send(100, raw[100:])] == [204, 409, 204]
+        assert [ask("HEAD", path, template), ask("GET", path, template)] == [200, 200]
+        assert ask("GET", "/v1/examples?group=nobody", "/v1/examples") == 422
+        assert [ask("DELETE", path, template), ask("GET", path, template)] == [204, 404]
+        assert ask("GET", "/v1/examples?most=0&odd=1", "/v1/examples") == 422
+        assert ask("GET", "/v1/rollouts?after=nobody", "/v1/rollouts") == 404
+        assert ask("GET", "/healthz?odd=1", "/healthz") == 422
+        assert ask("GET", "/v1/audit", "/v1/audit", content=b"x") == 400
+
+        device.say(t.DesiredTopic("plant-1", "belt-1"), Desired(revision=1))
+        wanted, template = "/v1/devices/plant-1/belt-1/desired", "/v1/devices/{site}/{device}/desired"
+        eventually(lambda: ask("GET", wanted, template) == 200)
+        tag = http.get(wanted).headers["etag"]
+        assert ask("GET", wanted, template, headers={"If-None-Match": tag}) == 304
+        for name in ("pause", "resume", "approve", "abort"):
+            assert not paths[f"/v1/rollouts/{{rollout}}/{name}"]["post"]["requestBody"]["required"]
+
+
+@pytest.fixture
+def example() -> tuple[bytes, str]:
+    """A picture that a device sends, and its SHA-256."""
+    model = ModelRef(name="belt", version="1.0.0", digest="d" * 64)
+    said = Example(
+        site="plant-1", device="belt-1", camera="gate", captured_at=datetime(2026, 11, 26, 12, tzinfo=UTC),
+        reason="margin", frame=FrameSize(width=64, height=48), model=model, task="detect", detections=[],
+    )  # fmt: skip
+    raw = write_jpeg(np.zeros((48, 64, 3), np.uint8), said, quality=90)
+    return raw, hashlib.sha256(raw).hexdigest()
 
 
 def fits(document: dict[str, Any], schema: dict[str, Any], told: Any) -> None:

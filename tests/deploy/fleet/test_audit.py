@@ -423,7 +423,8 @@ def test_the_command_finds_a_changed_byte_and_a_cut_in_the_database(
     make_wishes: Callable[..., list[Wish]],
 ) -> None:
     lived(state, make_rollout, make_wishes)
-    mirror = Mirror(Path(state_url).parent if "://" not in state_url else tmp_path / "copy")
+    folder = Path(state_url).parent if "://" not in state_url else tmp_path / "copy"
+    mirror = Mirror(folder, "fleet.audit.jsonl")
     mirror.append(state)
     beside = [] if "://" not in state_url else ["--file", str(mirror.path)]
     assert run("audit", "verify", "--state", state_url, *beside)[0] == 0
@@ -442,7 +443,7 @@ def test_the_command_finds_a_changed_byte_and_a_cut_in_the_database(
     assert status == 1
     assert "Entry 11 is missing: the mirror has it." in err
     with pytest.raises(FleetError, match="disagree"):
-        Mirror(mirror.path.parent).append(state)
+        Mirror(folder, mirror.path.name).append(state)
     forced("UPDATE fleet_audit SET line = replace(line, '2 of 3', '0 of 3') WHERE seq = 10")
     engine.dispose()
     status, _, err = run("audit", "verify", "--state", state_url)

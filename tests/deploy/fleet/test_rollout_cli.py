@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tinysight_contract.errors import ConfigError
+from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_deploy.cli import _run
-from tinysight_deploy.fleet import options
+from tinysight_deploy.fleet import cli_rollout, following, forms, options
+from tinysight_deploy.fleet.cli_common import mirror_file
 from tinysight_deploy.fleet.cli_policy import policy_of
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.tokens import Role
-from tinysight_deploy.fleet.types import Phase, parse_stages
+from tinysight_deploy.fleet.types import Phase, Rollout, parse_stages
 
 Eventually = Callable[[Callable[[], object]], None]
 Call = Callable[..., tuple[int, str, str]]
@@ -76,7 +77,7 @@ def test_start_leads_in_the_foreground_until_the_rollout_is_done(
     assert f"{id_} has begun" in err
     assert "2 confirmed" in err
     assert len(first.heard) == len(second.heard) == 1
-    assert (state.path.parent / "audit.jsonl").exists() if state.path else False
+    assert state.path.with_name("fleet.audit.jsonl").exists() if state.path else False
 
     assert run("rollout", "list")[1].count(id_) == 1
     status, out, _ = run("rollout", "status")
@@ -279,9 +280,9 @@ def test_what_cannot_be_is_said_with_what_to_do(run: Call, mosquitto: Any, tmp_p
         (("start", "belt@1.0.0", "--group", "all", "--soak", "30", *broker), "with its unit"),
         (("start", "belt@1.0.0", "--group", "all", "--window", "25:00-26:00", *broker), "cannot be so"),
         (("start", "belt@1.0.0", "--group", "all", "--hold", "7%", *broker), "there is no stage 7%"),
-        (("status",), "There are no rollouts"),
-        (("status", "nobody"), "no rollout"),
-        (("status", "../x"), "no rollout"),
+        (("status",), "no fleet state"),
+        (("list",), "no fleet state"),
+        (("pause", "nobody"), "no fleet state"),
         (("why", "belt-1", *broker), "SITE/DEVICE"),
         (("why", "plant-1/belt-1"), "--broker"),
         (("why", "plant-1/Belt", *broker), "not a valid id"),
@@ -291,7 +292,91 @@ def test_what_cannot_be_is_said_with_what_to_do(run: Call, mosquitto: Any, tmp_p
     ):
         status, _, err = run("rollout", *words)
         assert (status, said in err) == (2, True), (words, err)
+    folder = tmp_path / "state" / "tinysight" / "fleet"
+    for words in (("rollout", "list"), ("rollout", "why", "plant-1/belt-1", *broker), ("audit", "verify")):
+        assert run(*words)[0] == 2
+    assert run("rollout", "run", *broker)[0] == 2
+    assert list(folder.glob("*.db")) == [], "what only looks makes no state"
+    run("fleet", "token", "add", "anna", "--role", "read")
     assert run("rollout", "list")[1].startswith("There are no rollouts.")
+    assert "There are no rollouts" in run("rollout", "status")[2]
+    assert "no rollout" in run("rollout", "status", "nobody")[2]
+    assert "no rollout" in run("rollout", "status", "../x")[2]
+
+
+class Paged:
+    """Rollouts that are asked for in pages, as a server gives them."""
+
+    def __init__(self, phases: list[Phase], make_rollout: Callable[..., Rollout]) -> None:
+        self.asked = 0
+        self.all = [make_rollout(f"belt-{number}", phase=phase) for number, phase in enumerate(phases)]
+
+    def rollouts(self, *, after: str = "", most: int) -> forms.RolloutRows:
+        self.asked += 1
+        first = [each.id for each in self.all].index(after) + 1 if after else 0
+        more = first + most < len(self.all)
+        return forms.RolloutRows(
+            items=self.all[first : first + most], next=self.all[first + most - 1].id if more else None
+        )
+
+
+def test_the_rollout_that_goes_on_is_found_page_by_page(make_rollout: Callable[..., Rollout]) -> None:
+    late = Paged([Phase.DONE] * 45 + [Phase.HALTED] + [Phase.DONE] * 100, make_rollout)
+    assert (cli_rollout._newest(late), late.asked) == ("belt-45", 3)  # type: ignore[arg-type]  # no more is needed
+    assert cli_rollout._newest(Paged([Phase.DONE] * 45, make_rollout)) == "belt-0"  # type: ignore[arg-type]
+    assert len(list(cli_rollout._all(Paged([Phase.DONE] * 45, make_rollout), most=20))) == 45  # type: ignore[arg-type]
+
+
+def test_a_look_that_fails_is_shown_and_another_is_taken(
+    make_rollout: Callable[..., Rollout], capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks: list[forms.View | Exception] = [
+        forms.View(rollout=make_rollout(), stages=[]),
+        FleetError("The server does not answer.", mend="Check the network."),
+        forms.View(rollout=make_rollout(phase=Phase.DONE), stages=[]),
+    ]
+
+    def look() -> forms.View:
+        found = looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    following.show(look, live=True, every_s=0.0)
+    assert (looks, "done" in capsys.readouterr().out) == ([], True)
+    looks += [forms.View(rollout=make_rollout(), stages=[]), ConfigError("There is no rollout.", mend="See list.")]
+    with pytest.raises(ConfigError):
+        following.show(look, live=True, every_s=0.0)
+
+
+def test_each_state_has_a_copy_of_its_log_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    one, two = (mirror_file(State(tmp_path / name)) for name in ("fleet.db", "other.db"))
+    assert (one, two) == (tmp_path / "fleet.audit.jsonl", tmp_path / "other.audit.jsonl")
+    far = [mirror_file(State(f"postgresql://me:{word}@db.example.com/{name}")) for name in "xy" for word in "12"]
+    assert len(set(far)) == 2, "of each database, whatever the password"
+    assert {each.parent for each in far} == {tmp_path / "tinysight" / "fleet"}
+
+
+def test_a_server_begins_while_its_database_is_gone(
+    mosquitto: Any, belt_repo: Path, tmp_path: Path, eventually: Eventually
+) -> None:
+    folder = tmp_path / "mount"
+    folder.write_text("not there yet")
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    command = [sys.executable, "-m", "tinysight_deploy", "fleet", "serve", "--broker", mosquitto.url, "--json"]
+    command += ["--bind", "127.0.0.1:0", "--repo", str(belt_repo), "--state", str(folder / "fleet.db")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["address"]
+        headers = {"Authorization": "Bearer ts_some_token"}
+        assert httpx.get(f"{address}/v1/rollouts", headers=headers, timeout=20).status_code == 503
+        folder.unlink()
+        eventually(lambda: httpx.get(f"{address}/healthz", timeout=20).json()["leads"])
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, "It is waited for" in err) == (0, True), err
 
 
 # --- with a server ----------------------------------------------------------------------------------------------------
