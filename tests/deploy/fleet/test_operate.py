@@ -105,9 +105,9 @@ def test_stages_are_cut_among_those_who_may_be_asked(state: State, begin: Callab
     lead = state.lead("test", now_s=0.0)
     assert lead is not None
     boxed, busy = KEYS[:3], KEYS[3:6]
-    for key in boxed:
-        state.box(key, Boxed(until=utc_now() + timedelta(hours=1)), lead=lead)
-    state.box(KEYS[7], Boxed(until=utc_now() - timedelta(hours=1)), lead=lead)  # is over
+    boxes = {key: Boxed(until=utc_now() + timedelta(hours=1)) for key in boxed}
+    boxes[KEYS[7]] = Boxed(until=utc_now() - timedelta(hours=1))  # is over
+    state.settle("any", [], boxes=boxes, lead=lead)
     other = begin(facts)
     going = [Wish(site=site, device=name, stage=0, revision=1, sent_s=0.0) for site, name in busy]
     state.ask(other.id, going, lead=lead)
