@@ -18,6 +18,7 @@ from tinysight_contract import topics as t
 from tinysight_contract.client import Client, Stream, connect
 from tinysight_contract.fleet import Device, Heard
 from tinysight_contract.messages import Desired, State
+from tinysight_deploy.fleet.publishing import HIGHEST
 from tinysight_deploy.fleet.types import Facts, Key
 
 __all__ = ["KINDS", "MAX_DEVICES", "QOS", "QUIET_S", "Hearing", "facts_of", "gather"]
@@ -171,9 +172,9 @@ class Hearing:
         return device is not None and device.reported is not None and device.reported.applied is not None
 
     def wanted_before(self, key: Key) -> int:
-        """The revision that was wanted in an earlier session, if nothing is known to be wanted now; else 0."""
+        """The revision that was wanted in an earlier session; 0 when one is known now, or that was made up."""
         wanted = self._wanted_before.get(key)
-        return 0 if wanted is None else wanted.revision
+        return 0 if wanted is None or wanted.revision >= HIGHEST else wanted.revision
 
 
 def _over(before: Facts, now: Facts, device: Device) -> Facts:

@@ -22,7 +22,9 @@ LIES: Final = "It goes on to tell a revision that nobody gave. See who has taken
 CONFIG_LOST: Final = "The broker has lost what lies over its configuration. Wish that again, or take it away there."
 NEVER_REPORTED: Final = "It has not said what it runs: nobody knows what lies over its configuration. Start it again."
 TOO_LONG: Final = f"Its configuration leaves no room for a wish in {MAX_BYTES:,} bytes. Shorten what is wanted of it."
-TOO_MANY: Final = f"The broker tells of more than {MAX_DEVICES:,} devices or of too long ones. Clear what nobody needs."
+TOO_MANY: Final = (
+    f"The broker tells of more than {MAX_DEVICES:,} devices. Clear what nobody needs, and start the controller again."
+)
 PASSES: Final = frozenset({NEVER_REPORTED, TOO_LONG, TOO_MANY})
 """What a rollout waits for that has nobody else to ask."""
 MOST_CLEARS: Final = 3

@@ -131,11 +131,10 @@ class Sender:
         task.add_done_callback(lambda _: self._under_way.pop(key, None))
 
     async def _send(self, key: Key, documents: Sequence[Desired | None]) -> None:
-        revision = 0
+        revision = 0 if documents[-1] is None else documents[-1].revision
+        sent = [self._client.desire(*key, each, within_s=TAKEN_WITHIN_S) for each in documents]
         try:
-            for desired in documents:
-                await self._client.desire(*key, desired, within_s=TAKEN_WITHIN_S)
-                revision = 0 if desired is None else desired.revision
+            await asyncio.gather(*sent)  # one right after another: nothing may come between
         except BrokerError as error:
             if not self.trouble:
                 log.warning("%s/%s: %s", *key, error)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -201,3 +202,27 @@ def test_who_is_beyond_the_limit_is_told(
     close()
     assert len(asyncio.run(gather(mosquitto.url))) == 1
     assert "more than 1 devices" in caplog.text
+
+
+def wants(revision: int, facts: Facts) -> bool:
+    return facts.desired is not None and facts.desired.revision == revision
+
+
+def test_a_revision_that_was_made_up_does_not_last_into_the_next_session(make_mosquitto: Any) -> None:
+    hearing = Hearing()
+
+    async def scene() -> None:
+        broker = make_mosquitto()
+        broker.start()
+        for revision, before in (((1 << 52) + 1, 0), (7, 7)):
+            say, close = speaker(broker.url)
+            async with session(hearing, broker.url):
+                say(DesiredTopic(*KEY), Desired(revision=revision))
+                await become(hearing, partial(wants, revision))
+                broker.kill()
+            close()
+            broker.start()
+            async with session(hearing, broker.url):
+                assert hearing.wanted_before(KEY) == before
+
+    asyncio.run(scene())
