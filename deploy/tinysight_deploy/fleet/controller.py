@@ -170,6 +170,8 @@ class Controller:
         if self._copying is not None:
             await asyncio.wait({self._copying}, timeout=COPY_S)
             self._copying.cancel()
+            with suppress(asyncio.CancelledError, TinySightError):
+                await self._copying
         if (lead := self._books.lead) is not None:
             with suppress(FleetError):
                 await asyncio.to_thread(self._state.leave, lead)

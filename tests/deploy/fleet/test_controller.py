@@ -37,11 +37,13 @@ def kept(tmp_path: Path) -> Any:
 
 
 @asynccontextmanager
-async def leading(state: State, url: str, **more: Any) -> AsyncIterator[tuple[Controller, Client]]:
+async def leading(
+    state: State, url: str, *, speaks_at: str = "", **more: Any
+) -> AsyncIterator[tuple[Controller, Client]]:
     """A controller, and who speaks for the devices."""
     given: dict[str, Any] = {"holder": "one", "turn_s": 0.02, "patience_s": 0.0, **more}
     leader = Controller(state, url, **given)
-    async with connect(url) as speaker:
+    async with connect(speaks_at or url) as speaker:
         task = asyncio.create_task(leader.run())
         yield leader, speaker
         task.cancel()
@@ -231,6 +233,28 @@ def test_a_copy_that_is_late_holds_up_nothing(
             go_on.set()
             await until(lambda: not leader.trouble)
             assert b'"what":"ask"' in mirror.path.read_bytes()
+
+    asyncio.run(scene())
+
+
+def test_a_broker_that_refuses_what_is_wanted_is_told_and_nobody_is_silent(
+    kept: State, make_mosquitto: Any, tmp_path: Path, make_rollout: Callable[..., Rollout]
+) -> None:
+    (tmp_path / "acl").write_text("topic read #\nuser devices\ntopic readwrite #\n")
+    broker = make_mosquitto(f"allow_anonymous true\nacl_file {tmp_path / 'acl'}")
+    broker.start()
+    rollout = make_rollout(policy=replace(POLICY, deadline_s=1.0), cutoffs=(1.0,), clock_s=100.0)
+    kept.begin(rollout, who="ann")
+
+    async def scene() -> None:
+        as_devices = broker.url.replace("mqtt://", "mqtt://devices:x@")
+        async with leading(kept, broker.url, speaks_at=as_devices) as (leader, speaker):
+            await say(speaker, StatusTopic(*KEY), online())
+            await say(speaker, ReportedTopic(*KEY), reported(4))
+            await until(lambda: kept.rollout(rollout.id).clock_s > 101.5)
+            assert "what this user may write" in leader.trouble or "role" in leader.trouble
+            asked = kept.wishes(rollout.id)[KEY]
+            assert (asked.outcome, asked.reached_s) == (Outcome.GOING, None)
 
     asyncio.run(scene())
 
