@@ -259,6 +259,37 @@ def test_a_broker_that_refuses_what_is_wanted_is_told_and_nobody_is_silent(
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(("most", "ends"), [(1, False), (2, True)])
+def test_nothing_is_passed_while_some_devices_cannot_be_known(
+    kept: State,
+    mosquitto: Any,
+    make_rollout: Callable[..., Rollout],
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    ends: bool,
+) -> None:
+    monkeypatch.setattr(controller_module, "MAX_DEVICES", most)
+    rollout = make_rollout(policy=replace(POLICY, soak_s=0.0), cutoffs=(1.0,), group="site:plant-1")
+    kept.begin(rollout, who="ann")
+
+    async def scene() -> None:
+        async with leading(kept, mosquitto.url) as (leader, speaker):
+            await say(speaker, StatusTopic(*KEY), online())
+            await say(speaker, ReportedTopic(*KEY), reported(4, bundle=rollout.bundle))
+            await until(lambda: kept.wishes(rollout.id))
+            await say(speaker, StatusTopic("plant-2", "other"), online())
+            await say(speaker, ReportedTopic("plant-2", "other"), reported(4))
+            await until(lambda: ends or "were not kept" in leader.trouble)
+            await say(speaker, ReportedTopic(*KEY), reported(5, bundle=rollout.bundle))
+            await until(lambda: kept.wishes(rollout.id)[KEY].outcome is Outcome.CONFIRMED)
+            if ends:
+                await until(lambda: kept.rollout(rollout.id).phase is Phase.DONE)
+            await asyncio.sleep(0.2)
+            assert (kept.rollout(rollout.id).phase is Phase.DONE) is ends
+
+    asyncio.run(scene())
+
+
 def wish(**fields: Any) -> Wish:
     return Wish(site=KEY[0], device=KEY[1], **{"stage": 0, "revision": 3, "sent_s": 1.0, **fields})
 
