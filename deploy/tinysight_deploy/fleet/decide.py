@@ -13,20 +13,29 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from tinysight_deploy.fleet.buckets import bucket
-from tinysight_deploy.fleet.gates import Tally, gates, of
+from tinysight_deploy.fleet.gates import Tally, failures_of_all, gates, is_enough, of
 from tinysight_deploy.fleet.judge import judge
 from tinysight_deploy.fleet.types import Change, Check, Decision, Facts, Key, Outcome, Phase, Rollout, Verdict, Wish
+from tinysight_deploy.fleet.waiting import (
+    BOXED,
+    Rest,
+    is_waiting,
+    named,
+    stand_in,
+    stands_in,
+    waits_for,
+    waits_for_approval,
+    waits_for_broker,
+)
 
 __all__ = ["BOXED", "changed", "decide"]
 
-BOXED: Final = "boxed: "
-"""How the reason begins of a device that is held for what it did before; the last stage has it nevertheless."""
 _NOTHING: Final = Facts()
-_CONFIRMED, _GOING = Outcome.CONFIRMED, Outcome.GOING
+_GOING: Final = Outcome.GOING
 _MINUTE_S: Final = 60.0
 _FEW: Final = 20
-"""A stage goes on being watched while no more than one in so many of its devices is on its way, having come late."""
+"""A stage is watched on, and passes, while no more than one in so many of its devices is on its way, having come
+late."""
 
 
 def decide(
@@ -49,8 +58,7 @@ def decide(
         now_s: the rollout's clock.
     """
     policy, stage = rollout.policy, rollout.stage
-    last = len(policy.stages) - 1
-    tally, sent, going = Tally(policy, rollout.window_s), 0, 0
+    tally, earlier, sent, going = Tally(policy, rollout.window_s), Tally(None, rollout.window_s), 0, 0
     verdicts: dict[Key, Verdict] = {}
     since_s = now_s - _MINUTE_S
     known = facts.get
@@ -60,25 +68,40 @@ def decide(
             sent += 1
         if verdict.outcome is _GOING:
             going += 1
-        if wish.stage == stage:
-            tally.add(key, wish, verdict, now_s)
-    rest = _Rest(rollout, members, wishes, held, is_last=stage >= last)
-    complete = not rest.todo and not tally.going
+        (tally if wish.stage == stage else earlier).add(key, wish, verdict, now_s)
+    rest = Rest(rollout, members, wishes, held)
+    late = _came_late(rollout, tally, wishes)
+    complete = not rest.todo and (not tally.going or late > 0)
     checks, fatal = gates(policy, tally, complete=complete)
-    checks = [*_progress(tally, rest), *checks, *_waits(rollout, tally, now_s=now_s, complete=complete)]
+    if fatal:
+        fatal = f"{named(rollout, stage)}: {fatal}"
+    if stage > 0:
+        check, too_many = failures_of_all(policy, tally, earlier)
+        checks.insert(0, check)
+        fatal = fatal or too_many
+    checks = [*_progress(tally, rest, late), *checks, *_waits(rollout, tally, now_s=now_s, complete=complete)]
     if rollout.phase is not Phase.RUNNING:
         return Decision(checks=tuple(checks), verdicts=verdicts)
     change: Change | None
     if fatal:
-        reason = f"{_name(rollout)}: {fatal} {_MEND}"
-        change = Change(what="halt", phase=Phase.HALTED, reason=reason, soaked_from_s=rollout.soaked_from_s)
+        change = Change(what="halt", phase=Phase.HALTED, reason=f"{fatal} {_MEND}", soaked_from_s=rollout.soaked_from_s)
         return Decision(change=change, checks=tuple(checks), verdicts=verdicts)
     if stage in policy.hold and rollout.approved < stage:
-        return Decision(change=_held_back(rollout, stage), checks=tuple(checks), verdicts=verdicts)
-    change = _next(rollout, tally, rest, verdicts, now_s=now_s) if complete else _unsoaked(rollout, tally)
+        change = _news(rollout, _waiting(rollout, waits_for_approval(rollout, stage)))
+        return Decision(change=change, checks=tuple(checks), verdicts=verdicts)
     room = min(policy.per_min - sent, policy.at_once - going)
     ask = tuple(key for _, key in nsmallest(room, rest.todo)) if room > 0 else ()
-    return Decision(ask=ask, change=change, checks=tuple(checks), verdicts=verdicts)
+    if not complete:
+        untold = not rest.todo and tally.untold == tally.going
+        change = _waiting(rollout, waits_for_broker(rollout, tally, wishes)) if untold else _unsoaked(rollout, tally)
+    elif not tally.reached and (other := stand_in(tally, rest, facts)) is not None:
+        ask = (other,) if room > 0 else ()
+        change = _waiting(rollout, stands_in(rollout, other)) if ask else None
+    elif not tally.reached and (reason := waits_for(rollout, tally, rest, verdicts, wishes)):
+        change = _waiting(rollout, reason)
+    else:
+        change = _next(rollout, tally, rest, verdicts, now_s=now_s)
+    return Decision(ask=ask, change=_news(rollout, change), checks=tuple(checks), verdicts=verdicts)
 
 
 def changed(rollout: Rollout, change: Change, *, now_s: float) -> Rollout:
@@ -91,99 +114,61 @@ def changed(rollout: Rollout, change: Change, *, now_s: float) -> Rollout:
 _MEND: Final = "Look at it with `tinysight rollout why`; then `rollout resume` goes on, and `rollout abort` ends it."
 
 
-class _Rest:
-    """Members that were not asked yet.
-
-    Attributes:
-        todo: those that are to be asked in the open stage, with their places.
-        held: those that would be, and must not.
-        boxed: those of them that the last stage has nevertheless.
-        later: those of later stages that may be asked then.
-    """
-
-    __slots__ = ("boxed", "held", "later", "todo")
-
-    def __init__(
-        self,
-        rollout: Rollout,
-        members: Collection[Key],
-        wishes: Mapping[Key, Wish],
-        held: Mapping[Key, str],
-        *,
-        is_last: bool,
-    ) -> None:
-        self.todo: list[tuple[float, Key]] = []
-        self.held = self.boxed = self.later = 0
-        end, salt = 1.0 if is_last else rollout.cutoffs[rollout.stage], rollout.salt
-        for key in members:
-            if key in wishes:
-                continue
-            place = bucket(salt, key)
-            why = held.get(key)
-            is_boxed = why is not None and why.startswith(BOXED)
-            if why is not None and not (is_boxed and is_last):
-                self.held += place < end
-                self.boxed += is_boxed and place < end
-            elif place < end:
-                self.todo.append((place, key))
-            else:
-                self.later += 1
-
-
 def _next(
-    rollout: Rollout, tally: Tally, rest: _Rest, verdicts: Mapping[Key, Verdict], *, now_s: float
+    rollout: Rollout, tally: Tally, rest: Rest, verdicts: Mapping[Key, Verdict], *, now_s: float
 ) -> Change | None:
-    """What a stage becomes of which everybody has an outcome who can be reached, and which all gates let through."""
-    policy, stage = rollout.policy, rollout.stage
-    last = len(policy.stages) - 1
-    if not tally.reached:
-        if _waits_for_somebody(tally, rest, verdicts, is_last=stage >= last):
-            return None
-    else:
+    """What a stage becomes that all gates let through, and that waits for no device."""
+    policy, coming = rollout.policy, rollout.stage + 1
+    if tally.reached:
         since_s = rollout.soaked_from_s
         if since_s is None and policy.soak_s > 0:
-            return Change(what="soak", soaked_from_s=now_s, reason=rollout.reason)
+            return Change(what="soak", soaked_from_s=now_s, reason=_kept(rollout))
         if since_s is not None and now_s - since_s < policy.soak_s:
             return None
-    if stage >= last:
+    if rest.is_last:
         return Change(what="done", phase=Phase.DONE, reason=_sum(verdicts, rest), soaked_from_s=rollout.soaked_from_s)
-    coming = stage + 1
     if coming in policy.hold and rollout.approved < coming:
-        return _held_back(rollout, coming)
-    return Change(what="stage", stage=coming, reason=f"{_name(rollout)} has passed: {_figures(tally)}.")
+        return _waiting(rollout, waits_for_approval(rollout, coming))
+    return Change(what="stage", stage=coming, reason=f"{named(rollout, rollout.stage)} has passed: {_figures(tally)}.")
 
 
-def _waits_for_somebody(tally: Tally, rest: _Rest, verdicts: Mapping[Key, Verdict], *, is_last: bool) -> bool:
-    """Whether a stage that nobody was reached of waits, or is empty and nothing to wait for.
+def _waiting(rollout: Rollout, reason: str) -> Change:
+    """That a stage waits, and what for."""
+    return Change(what="wait", reason=reason, soaked_from_s=rollout.soaked_from_s)
 
-    One that has only boxed devices is empty once the bundle was tried by others, or where there are no others.
+
+def _news(rollout: Rollout, change: Change | None) -> Change | None:
+    """What is new in a change: that a stage waits is said once, and that it does no more as well."""
+    if change is None and is_waiting(rollout):
+        return Change(what="go on", soaked_from_s=rollout.soaked_from_s)
+    return None if change is not None and change.what == "wait" and change.reason == rollout.reason else change
+
+
+def _kept(rollout: Rollout) -> str:
+    """The reason as it stays when a stage is watched, or is not any more."""
+    return "" if is_waiting(rollout) else rollout.reason
+
+
+def _came_late(rollout: Rollout, tally: Tally, wishes: Mapping[Key, Wish]) -> int:
+    """How many are on their way that a stage does not wait for.
+
+    They are few of many, and none was known to be there before the stage began to be watched, or before the time was
+    over of everybody who was there when asked. The others are enough by themselves.
     """
-    if is_last:
-        return tally.away > 0 or (not tally.asked and rest.held > 0)
-    if tally.asked:
-        return True
-    if rest.held > rest.boxed:
-        return True
-    return rest.boxed > 0 and rest.later > 0 and not any(each.outcome is _CONFIRMED for each in verdicts.values())
-
-
-def _held_back(rollout: Rollout, stage: int) -> Change | None:
-    """That a stage waits for somebody; said once."""
-    reason = f"Stage {stage} ({rollout.policy.stages[stage]}) waits for somebody: `tinysight rollout approve` opens it."
-    if rollout.reason == reason:
-        return None
-    return Change(what="hold", reason=reason, soaked_from_s=rollout.soaked_from_s)
+    going, since_s = tally.going, rollout.soaked_from_s
+    if not going or going * _FEW > tally.counted or not is_enough(rollout.policy, tally):
+        return 0
+    if since_s is not None and tally.soonest_s >= since_s:
+        return going
+    asked_s = max(wish.sent_s for wish in wishes.values() if wish.stage == rollout.stage)
+    return going if tally.soonest_s >= asked_s + rollout.policy.deadline_s else 0
 
 
 def _unsoaked(rollout: Rollout, tally: Tally) -> Change | None:
     """That a stage is not watched any more because devices have come that are on their way; not for a few of many."""
     if rollout.soaked_from_s is None or tally.going * _FEW <= tally.counted:
         return None
-    return Change(what="soak", soaked_from_s=None, reason=rollout.reason)
-
-
-def _name(rollout: Rollout) -> str:
-    return f"Stage {rollout.stage} ({rollout.policy.stages[min(rollout.stage, len(rollout.policy.stages) - 1)]})"
+    return Change(what="soak", soaked_from_s=None, reason=_kept(rollout))
 
 
 def _figures(tally: Tally) -> str:
@@ -194,7 +179,7 @@ def _figures(tally: Tally) -> str:
     return f"{of(tally.confirmed, tally.counted)} confirmed{failing}{away}"
 
 
-def _sum(verdicts: Mapping[Key, Verdict], rest: _Rest) -> str:
+def _sum(verdicts: Mapping[Key, Verdict], rest: Rest) -> str:
     """How it has ended, over all stages."""
     found = [each.outcome for each in verdicts.values()]
     confirmed, failed, silent, away, left, going = (
@@ -215,12 +200,13 @@ def _sum(verdicts: Mapping[Key, Verdict], rest: _Rest) -> str:
     return f"{confirmed} of {len(found)} confirmed{more}."
 
 
-def _progress(tally: Tally, rest: _Rest) -> list[Check]:
+def _progress(tally: Tally, rest: Rest, late: int) -> list[Check]:
     open_ = len(rest.todo)
     held = f"{rest.held} held" if rest.held else ""
     away = f"{tally.away} away" if tally.away else ""
     left = f"{tally.left} wanted for something else" if tally.left else ""
     earlier = f"{tally.earlier} judged before it was resumed" if tally.earlier else ""
+    behind = f"{late} came late, and are not waited for" if late else ""
     reached = tally.reached
     return [
         Check(
@@ -237,9 +223,9 @@ def _progress(tally: Tally, rest: _Rest) -> list[Check]:
         ),
         Check(
             name="settled",
-            ok=None if tally.going or not reached else True,
+            ok=None if tally.going > late or not reached else True,
             value=of(reached - tally.going, reached),
-            what=earlier,
+            what=", ".join(each for each in (earlier, behind) if each),
         ),
     ]
 

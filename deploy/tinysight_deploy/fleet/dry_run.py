@@ -26,6 +26,7 @@ from tinysight_deploy.fleet.decide import changed, decide
 from tinysight_deploy.fleet.habits import Habit, habits
 from tinysight_deploy.fleet.judge import FAILING, plain, settled
 from tinysight_deploy.fleet.types import Facts, Key, Outcome, Phase, Policy, Rollout, Wish
+from tinysight_deploy.fleet.waiting import is_waiting
 from tinysight_edge.simulate.tape import Take
 
 __all__ = ["Expected", "Plan", "PlannedStage", "plan"]
@@ -180,7 +181,9 @@ class _Run:
                 break
             following_s = now_s if acted else self._following(now_s)
             if following_s is None:
-                reason = f"Stage {self._rollout.stage} would wait for devices that are away or held."
+                reason = "It would go no further."
+                if is_waiting(self._rollout):
+                    reason = f"{reason} {self._rollout.reason}"
                 break
             now_s = following_s
         return self._plan(last_s, reason)

@@ -6,23 +6,28 @@ passed any more.
 A figure of one device moves no median as long as more than half of the others are honest.
 """
 
+from math import inf
 from statistics import median_high, median_low
 from typing import Final
 
 from tinysight_deploy.fleet.types import Check, Key, Outcome, Policy, Verdict, Wish
 
-__all__ = ["Figures", "Tally", "gates", "of", "share"]
+__all__ = ["OF_ALL", "Figures", "Tally", "failures_of_all", "gates", "is_enough", "of", "share"]
+
+OF_ALL: Final = "failures of all stages"
+"""Names the gate that counts all that were asked, in whatever stage."""
 
 _EPS: Final = 1e-9  # 0.29 of 100 are 29
+_MINUTE_S: Final = 60.0
 _CONFIRMED, _GOING, _FAILED = Outcome.CONFIRMED, Outcome.GOING, Outcome.FAILED
 _SILENT, _LEFT = Outcome.SILENT, Outcome.LEFT
 
 
 class Tally:
-    """What has become of a stage's devices.
+    """What has become of a stage's devices, or of those of several stages.
 
     Args:
-        policy: the rules.
+        policy: the rules; None when only outcomes are to be counted, and no figures.
         window_s: who ended up to then is not counted, because a person has let it go on since; 0 for all.
 
     Attributes:
@@ -30,7 +35,10 @@ class Tally:
         away: were not there since; they do not count.
         left: are wanted for something else; they do not count.
         earlier: ended before the window.
+        stood: of these, the ones that run the bundle.
         going: are on their way.
+        untold: of these, the ones that are there, and whose wish the broker has not shown for a minute.
+        soonest_s: since when one of these is known to be there; infinite without one.
         confirmed: run the bundle.
         failed: do not.
         silent: have not said so in time.
@@ -52,12 +60,18 @@ class Tally:
         "latency",
         "left",
         "silent",
+        "soonest_s",
+        "stood",
+        "untold",
     )
 
-    def __init__(self, policy: Policy, window_s: float) -> None:
+    def __init__(self, policy: Policy | None, window_s: float) -> None:
         self.asked = self.away = self.left = self.earlier = self.going = self.confirmed = self.failed = self.silent = 0
+        self.stood = self.untold = 0
+        self.soonest_s = inf
         self.first: tuple[float, Key, str] | None = None
-        longer, drop = policy.max_latency_regression, policy.max_agreement_drop
+        longer = None if policy is None else policy.max_latency_regression
+        drop = None if policy is None else policy.max_agreement_drop
         self.latency = None if longer is None else Figures(1.0 + longer)
         self.agreement = None if drop is None else Figures(1.0 - drop, least=True)
         self._window_s = window_s
@@ -78,12 +92,13 @@ class Tally:
         return self.counted + self.earlier
 
     def add(self, key: Key, wish: Wish, verdict: Verdict, now_s: float) -> None:
-        """One device that was asked in this stage."""
+        """One device that was asked."""
         self.asked += 1
         outcome, settled_s = verdict.outcome, wish.settled_s
         if outcome is _CONFIRMED:
             if settled_s is not None and settled_s <= self._window_s > 0.0:
                 self.earlier += 1
+                self.stood += 1
                 return
             self.confirmed += 1
             if self.latency is not None and verdict.slowdown is not None:
@@ -92,6 +107,8 @@ class Tally:
                 self.agreement.add(verdict.agreement, key)
         elif outcome is _GOING:
             self.going += 1
+            self.untold += wish.reached_s is None and wish.outcome is _GOING and now_s - wish.sent_s > _MINUTE_S
+            self.soonest_s = min(self.soonest_s, now_s if wish.reached_s is None else wish.reached_s)
         elif outcome is _FAILED or outcome is _SILENT:
             turned = wish.outcome is _CONFIRMED  # just now, whenever it confirmed
             ended_s = now_s if settled_s is None or turned else settled_s
@@ -159,7 +176,7 @@ def gates(policy: Policy, tally: Tally, *, complete: bool) -> tuple[list[Check],
     Args:
         policy: the rules.
         tally: of the stage.
-        complete: all that can be reached was asked, and nobody is on its way.
+        complete: all that can be reached was asked, and nobody is on its way who is waited for.
     """
     counted, failing = tally.counted, tally.failing
     ok = True if complete and tally.reached else None
@@ -210,6 +227,47 @@ def gates(policy: Policy, tally: Tally, *, complete: bool) -> tuple[list[Check],
                 f"with {share(worst)}. Look at the model's proof."
             )
     return checks, why
+
+
+def is_enough(policy: Policy, tally: Tally) -> bool:
+    """Whether a stage passes its shares by those that have ended, whatever becomes of those on their way."""
+    ended, failing = tally.counted - tally.going, tally.failing
+    most, least = policy.max_failures * ended, policy.min_confirmed * ended
+    return not failing or (failing <= most + _EPS and tally.confirmed >= least - _EPS)
+
+
+def failures_of_all(policy: Policy, tally: Tally, earlier: Tally) -> tuple[Check, str]:
+    """The gate of all that were asked up to now, and in one sentence that too many of them fail; empty if not so.
+
+    A stage that has passed is judged on by it: devices that came back late, that go bad, that are rolled back. What
+    failed before the window counts no more, as in a stage; what has confirmed before it still runs the bundle, and
+    counts.
+
+    Args:
+        policy: the rules.
+        tally: of the open stage.
+        earlier: of those before.
+    """
+    both = tally, earlier
+    failing, going = sum(each.failing for each in both), sum(each.going for each in both)
+    counted = sum(each.counted + each.stood for each in both)
+    failed = failing > 0 and failing > policy.max_failures * counted + _EPS
+    silent = sum(each.silent for each in both)
+    check = Check(
+        name=OF_ALL,
+        ok=False if failed else None if going or not counted else True,
+        value=of(failing, counted),
+        limit=f"at most {share(policy.max_failures)}",
+        what=f"{failing - silent} failed, {silent} silent" if failing else "",
+    )
+    if not failed:
+        return check, ""
+    which = min((each for each in both if each.first is not None), key=lambda each: each.first or (0.0, ("", ""), ""))
+    limit = share(policy.max_failures)
+    return (
+        check,
+        f"Of all stages up to now {of(failing, counted)} failed or were silent, at most {limit} may.{_first(which)}",
+    )
 
 
 def share(value: float) -> str:

@@ -6,6 +6,9 @@ A device may lie, and a broker may say again what was true before. So a report c
 asked for; one that says that it runs the bundle has to say as well how it came to it; a figure that cannot be is none.
 What has ended does not begin again: a device that failed or was silent may still confirm, and one that has confirmed
 fails when it does not run the bundle any more.
+
+A device's time runs from when it was there and the broker had the wish: `Wish.reached_s`, which the controller keeps
+null until then. Nobody is silent to whom nothing was said.
 """
 
 import math
@@ -117,7 +120,7 @@ def _unheard(rollout: Rollout, wish: Wish, facts: Facts, now_s: float) -> Verdic
 
 
 def _late(rollout: Rollout, wish: Wish, facts: Facts, now_s: float) -> Verdict | None:
-    """That it has had its time; None while it has some."""
+    """That it has had its time, which runs from when it was reached; None while it has some."""
     policy = rollout.policy
     since_s = now_s - (now_s if wish.reached_s is None else wish.reached_s)
     most_s = policy.deadline_s

@@ -16,7 +16,8 @@ from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release
 from tinysight_deploy.fleet.buckets import cutoffs
 from tinysight_deploy.fleet.state import State
-from tinysight_deploy.fleet.types import Facts, Key, Phase, Policy, Rollout
+from tinysight_deploy.fleet.types import Facts, Key, Outcome, Phase, Policy, Rollout, Stage
+from tinysight_deploy.fleet.waiting import named
 
 __all__ = ["OVER", "abort", "approve", "begin", "pause", "resume", "revert"]
 
@@ -24,6 +25,8 @@ OVER: Final = frozenset({Phase.ABORTED, Phase.DONE})
 """Phases that nothing follows."""
 _NAME: Final = 40
 """Characters of a bundle's name in a rollout's."""
+_BUSY: Final = frozenset({Outcome.AWAY, Outcome.GOING})
+_AT_ONCE: Final = (Stage(share=1.0),)
 
 
 def begin(
@@ -41,7 +44,8 @@ def begin(
 
     Args:
         state: where it is kept.
-        facts: of the devices: stages are cut so that each has some that are online now.
+        facts: of the devices: stages are cut so that each has some that are online now and may be asked: that are not
+            in the penalty box, and not on their way in another rollout.
         release: what is to be rolled out.
         group: of devices, as `members` reads it.
         policy: its rules.
@@ -55,7 +59,8 @@ def begin(
     if not members:
         raise FleetError(f"Nothing was heard of any device of {group!r}.", mend="See `tinysight watch`, and the group.")
     salt = secrets.token_hex(8)
-    online = [key for key in members if key in facts and facts[key].online]
+    held = _held(state, boxed=reverts is None)
+    online = [key for key in members if key in facts and facts[key].online and key not in held]
     name = re.sub(r"[^a-z0-9-]+", "-", release.name.lower()).strip("-")[:_NAME] or "bundle"
     rollout = Rollout(
         id=f"{name}-{release.release}-{secrets.token_hex(2)}",
@@ -118,18 +123,28 @@ def abort(state: State, id_: str, *, who: str, reason: str = "") -> Rollout:
 
 
 def approve(state: State, id_: str, *, who: str, reason: str = "") -> Rollout:
-    """Let the next stage that waits for approval begin when its time has come.
+    """Let the open stage begin, or the one after it when its time has come, if it waits for approval.
+
+    No later one: who approves has seen how the stage before it goes.
 
     Raises:
-        FleetError: it is over, or no stage waits, or the state cannot be written.
+        FleetError: it is over, or neither waits, or the state cannot be written.
     """
 
     def edit(rollout: Rollout) -> Rollout:
         _refuse(rollout, OVER)
-        waiting = [each for each in rollout.policy.hold if each > rollout.approved and each >= rollout.stage]
+        policy, coming = rollout.policy, rollout.stage + 1
+        waiting = sorted(each for each in policy.hold if each > rollout.approved and each >= rollout.stage)
         if not waiting:
             raise FleetError(f"No stage of {rollout.id} waits for approval.", mend="See `tinysight rollout status`.")
-        return replace(rollout, approved=min(waiting))
+        if waiting[0] > coming:
+            raise FleetError(
+                f"No stage of {rollout.id} waits for approval now. {named(rollout, waiting[0])} will, and open is "
+                f"{named(rollout, rollout.stage).lower()}.",
+                mend="Approve it once the one before it is open, and you have seen how that goes.",
+            )
+        running = rollout.phase is Phase.RUNNING
+        return replace(rollout, approved=waiting[0], reason="" if running else rollout.reason)
 
     return _act(state, id_, edit, who=who, what="approve", reason=reason)
 
@@ -147,6 +162,8 @@ def revert(
 ) -> Rollout:
     """Abort a rollout, and begin one that brings those that run its bundle to another release.
 
+    It is a rescue: all at once unless a policy is given, without a window, and those in the penalty box as well.
+
     Args:
         state: where both are kept.
         facts: of the devices.
@@ -154,7 +171,7 @@ def revert(
         release: what they shall run: of the same name, under a higher number, for devices go back by no other.
         who: does it.
         reason: why.
-        policy: of the new rollout; None for that of the old.
+        policy: of the new rollout, but for its window; None for that of the old in one stage without approval.
         reverted: the number of the release that is taken back; None to find it in what the devices say.
 
     Raises:
@@ -181,11 +198,21 @@ def revert(
         facts,
         release=release,
         group=old.group,
-        policy=policy or replace(old.policy, hold=()),
+        policy=replace(policy or replace(old.policy, stages=_AT_ONCE, hold=()), window=None),
         who=who,
         members=back,
         reverts=id_,
     )
+
+
+def _held(state: State, *, boxed: bool) -> set[Key]:
+    """Devices that a new rollout would not ask: in the penalty box, if that counts, or on their way in another one."""
+    now = utc_now()
+    held = {key for key, each in state.boxed().items() if each.until > now} if boxed else set()
+    for rollout in state.rollouts():
+        if rollout.phase not in OVER:
+            held |= {key for key, wish in state.wishes(rollout.id).items() if wish.outcome in _BUSY}
+    return held
 
 
 def _has(facts: Facts, bundle: str) -> bool:

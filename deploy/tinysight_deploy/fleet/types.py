@@ -78,7 +78,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         stages: in their order; each has all devices of those before.
         soak_s: how long a stage is watched, once all of it that can be reached has an outcome.
-        max_failures: share of a stage's judged devices that may fail.
+        max_failures: share that may fail of a stage's judged devices, and of those of all stages up to the open one.
         min_confirmed: share of a stage's reached devices that have to confirm.
         max_latency_regression: by how much of itself the median device's 95th percentile of a run may grow.
         max_agreement_drop: how far from all the median share of what both models see alike may be, 0..1.
@@ -184,7 +184,8 @@ class Wish(Struct, frozen=True, kw_only=True):
         stage: in which it was asked.
         revision: of its desired state.
         sent_s: when it was written down, which is before it was sent.
-        reached_s: since when it is known that the device was there; null while it was not.
+        reached_s: since when it is known that the broker had the wish and the device was there; null while that is not
+            so. Its deadline counts from then.
         settled_s: when it first had an outcome; null while it has none.
         outcome: as it was judged last.
         before: what was active in it.
@@ -272,11 +273,11 @@ class Change(Struct, frozen=True, kw_only=True):
     """What a rollout is to become. What is null stays.
 
     Attributes:
-        what: for the audit log: ``stage``, ``halt``, ``done``, ``soak``.
+        what: for the audit log: ``stage``, ``halt``, ``done``, ``soak``, ``wait``, and ``go on`` when that is over.
         phase: the new one.
         stage: the new one.
         reason: why.
-        soaked_from_s: with `what` ``soak``: since when it soaks, null when that is over again.
+        soaked_from_s: since when it soaks; null when it does not, or not any more.
     """
 
     what: str

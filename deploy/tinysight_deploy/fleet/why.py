@@ -8,9 +8,10 @@ from typing import Final
 
 from tinysight_contract.updates import Gate
 from tinysight_deploy.fleet.buckets import bucket, stage_of
-from tinysight_deploy.fleet.gates import share
+from tinysight_deploy.fleet.gates import OF_ALL, share
 from tinysight_deploy.fleet.judge import ENDED, judge, plain
 from tinysight_deploy.fleet.types import Check, Decision, Facts, Key, Outcome, Phase, Rollout, Verdict, Wish
+from tinysight_deploy.fleet.waiting import is_held
 
 __all__ = ["why"]
 
@@ -48,9 +49,12 @@ def why(  # noqa: PLR0917 -- in the order of `decide`
     if not member and wish is None:
         return checks
     checks.append(_phase(rollout))
-    checks += _place(rollout, key, asked=wish is not None)
+    checks += _place(rollout, key, asked=wish is not None, now_s=now_s)
     if wish is None:
-        checks.append(Check(name="penalty", ok=held is None, value="held" if held else "none", what=held or ""))
+        spared = held is not None and not is_held(rollout, held)
+        value = "none" if held is None else "not now" if spared else "held"
+        checks.append(Check(name="penalty", ok=held is None or spared, value=value, what=held or ""))
+        held = None if spared else held
         checks.append(_rate(rollout, key, decision, held))
         return checks
     verdict = decision.verdicts.get(key) or judge(rollout, wish, known, now_s=now_s)
@@ -61,7 +65,7 @@ def why(  # noqa: PLR0917 -- in the order of `decide`
     checks += _figures(rollout, known, verdict)
     checks.append(_outcome(verdict, wish, now_s))
     named = f"stage {rollout.stage}: "
-    return checks + [_renamed(each, named) for each in decision.checks]
+    return checks + [each if each.name == OF_ALL else _renamed(each, named) for each in decision.checks]
 
 
 def _not_member(rollout: Rollout, wish: Wish | None) -> str:
@@ -75,7 +79,7 @@ def _phase(rollout: Rollout) -> Check:
     return Check(name="rollout", ok=runs, value=rollout.phase.value, what=rollout.reason)
 
 
-def _place(rollout: Rollout, key: Key, *, asked: bool) -> list[Check]:
+def _place(rollout: Rollout, key: Key, *, asked: bool, now_s: float) -> list[Check]:
     """Which stage a device belongs to, whether that is open, and whether somebody has to open it."""
     place, policy = bucket(rollout.salt, key), rollout.policy
     mine = stage_of(rollout.cutoffs, place)
@@ -86,12 +90,15 @@ def _place(rollout: Rollout, key: Key, *, asked: bool) -> list[Check]:
             ok=asked or is_open,
             value=f"{mine} ({policy.stages[mine]})",
             limit=f"open is {rollout.stage} ({policy.stages[min(rollout.stage, len(policy.stages) - 1)]})",
-            what=f"Its place is {place:.4f}, the stage ends at {rollout.cutoffs[mine]:.4f}.",
+            what=f"Its place is {place:.4f}, the stage ends at {rollout.cutoffs[mine]:.4f}. "
+            f"Stage {rollout.stage} was opened {_span(now_s - rollout.opened_s)} ago.",
         )
     ]
     waits = [each for each in policy.hold if rollout.approved < each <= mine]
     if policy.hold:
         what = f"Stage {min(waits)} waits for somebody: `tinysight rollout approve` opens it." if waits else ""
+        if waits and min(waits) > rollout.stage + 1:
+            what = f"Stage {min(waits)} will wait for somebody: `tinysight rollout approve`, once its turn has come."
         checks.append(
             Check(name="approval", ok=asked or not waits, value="waits" if waits else "not needed", what=what)
         )

@@ -174,7 +174,8 @@ def test_those_away_are_planned_for_and_not_waited_for(told: ModuleType, taped: 
 def test_nobody_there_is_waited_for_ever(told: ModuleType, taped: Callable[..., list[Take]]) -> None:
     found = plan(taped(5, {number: {"online": False} for number in range(5)}), told.policy(), size_bytes=1000)
     assert found.phase is Phase.RUNNING
-    assert "would wait for devices that are away" in found.reason
+    assert "would go no further. Stage 0 (1) waits for " in found.reason
+    assert "not there since it was asked" in found.reason
     assert [each.ends_s for each in found.stages] == [None]
 
 

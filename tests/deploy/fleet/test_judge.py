@@ -107,7 +107,7 @@ def test_silence_past_the_deadline_is_failure(told: ModuleType, say: Callable[..
 
 def test_who_was_never_there_is_never_silent(told: ModuleType, say: Callable[..., Verdict]) -> None:
     assert say(told.before(online=False), now_s=90 * DAY_S, reached_s=None).outcome is Outcome.AWAY
-    assert say(told.before(), now_s=90 * DAY_S, reached_s=None).outcome is Outcome.GOING
+    assert say(told.before(), now_s=90 * DAY_S, reached_s=None).outcome is Outcome.GOING  # the broker never took it
 
 
 def test_the_deadline_does_not_run_before_the_window_but_not_for_ever(

@@ -1,6 +1,7 @@
 """What people do to rollouts."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release, Update, UpdateState
 from tinysight_deploy.fleet import operate
 from tinysight_deploy.fleet.buckets import bucket
+from tinysight_deploy.fleet.rows import Boxed
 from tinysight_deploy.fleet.state import State
 from tinysight_deploy.fleet.types import Facts, Key, Outcome, Phase, Policy, Rollout, Wish, parse_stages
 
-POLICY = Policy(stages=parse_stages("1,50%,100%"), hold=(1, 2))
+POLICY = Policy(stages=parse_stages("1,50%,100%"), hold=(1, 2), window="01:00-05:00")
 RELEASE = Release(
     target="belt/belt-1.2.0.bundle", digest="ab" * 32, size_bytes=7, name="Belt 2", version="1.2.0", release=12
 )
@@ -87,9 +89,35 @@ def test_what_was_settled_before_it_was_resumed_counts_no_more(state: State, beg
 
 def test_stages_are_approved_one_after_another(state: State, begin: Callable[..., Rollout]) -> None:
     rollout = begin()
-    assert [operate.approve(state, rollout.id, who="ann").approved for _ in range(2)] == [1, 2]
+    state.change(rollout.id, lambda now: replace(now, reason="Stage 1 (50%) waits for somebody."), who="c", what="wait")
+    approved = operate.approve(state, rollout.id, who="ann")
+    assert (approved.approved, approved.reason) == (1, ""), "nobody reads that it waits, and approves the next one"
+    with pytest.raises(FleetError, match=r"waits .* now. Stage 2 \(100%\) will, and open is stage 0 \(1\)"):
+        operate.approve(state, rollout.id, who="bea")
+    state.change(rollout.id, lambda now: replace(now, stage=1), who="c", what="stage")
+    assert operate.approve(state, rollout.id, who="ann").approved == 2
     with pytest.raises(FleetError, match=r"No stage of .* waits for approval"):
         operate.approve(state, rollout.id, who="ann")
+
+
+def test_stages_are_cut_among_those_who_may_be_asked(state: State, begin: Callable[..., Rollout]) -> None:
+    facts = {key: Facts(online=True) for key in KEYS}
+    lead = state.lead("test", now_s=0.0)
+    assert lead is not None
+    boxed, busy = KEYS[:3], KEYS[3:6]
+    for key in boxed:
+        state.box(key, Boxed(until=utc_now() + timedelta(hours=1)), lead=lead)
+    state.box(KEYS[7], Boxed(until=utc_now() - timedelta(hours=1)), lead=lead)  # is over
+    other = begin(facts)
+    going = [Wish(site=site, device=name, stage=0, revision=1, sent_s=0.0) for site, name in busy]
+    state.ask(other.id, going, lead=lead)
+    for _ in range(5):
+        rollout = begin(facts)
+        first = min(KEYS[6:], key=lambda key: bucket(rollout.salt, key))
+        assert bucket(rollout.salt, first) < rollout.cutoffs[0]
+        assert all(bucket(rollout.salt, key) >= rollout.cutoffs[0] for key in KEYS[6:] if key != first)
+    alone = begin(facts, members=boxed)
+    assert sum(bucket(alone.salt, key) < alone.cutoffs[0] for key in boxed) == 1, "there is nobody else"
 
 
 def test_a_rollout_is_taken_back_by_another(state: State, begin: Callable[..., Rollout]) -> None:
@@ -100,8 +128,11 @@ def test_a_rollout_is_taken_back_by_another(state: State, begin: Callable[..., R
     new = operate.revert(state, facts, old.id, release=back, who="ann", reason="worse", reverted=12)
     assert state.rollout(old.id).phase is Phase.ABORTED
     assert (new.reverts, new.bundle, new.policy.hold) == (old.id, back.digest, ())
-    online = [key for key in KEYS[1:3] if bucket(new.salt, key) < new.cutoffs[0]]
-    assert len(online) == 1
+    assert (new.cutoffs, new.policy.window) == ((1.0,), None), "all at once, and now"
+    rules = Policy(stages=parse_stages("1,100%"), window=POLICY.window)
+    slower = operate.revert(state, facts, old.id, release=back, who="ann", reverted=12, policy=rules)
+    assert (slower.policy.stages, slower.policy.window) == (rules.stages, None)
+    assert sum(bucket(slower.salt, key) < slower.cutoffs[0] for key in KEYS[1:3]) == 1
 
 
 NEWER = Update(target=RELEASE.target, state=UpdateState.CONFIRMED, at=utc_now(), bundle=RELEASE)

@@ -83,6 +83,11 @@ def test_one_that_waits_for_its_turn(told: ModuleType, rollout: Rollout, ask: Sa
 def test_one_that_is_held(told: ModuleType, rollout: Rollout, ask: Say) -> None:
     found = ask(rollout, told.before(), None, held=f"{BOXED}It failed 2 hours ago.")
     assert (found["penalty"].ok, found["penalty"].what) == (False, "boxed: It failed 2 hours ago.")
+    assert found["rate"].ok is None
+    for spared in (replace(rollout, stage=3), replace(rollout, reverts="digits-1")):
+        found = ask(spared, told.before(), None, held=f"{BOXED}It failed 2 hours ago.")
+        assert (found["penalty"].ok, found["penalty"].value, found["rate"].ok) == (True, "not now", True)
+        assert ask(spared, told.before(), None, held="It is busy.")["penalty"].ok is False
 
 
 def test_one_whose_stage_waits_for_somebody(told: ModuleType, rollout: Rollout, ask: Say) -> None:
@@ -92,6 +97,20 @@ def test_one_whose_stage_waits_for_somebody(told: ModuleType, rollout: Rollout, 
     assert "Stage 2" in found["approval"].what
     found = ask(replace(held, approved=2), told.before(), None, place=99)
     assert found["approval"].ok is True
+
+
+def test_a_later_stage_is_not_to_be_approved_yet(told: ModuleType, rollout: Rollout, ask: Say) -> None:
+    held = replace(rollout, policy=replace(rollout.policy, hold=(2,)))
+    assert "will wait" in ask(held, told.before(), None, place=99)["approval"].what
+
+
+def test_all_that_decides_about_the_whole_rollout_is_there(told: ModuleType, rollout: Rollout, ask: Say) -> None:
+    later = replace(rollout, stage=2, opened_s=40.0, reason="Stage 2 (25%) waits for plant-1/belt-8: It is busy.")
+    found = ask(later, told.failed(), told.wish(stage=1))
+    gate = found["failures of all stages"]
+    assert (gate.ok, gate.value, gate.limit) == (False, "1 of 1 (100%)", "at most 2%")
+    assert found["rollout"].what == later.reason
+    assert found["stage"].what.endswith("Stage 2 was opened 1 min ago.")
 
 
 def test_one_of_a_rollout_that_halted(told: ModuleType, rollout: Rollout, ask: Say) -> None:
