@@ -162,7 +162,8 @@ def revert(
 ) -> Rollout:
     """Abort a rollout, and begin one that brings those that run its bundle to another release.
 
-    It is a rescue: all at once unless a policy is given, without a window, and those in the penalty box as well.
+    It is a rescue: all at once unless a policy is given, without a window, and those in the penalty box as well. What
+    is taken back is no measure for what comes, so latency and agreement halt nothing then.
 
     Args:
         state: where both are kept.
@@ -198,11 +199,15 @@ def revert(
         facts,
         release=release,
         group=old.group,
-        policy=replace(policy or replace(old.policy, stages=_AT_ONCE, hold=()), window=None),
+        policy=replace(policy or _rescue(old.policy), window=None),
         who=who,
         members=back,
         reverts=id_,
     )
+
+
+def _rescue(policy: Policy) -> Policy:
+    return replace(policy, stages=_AT_ONCE, hold=(), max_latency_regression=None, max_agreement_drop=None)
 
 
 def _held(state: State, *, boxed: bool) -> set[Key]:
