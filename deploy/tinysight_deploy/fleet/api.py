@@ -41,7 +41,7 @@ Handler = Callable[[Call], Awaitable[msgspec.Struct | Response]]
 
 async def _health(call: Call) -> forms.Health:
     live = call.fleet.live
-    return forms.Health(ok=True, leads=live.leading, connected=live.hears)
+    return forms.Health(ok=True, leads=live.leading, connected=live.hears, well=not live.trouble)
 
 
 async def _openapi(_: Call) -> Response:

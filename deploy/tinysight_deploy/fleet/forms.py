@@ -257,8 +257,10 @@ class Health(Struct, frozen=True, kw_only=True):
         ok: that it answers.
         leads: whether its controller leads; another may.
         connected: whether it hears the broker.
+        well: whether nothing keeps its controller from going on; what does stands in the server's log.
     """
 
     ok: bool
     leads: bool
     connected: bool
+    well: bool

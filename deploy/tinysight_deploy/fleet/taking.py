@@ -51,6 +51,10 @@ class Live(Decided, Protocol):
     def leading(self) -> bool:
         """Whether it leads."""
 
+    @property
+    def trouble(self) -> str:
+        """What keeps it from going on, with what to do; empty when all is well."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fleet:

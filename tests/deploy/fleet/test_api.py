@@ -91,7 +91,7 @@ def test_a_rollout_is_shown_begun_watched_and_told_of(
         serving.Obedient(mosquitto.url, "belt-2") as second,
         served.client(Role.OPERATE) as http,
     ):
-        eventually(lambda: http.get("/healthz").json() == {"ok": True, "leads": True, "connected": True})
+        eventually(lambda: http.get("/healthz").json() == {"ok": True, "leads": True, "connected": True, "well": True})
         eventually(lambda: [each["active"] for each in http.get("/v1/devices").json()["items"]] == [serving.BEFORE] * 2)
         told = http.post("/v1/rollouts/preview", json=begin(belt)).json()
         assert (told["devices"], told["online"], told["have_it"]) == (2, 2, 0)
@@ -467,7 +467,7 @@ def test_a_controller_that_fails_as_nobody_foresaw_leads_again(
 
         monkeypatch.setattr(served.controller._books, "open", fail)
         eventually(lambda: failed)
-        eventually(lambda: http.get("/healthz").json() == {"ok": True, "leads": True, "connected": True})
+        eventually(lambda: http.get("/healthz").json() == {"ok": True, "leads": True, "connected": True, "well": True})
     assert "nobody foresaw this" in caplog.text, "with its traceback"
 
 
