@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from tinysight_contract.errors import FleetError
 from tinysight_contract.topics import DesiredTopic, ReportedTopic, StatusTopic, Topic
 from tinysight_deploy.fleet import controller as controller_module
 from tinysight_deploy.fleet.controller import Controller
+from tinysight_deploy.fleet.leading import Books
 from tinysight_deploy.fleet.mirror import Mirror
 from tinysight_deploy.fleet.odd import LIES, NEVER_REPORTED, TOO_LONG
 from tinysight_deploy.fleet.state import State
@@ -329,3 +331,35 @@ def test_what_ran_before_an_adopted_wish_is_not_known(make_rollout: Callable[...
     desired = m.Desired(revision=3, bundle=rollout.bundle, rollout=rollout.id)
     facts: dict[Key, Facts] = {KEY: Facts(active=rollout.bundle, revision=3, desired=desired)}
     assert found(rollout, {}, facts)[KEY].before is None
+
+
+def test_who_pauses_just_before_devices_are_asked_is_no_error(
+    kept: State, make_rollout: Callable[..., Rollout]
+) -> None:
+    rollout = begun(kept, make_rollout)
+    books = Books(kept, "one")
+    assert books.open(time.monotonic())
+    kept.change(rollout.id, lambda old: replace(old, phase=Phase.PAUSED), who="ann", what="pause")
+    books.ask(rollout.id, {KEY: wish()})
+    assert kept.wishes(rollout.id) == books.wishes[rollout.id] == {}
+    kept.change(rollout.id, lambda old: replace(old, phase=Phase.RUNNING), who="ann", what="resume")
+    books.ask(rollout.id, {KEY: wish()})
+    with pytest.raises(FleetError, match="was asked"):
+        books.ask(rollout.id, {KEY: wish()})
+
+
+def test_who_fails_is_boxed_with_the_reason_and_more_than_a_batch_keeps_the_lead(
+    kept: State, make_rollout: Callable[..., Rollout]
+) -> None:
+    rollout = begun(kept, make_rollout)
+    books, many = Books(kept, "one"), {("p", f"d{n}"): replace(wish(), site="p", device=f"d{n}") for n in range(2500)}
+    assert books.open(time.monotonic())
+    books.ask(rollout.id, many)
+    entries = len(kept.audit(most=10_000))
+    failed = {key: replace(each, outcome=Outcome.FAILED, settled_s=2.0) for key, each in many.items()}
+    books.settle(rollout.id, failed, dict.fromkeys(many, "crashed: It fell."))
+    assert len(kept.audit(most=10_000)) == entries + 3
+    assert kept.boxed() == books.boxed
+    assert {(each.times, each.reason) for each in books.boxed.values()} == {(1, "crashed: It fell.")}
+    books.settle(rollout.id, {("p", "d0"): replace(failed["p", "d0"], outcome=Outcome.CONFIRMED)})
+    assert len(kept.boxed()) == 2499
