@@ -23,9 +23,9 @@ from steps import where
 
 from tinysight_contract.orders import Desired, DesiredState
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
-from tinysight_deploy.fleet.buckets import bucket, cutoffs
-from tinysight_deploy.fleet.decide import decide
-from tinysight_deploy.fleet.judge import settled
+from tinysight_deploy.fleet.deciding.buckets import bucket, cutoffs
+from tinysight_deploy.fleet.deciding.decide import decide
+from tinysight_deploy.fleet.deciding.judge import settled
 from tinysight_deploy.fleet.types import Facts, Key, Policy, Rollout, Wish, parse_stages
 
 NOW: Final = datetime(2026, 11, 26, tzinfo=UTC)

@@ -45,8 +45,8 @@ from tinysight_contract.bundle import Bundle, pack_bundle
 from tinysight_contract.errors import BrokerError
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.updates import Release, UpdateState
-from tinysight_deploy.fleet.facts import gather
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.control.facts import gather
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Facts, Key, Outcome, Phase, Policy, parse_stages
 from tinysight_deploy.repo.repository import Repository
 from tinysight_edge.simulate.behave import Behaviour, behaviour_of, parse_shares

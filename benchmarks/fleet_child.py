@@ -16,12 +16,12 @@ from pathlib import Path
 import msgspec
 
 from tinysight_contract.updates import Release
-from tinysight_deploy.fleet.buckets import bucket, stage_of
-from tinysight_deploy.fleet.controller import Controller
-from tinysight_deploy.fleet.facts import gather
-from tinysight_deploy.fleet.mirror import Mirror
-from tinysight_deploy.fleet.operate import abort, begin
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.control.controller import Controller
+from tinysight_deploy.fleet.control.facts import gather
+from tinysight_deploy.fleet.control.operate import abort, begin
+from tinysight_deploy.fleet.deciding.buckets import bucket, stage_of
+from tinysight_deploy.fleet.keeping.mirror import Mirror
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Facts, Key, Policy, Rollout
 from tinysight_edge.simulate.behave import Behaviour, behaviour_of, parse_shares
 

@@ -49,15 +49,20 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "repo": ("tinysight_deploy.repo.cli_repo", "repo_app", "deploy", "Serve the signed releases, for development."),
     "flash": ("tinysight_deploy.flashing.cli", "flash", "deploy", "Bring a signed release to devices, many at once."),
     "rollout": (
-        "tinysight_deploy.fleet.cli_rollout",
+        "tinysight_deploy.fleet.commands.cli_rollout",
         "rollout_app",
         "deploy",
         "Bring a release to many devices in stages, each judged before the next.",
     ),
-    "fleet": ("tinysight_deploy.fleet.cli_fleet", "fleet_app", "deploy", "Lead rollouts as a service, with an API."),
+    "fleet": (
+        "tinysight_deploy.fleet.commands.cli_fleet",
+        "fleet_app",
+        "deploy",
+        "Lead rollouts as a service, with an API.",
+    ),
     "device": ("tinysight_deploy.devices.cli", "device_app", "deploy", "Devices: list, look at, run commands on them."),
     "audit": (
-        "tinysight_deploy.fleet.cli_audit",
+        "tinysight_deploy.fleet.commands.cli_audit",
         "audit_app",
         "deploy",
         "The log of who did what with the fleet: show, verify.",

@@ -4,6 +4,7 @@
 
     TinySightError
     ├── ConfigError (also ValueError)    the caller asked for something that cannot be
+    │   └── NoSuch                       there is nothing of that name
     ├── DataError                        images or labels cannot be used as they are
     ├── TrainError                       a training run cannot start, go on or be read
     ├── ConversionError                  a model cannot become a bundle
@@ -41,6 +42,7 @@ __all__ = [
     "DeviceError",
     "FleetError",
     "InferenceError",
+    "NoSuch",
     "NotLeading",
     "RuntimeLoadError",
     "ShapeError",
@@ -68,6 +70,10 @@ class TinySightError(Exception):
 
 class ConfigError(TinySightError, ValueError):
     """The caller asked for something that cannot be."""
+
+
+class NoSuch(ConfigError):  # noqa: N818 -- the names of the others say whose fault it is
+    """There is nothing of the name that was given."""
 
 
 class DataError(TinySightError):

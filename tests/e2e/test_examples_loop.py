@@ -16,9 +16,9 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract.messages import ModelRef
-from tinysight_deploy.fleet import example_routes
-from tinysight_deploy.fleet.problems import Problem
-from tinysight_deploy.fleet.tokens import Role
+from tinysight_deploy.fleet.keeping.tokens import Role
+from tinysight_deploy.fleet.server import example_routes
+from tinysight_deploy.fleet.server.problems import Problem
 from tinysight_edge.belt import LABELS, Belt
 from tinysight_edge.cameras.hub import Frame
 from tinysight_edge.config.types import (

@@ -20,11 +20,11 @@ from tinysight_contract import topics as t
 from tinysight_contract.messages import Desired, Reported, decode, encode
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.updates import Release
-from tinysight_deploy.fleet.controller import Controller
-from tinysight_deploy.fleet.facts import gather
-from tinysight_deploy.fleet.mirror import Mirror
-from tinysight_deploy.fleet.operate import begin
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.control.controller import Controller
+from tinysight_deploy.fleet.control.facts import gather
+from tinysight_deploy.fleet.control.operate import begin
+from tinysight_deploy.fleet.keeping.mirror import Mirror
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Key, Outcome, Phase, Policy, Rollout, parse_stages
 from tinysight_edge.simulate.behave import Behaviour
 from tinysight_edge.simulate.updates import UpdatePlan

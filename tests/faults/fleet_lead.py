@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tinysight_contract.client import Client
-from tinysight_deploy.fleet.controller import Controller
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.control.controller import Controller
+from tinysight_deploy.fleet.keeping.state import State
 
 STEPS = ((State, "ask"), (State, "settle"), (State, "change"))
 

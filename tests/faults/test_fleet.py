@@ -22,11 +22,11 @@ from msgspec.structs import replace
 
 from tinysight_contract.messages import Desired, DesiredState, Reported, utc_now
 from tinysight_contract.topics import DesiredTopic, ReportedTopic
-from tinysight_deploy.fleet.buckets import bucket
-from tinysight_deploy.fleet.facts import gather
-from tinysight_deploy.fleet.mirror import rebuild
-from tinysight_deploy.fleet.operate import abort, revert
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.control.facts import gather
+from tinysight_deploy.fleet.control.operate import abort, revert
+from tinysight_deploy.fleet.deciding.buckets import bucket
+from tinysight_deploy.fleet.keeping.mirror import rebuild
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Outcome, Phase
 from tinysight_edge.simulate.behave import Behaviour
 

@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Policy, Rollout, Wish, parse_stages
 
 PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)

@@ -9,7 +9,7 @@ import sys
 import time
 
 from tinysight_contract.errors import NotLeading
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Wish
 
 DEVICES, LEASE_S, LONGEST_S = 16, 0.4, 60.0

@@ -13,8 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from msgspec.structs import replace
 
-from tinysight_deploy.fleet.audit import verify
-from tinysight_deploy.fleet.state import Boxed, State
+from tinysight_deploy.fleet.keeping.audit import verify
+from tinysight_deploy.fleet.keeping.state import Boxed, State
 from tinysight_deploy.fleet.types import Outcome, Phase, Policy, Rollout, Wish, parse_stages
 
 DEVICES = 6

@@ -16,13 +16,13 @@ from tinysight_contract import topics as t
 from tinysight_contract.messages import Desired, DesiredState, Reported, State, Status, decode, encode
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.updates import Release, Update, UpdateState
-from tinysight_deploy.fleet import app
-from tinysight_deploy.fleet.auth import Attempts
-from tinysight_deploy.fleet.controller import Controller
-from tinysight_deploy.fleet.examples import Kept
-from tinysight_deploy.fleet.state import State as FleetState
-from tinysight_deploy.fleet.taking import Fleet
-from tinysight_deploy.fleet.tokens import Role
+from tinysight_deploy.fleet.control.controller import Controller
+from tinysight_deploy.fleet.keeping.examples import Kept
+from tinysight_deploy.fleet.keeping.state import State as FleetState
+from tinysight_deploy.fleet.keeping.tokens import Role
+from tinysight_deploy.fleet.server import app
+from tinysight_deploy.fleet.server.auth import Attempts
+from tinysight_deploy.fleet.server.taking import Fleet
 from tinysight_deploy.repo.repository import Repository
 
 BEFORE = "a" * 64

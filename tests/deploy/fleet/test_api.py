@@ -23,12 +23,12 @@ import pytest
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_contract.messages import Desired, FrameSize, ModelRef, encode
-from tinysight_deploy.fleet import app, client, forms, taking
-from tinysight_deploy.fleet.api import SPECS
-from tinysight_deploy.fleet.app import Bind
-from tinysight_deploy.fleet.auth import MOST_ADDRESSES, MOST_FAILURES, Attempts, bearer, may
-from tinysight_deploy.fleet.taking import MAX_BODY_BYTES
-from tinysight_deploy.fleet.tokens import Role, Token
+from tinysight_deploy.fleet.keeping.tokens import Role, Token
+from tinysight_deploy.fleet.server import app, client, forms, taking
+from tinysight_deploy.fleet.server.api import SPECS
+from tinysight_deploy.fleet.server.app import Bind
+from tinysight_deploy.fleet.server.auth import MOST_ADDRESSES, MOST_FAILURES, Attempts, bearer, may
+from tinysight_deploy.fleet.server.taking import MAX_BODY_BYTES
 from tinysight_deploy.fleet.types import Phase, Policy, parse_stages
 from tinysight_edge.pictures.examples import Example
 from tinysight_edge.pictures.jpeg import write_jpeg

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_deploy.cli import _run
-from tinysight_deploy.fleet.audit import (
+from tinysight_deploy.fleet.keeping.audit import (
     MAX_LINE,
     ZEROS,
     Broken,
@@ -28,8 +28,8 @@ from tinysight_deploy.fleet.audit import (
     read_line,
     verify,
 )
-from tinysight_deploy.fleet.mirror import Mirror, rebuild, replay
-from tinysight_deploy.fleet.state import Boxed, Lead, Role, State
+from tinysight_deploy.fleet.keeping.mirror import Mirror, rebuild, replay
+from tinysight_deploy.fleet.keeping.state import Boxed, Lead, Role, State
 from tinysight_deploy.fleet.types import Outcome, Phase, Rollout, Wish
 
 AT = datetime(2026, 11, 26, 9, 0, 0, 120_000, tzinfo=UTC)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinysight_deploy.fleet.buckets import bucket, cutoffs, stage_of
+from tinysight_deploy.fleet.deciding.buckets import bucket, cutoffs, stage_of
 from tinysight_deploy.fleet.types import Key, Stage, parse_stages
 
 ids = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)

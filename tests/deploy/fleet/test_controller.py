@@ -15,14 +15,14 @@ from tinysight_contract import messages as m
 from tinysight_contract.client import Client, connect
 from tinysight_contract.errors import FleetError
 from tinysight_contract.topics import DesiredTopic, ReportedTopic, StatusTopic, Topic
-from tinysight_deploy.fleet import controller as controller_module
-from tinysight_deploy.fleet.controller import Controller
-from tinysight_deploy.fleet.leading import Books
-from tinysight_deploy.fleet.mirror import Mirror
-from tinysight_deploy.fleet.odd import LIES, NEVER_REPORTED, TOO_LONG
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.control import controller as controller_module
+from tinysight_deploy.fleet.control.controller import Controller
+from tinysight_deploy.fleet.control.leading import Books
+from tinysight_deploy.fleet.control.odd import LIES, NEVER_REPORTED, TOO_LONG
+from tinysight_deploy.fleet.control.wishing import found, reached, unshown
+from tinysight_deploy.fleet.keeping.mirror import Mirror
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Facts, Key, Outcome, Phase, Policy, Rollout, Stage, Wish
-from tinysight_deploy.fleet.wishing import found, reached, unshown
 
 KEY: Final = ("plant-1", "belt-0")
 OLD: Final = "cd" * 32

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from tinysight_contract.orders import Desired
 from tinysight_contract.updates import Code, Gate
-from tinysight_deploy.fleet.buckets import bucket
-from tinysight_deploy.fleet.decide import BOXED, decide
+from tinysight_deploy.fleet.deciding.buckets import bucket
+from tinysight_deploy.fleet.deciding.decide import BOXED, decide
 from tinysight_deploy.fleet.types import Change, Check, Decision, Facts, Key, Outcome, Phase, Rollout, Wish
 
 

@@ -19,8 +19,8 @@ from tinysight_contract.fleet import Fleet
 from tinysight_contract.messages import ModelMetrics, Reported, State, Status, encode
 from tinysight_contract.orders import DesiredState
 from tinysight_contract.updates import Code, Gate, Update, UpdateState
-from tinysight_deploy.fleet.dry_run import Plan, plan
-from tinysight_deploy.fleet.habits import habits
+from tinysight_deploy.fleet.deciding.dry_run import Plan, plan
+from tinysight_deploy.fleet.deciding.habits import habits
 from tinysight_deploy.fleet.types import Key, Outcome, Phase
 from tinysight_edge.simulate.tape import Take, TapeWriter, read_tape
 

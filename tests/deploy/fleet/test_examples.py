@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, ContractError, FleetError
 from tinysight_contract.messages import Detection, FrameSize, ModelRef
-from tinysight_deploy.fleet import cli_fleet
-from tinysight_deploy.fleet.examples import FullError, Kept, Limits, PieceError
+from tinysight_deploy.fleet.commands import cli_fleet
+from tinysight_deploy.fleet.keeping.examples import FullError, Kept, Limits, PieceError
 from tinysight_edge.pictures.examples import Example
 from tinysight_edge.pictures.jpeg import write_jpeg
 

@@ -25,7 +25,7 @@ from tinysight_contract.messages import (
 from tinysight_contract.metrics import BINS
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import DesiredTopic, ReportedTopic, StatusTopic, Topic
-from tinysight_deploy.fleet.facts import KINDS, Hearing, facts_of, gather
+from tinysight_deploy.fleet.control.facts import KINDS, Hearing, facts_of, gather
 from tinysight_deploy.fleet.types import Facts, Key
 
 KEY: Key = ("plant-1", "gate")
@@ -195,7 +195,7 @@ def test_what_was_cleared_does_not_come_back_with_the_last_session(mosquitto: An
 def test_who_is_beyond_the_limit_is_told(
     mosquitto: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tinysight_deploy.fleet.facts.MAX_DEVICES", 1)
+    monkeypatch.setattr("tinysight_deploy.fleet.control.facts.MAX_DEVICES", 1)
     say, close = speaker(mosquitto.url)
     for name in ("one", "two"):
         say(StatusTopic("plant-1", name), status())

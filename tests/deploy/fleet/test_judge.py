@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tinysight_contract.orders import Desired, DesiredState
 from tinysight_contract.updates import Code, Gate, Update, UpdateState
-from tinysight_deploy.fleet.judge import judge, settled
+from tinysight_deploy.fleet.deciding.judge import judge, settled
 from tinysight_deploy.fleet.types import Facts, Outcome, Verdict
 
 DAY_S = 86400.0

@@ -13,9 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, NotLeading, StateGone
-from tinysight_deploy.fleet.audit import verify
-from tinysight_deploy.fleet.lease import LEASE_S
-from tinysight_deploy.fleet.state import Boxed, Lead, State
+from tinysight_deploy.fleet.keeping.audit import verify
+from tinysight_deploy.fleet.keeping.lease import LEASE_S
+from tinysight_deploy.fleet.keeping.state import Boxed, Lead, State
 from tinysight_deploy.fleet.types import Phase, Rollout, Wish
 
 Open = Callable[..., State]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tinysight_contract.errors import ConfigError
-from tinysight_deploy.fleet.members import Roll
+from tinysight_deploy.fleet.control.members import Roll
 from tinysight_deploy.fleet.types import Key
 
 HEARD: set[Key] = {("plant-1", "gate"), ("plant-1", "belt"), ("plant-2", "gate")}

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from tinysight_contract.errors import FleetError
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release, Update, UpdateState
-from tinysight_deploy.fleet import operate
-from tinysight_deploy.fleet.buckets import bucket
-from tinysight_deploy.fleet.rows import Boxed
-from tinysight_deploy.fleet.state import State
+from tinysight_deploy.fleet.control import operate
+from tinysight_deploy.fleet.deciding.buckets import bucket
+from tinysight_deploy.fleet.keeping.rows import Boxed
+from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.types import Facts, Key, Outcome, Phase, Policy, Rollout, Wish, parse_stages
 
 POLICY = Policy(stages=parse_stages("1,50%,100%"), hold=(1, 2), window="01:00-05:00")

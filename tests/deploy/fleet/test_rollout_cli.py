@@ -16,11 +16,12 @@ import pytest
 
 from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_deploy.cli import _run
-from tinysight_deploy.fleet import cli_rollout, following, forms, options
-from tinysight_deploy.fleet.cli_common import mirror_file
-from tinysight_deploy.fleet.cli_policy import policy_of
-from tinysight_deploy.fleet.state import State
-from tinysight_deploy.fleet.tokens import Role
+from tinysight_deploy.fleet.commands import cli_rollout, following, options
+from tinysight_deploy.fleet.commands.cli_common import mirror_file
+from tinysight_deploy.fleet.commands.cli_policy import policy_of
+from tinysight_deploy.fleet.keeping.state import State
+from tinysight_deploy.fleet.keeping.tokens import Role
+from tinysight_deploy.fleet.server import forms
 from tinysight_deploy.fleet.types import Phase, Rollout, parse_stages
 
 Eventually = Callable[[Callable[[], object]], None]

@@ -16,11 +16,11 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from tinysight_contract.errors import ConfigError, FleetError, StateGone
-from tinysight_deploy.fleet import state as state_module
-from tinysight_deploy.fleet import tables
-from tinysight_deploy.fleet.audit import verify
-from tinysight_deploy.fleet.mirror import replay
-from tinysight_deploy.fleet.state import Boxed, Lead, Role, State, Token
+from tinysight_deploy.fleet.keeping import state as state_module
+from tinysight_deploy.fleet.keeping import tables
+from tinysight_deploy.fleet.keeping.audit import verify
+from tinysight_deploy.fleet.keeping.mirror import replay
+from tinysight_deploy.fleet.keeping.state import Boxed, Lead, Role, State, Token
 from tinysight_deploy.fleet.types import Outcome, Phase, Rollout, Wish
 
 MakeRollout = Callable[..., Rollout]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from tinysight_deploy.fleet.cli_fleet import fleet_app
+from tinysight_deploy.fleet.commands.cli_fleet import fleet_app
 
 UNIT = Path(__file__).parents[3] / "deploy/systemd/tinysight-fleet.service"
 PROGRAM = "/opt/tinysight/bin/tinysight "

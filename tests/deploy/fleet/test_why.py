@@ -9,10 +9,10 @@ from msgspec.structs import replace
 
 from tinysight_contract.orders import Desired
 from tinysight_contract.updates import Gate
-from tinysight_deploy.fleet.buckets import bucket, stage_of
-from tinysight_deploy.fleet.decide import BOXED, decide
+from tinysight_deploy.fleet.deciding.buckets import bucket, stage_of
+from tinysight_deploy.fleet.deciding.decide import BOXED, decide
+from tinysight_deploy.fleet.deciding.why import why
 from tinysight_deploy.fleet.types import Check, Facts, Outcome, Phase, Rollout, Wish
-from tinysight_deploy.fleet.why import why
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from tinysight_contract.orders import Desired, DesiredState
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
-from tinysight_deploy.fleet.buckets import cutoffs
-from tinysight_deploy.fleet.decide import changed, decide
-from tinysight_deploy.fleet.judge import settled
+from tinysight_deploy.fleet.deciding.buckets import cutoffs
+from tinysight_deploy.fleet.deciding.decide import changed, decide
+from tinysight_deploy.fleet.deciding.judge import settled
 from tinysight_deploy.fleet.types import Decision, Facts, Key, Phase, Policy, Rollout, Wish, parse_stages
 
 NOW = datetime(2026, 11, 26, 9, 0, tzinfo=UTC)

@@ -1,0 +1,1 @@
+"""`tinysight rollout`, `fleet` and `audit`."""

@@ -1,0 +1,1 @@
+"""Whom a rollout asks next, and whether it goes on. Pure: no I/O and no clock. START HERE: `decide`."""

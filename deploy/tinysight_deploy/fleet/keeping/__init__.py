@@ -1,0 +1,1 @@
+"""What outlives the controller: rollouts, wishes, the audit log, tokens, examples. START HERE: `state`."""

@@ -1,0 +1,1 @@
+"""What operators and devices ask over HTTP. START HERE: `api`, then `desk`."""
