@@ -190,6 +190,7 @@ def serve_folder(folder: Path, server: socket.socket) -> None:
         http="h11",
         limit_concurrency=MAX_CONNECTIONS,
         lifespan="off",
+        log_config=None,  # its own ends the handlers of whatever process this runs in
         log_level="critical",
         server_header=False,
         timeout_graceful_shutdown=0,

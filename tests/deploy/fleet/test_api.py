@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import re
 import socket
 import ssl
@@ -481,6 +482,21 @@ def test_a_body_is_not_waited_for_for_ever(served: Any, monkeypatch: pytest.Monk
     assert _raw(served.url, many).partition(b" ")[2][:3] in {b"400", b"413"}
     twice = head.replace("Content-Length: 9", "Content-Length: 9\r\nTransfer-Encoding: chunked").encode()
     assert b"HTTP/1.1 5" not in _raw(served.url, twice + b"0\r\n\r\n")
+
+
+def test_a_server_leaves_the_handlers_of_its_process_alone(
+    serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path
+) -> None:
+    class Watched(logging.Handler):
+        over = False
+
+        def close(self) -> None:
+            self.over = True
+            super().close()
+
+    handler = Watched()
+    with serving.Served(tmp_path, mosquitto.url, belt_repo):
+        assert not handler.over, "one that closes stderr would close that of whoever runs the server"
 
 
 def test_what_nobody_foresaw_is_told_as_a_fault_of_the_server(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:

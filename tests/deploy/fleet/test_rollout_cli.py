@@ -19,6 +19,7 @@ from tinysight_deploy.cli import _run
 from tinysight_deploy.fleet.commands import cli_rollout, following, options
 from tinysight_deploy.fleet.commands.cli_common import mirror_file
 from tinysight_deploy.fleet.commands.cli_policy import policy_of
+from tinysight_deploy.fleet.control.controller import Controller
 from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.keeping.tokens import Role
 from tinysight_deploy.fleet.server import forms
@@ -41,6 +42,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("COLUMNS", "200")
+    assert Controller.__init__.__kwdefaults__ is not None
+    monkeypatch.setitem(Controller.__init__.__kwdefaults__, "turn_s", 0.1)  # it waits ten of them after each connect
     for name in ("TINYSIGHT_KEYS", "TINYSIGHT_BROKER", "TINYSIGHT_FLEET", "TINYSIGHT_FLEET_STATE"):
         monkeypatch.delenv(name, raising=False)
 

@@ -149,7 +149,8 @@ async def _http(_: Request, error: Exception) -> Response:
 async def _broken(_: Request, error: Exception) -> Response:
     """What nobody foresaw; it is in the log."""
     log.error("a request broke the server: %s: %s", type(error).__name__, error)
-    response = Problem(500, "The server is at fault.", mend="Look into its log, and report it.").answer()
+    close = {"Connection": "close"}  # uvicorn closes it, and whoever would send more on it should know
+    response = Problem(500, "The server is at fault.", mend="Look into its log, and report it.", headers=close).answer()
     response.headers.update(SECURITY)  # this one is made outside of `_Headers`
     return response
 
@@ -315,6 +316,7 @@ async def run(
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         http=_Patient,
         lifespan="off",
+        log_config=None,  # its own ends the handlers of whatever process this runs in, and some close stderr with them
         log_level="critical",
         proxy_headers=behind_proxy,
         server_header=False,
