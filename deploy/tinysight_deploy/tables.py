@@ -3,17 +3,16 @@
 import sys
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
-__all__ = ["WIDE", "show_table"]
+__all__ = ["show_table"]
 
 WIDE: Final = 1000
 """Columns where there is no terminal."""
 
 
-def show_table(table: Table) -> None:
-    """Print a table."""
+def show_table(table: RenderableType) -> None:
+    """Print a table, or several with words between them."""
     if sys.stdout.isatty():
         Console(highlight=False).print(table)
         return

@@ -36,8 +36,6 @@ from tinysight_deploy.places import RepoOption, StateOption
 from tinysight_edge.console import console
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from tinysight_deploy.fleet.server import forms
     from tinysight_deploy.fleet.server.desk import Answers
     from tinysight_deploy.fleet.types import Rollout
@@ -145,6 +143,7 @@ def plan_(
     from tinysight_deploy.fleet.commands.showing import planned
     from tinysight_deploy.fleet.control.members import members
     from tinysight_deploy.fleet.deciding.dry_run import plan
+    from tinysight_deploy.tables import show_table
     from tinysight_edge.simulate.tape import read_tape
 
     policy = policy_of(
@@ -162,7 +161,7 @@ def plan_(
     if as_json:
         _print(told, as_json=True)
     else:
-        _draw(planned(told))
+        show_table(planned(told))
 
 
 @rollout_app.command("run")
@@ -229,49 +228,26 @@ def list_rollouts(
         print("There are no rollouts. Begin one with `tinysight rollout start`.")
 
 
-@rollout_app.command("pause")
-def pause(
-    which: Id,
-    *,
-    reason: Reason = "",
-    state: StateOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask no further device and open no stage, until `resume`. Devices that were asked go on."""
-    _act(Where(state, fleet=fleet, token_file=token_file, ca=ca), which, "pause", reason, as_json=as_json)
+def _command(what: str, told: str) -> None:
+    """Make a command of something that needs a rollout and a reason."""
+
+    @rollout_app.command(what, help=told)
+    def act(
+        which: Id,
+        *,
+        reason: Reason = "",
+        state: StateOption = None,
+        fleet: FleetOption = None,
+        token_file: TokenOption = None,
+        ca: CaOption = None,
+        as_json: AsJson = False,
+    ) -> None:
+        _act(Where(state, fleet=fleet, token_file=token_file, ca=ca), which, what, reason, as_json=as_json)
 
 
-@rollout_app.command("resume")
-def resume(
-    which: Id,
-    *,
-    reason: Reason = "",
-    state: StateOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Go on after a pause, or after a gate has halted it. What was settled before no longer counts."""
-    _act(Where(state, fleet=fleet, token_file=token_file, ca=ca), which, "resume", reason, as_json=as_json)
-
-
-@rollout_app.command("approve")
-def approve(
-    which: Id,
-    *,
-    reason: Reason = "",
-    state: StateOption = None,
-    fleet: FleetOption = None,
-    token_file: TokenOption = None,
-    ca: CaOption = None,
-    as_json: AsJson = False,
-) -> None:
-    """Let the next stage begin that waits for approval, once the one before it has passed."""
-    _act(Where(state, fleet=fleet, token_file=token_file, ca=ca), which, "approve", reason, as_json=as_json)
+_command("pause", "Ask no further device and open no stage, until `resume`. Devices that were asked go on.")
+_command("resume", "Go on after a pause, or after a gate has halted it. What was settled before no longer counts.")
+_command("approve", "Let the next stage begin that waits for approval, once the one before it has passed.")
 
 
 @rollout_app.command("abort")
@@ -317,6 +293,7 @@ def why(
 ) -> None:
     """Say why a device is, in a rollout, where it is: each gate with its figure."""
     from tinysight_deploy.fleet.commands.showing import reasons
+    from tinysight_deploy.tables import show_table
 
     where = Where(state, broker, repo, inventory, fleet, token_file, ca)
     site, id_ = _device(device, where)
@@ -325,7 +302,7 @@ def why(
     if as_json:
         _print(told, as_json=True)
     else:
-        _draw(reasons(told))
+        show_table(reasons(told))
 
 
 def _named(bundle: str) -> str:
@@ -416,14 +393,6 @@ def _device(text: str, where: Where) -> tuple[str, str]:
     if text not in known:
         raise ConfigError(f"The inventory has no device {text!r}.", mend="Write SITE/DEVICE.")
     return known[text].site, known[text].device
-
-
-def _draw(picture: "RenderableType") -> None:
-    from rich.console import Console
-
-    from tinysight_deploy.tables import WIDE
-
-    Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(picture)
 
 
 def _print(told: object, *, as_json: bool, text: str = "") -> None:

@@ -6,12 +6,11 @@ In: the state, a broker.  Out: a live table on a terminal, else a line for each 
 import asyncio
 import contextlib
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -26,7 +25,7 @@ from tinysight_deploy.fleet.keeping.state import State
 from tinysight_deploy.fleet.server import forms
 from tinysight_deploy.fleet.server.desk import Desk
 from tinysight_deploy.fleet.types import Phase, Rollout
-from tinysight_deploy.tables import WIDE
+from tinysight_deploy.tables import show_table
 from tinysight_edge.console import console
 
 __all__ = ["lead", "open_wishes", "show"]
@@ -47,7 +46,7 @@ def show(look: Callable[[], forms.View], *, live: bool, every_s: float = EVERY_S
         TinySightError: the first look failed.
     """
     if not live:
-        Console(highlight=False, width=None if sys.stdout.isatty() else WIDE).print(picture(look()))
+        show_table(picture(look()))
         return
     with contextlib.suppress(KeyboardInterrupt), Live(picture(view := look()), auto_refresh=False) as shown:
         while view.rollout.phase not in OVER:

@@ -181,7 +181,7 @@ class _Patient(H11Protocol):
     of its answer.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn says it wider
         super().connection_made(transport)
         self._look = self.loop.call_later(HEAD_S, self._give_up, (None, 0))
         self.network = network(self.client[0]) if self.client else ""
@@ -344,6 +344,6 @@ async def _go_on(lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
             return await lead()
         except TinySightError:
             raise
-        except Exception:
+        except Exception:  # a server that leads again is worth more than one that is gone
             log.exception("The controller is at fault. It leads again in %.0f s. Report it.", AGAIN_S)
         await asyncio.sleep(AGAIN_S)
