@@ -265,12 +265,12 @@ def test_an_expired_certificate_is_told_and_when_it_is_renewed_all_come(
         proxy.cut()
         eventually(lambda mend=mend: mend in device.log)
         found_s = time.monotonic()
-        time.sleep(1.5)
+        time.sleep(2.5)  # it goes on seeing: two events a second
         doors.renew(name, name)
         mosquitto.process.send_signal(signal.SIGHUP)
         renewed_s = time.monotonic()
         well_s, _ = ear.event(lambda event: not event.replayed, since_s=renewed_s)
-        assert any(event.replayed for _, event in ear.of(Event, since_s=renewed_s)), "it went on seeing"
+        ear.event(lambda event: event.replayed, since_s=renewed_s)  # beside the live ones, which go first
         said = f"`status` offline by its will, the mend in the log; {ear.told(since_s=expires_s)}; {prove(ear)}"
         tell(fault, found_s=found_s - expires_s, well_s=well_s - renewed_s, published=said)
     assert device.ends == []
