@@ -50,10 +50,20 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         software={"tinysight": "0.1.0", "python": "3.11.7", "os": "Linux"},
         runtime={"name": "litert", "version": "2.3.0", "file": "int8.tflite"},
         hardware={"model": "Raspberry Pi 5", "machine": "aarch64", "cpus": 4, "memory_mib": 8063},
-        cameras={"cam0": m.CameraInfo(source="synthetic:belt", width=320, height=240, fps=15.0)},
+        cameras={
+            "cam0": m.CameraInfo(
+                source="synthetic:belt",
+                width=320,
+                height=240,
+                fps=15.0,
+                zones={"dock": m.ZoneShape(polygon=[(0.5, 0.25), (1.0, 0.25), (1.0, 0.75)], labels=["7"])},
+                lines={"gate": m.LineShape(start=(0.5, 0.0), end=(0.5, 1.0))},
+            )
+        },
         bundle=m.BundleRef(
             name="belt", version="1.2.0", release=12, digest=DIGEST, task="detect", scheme="int8", labels=["0", "1"]
         ),
+        publishes=["snapshot"],
     ),
     "health": m.Health(
         at=AT,
