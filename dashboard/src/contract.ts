@@ -63,9 +63,9 @@ export interface CameraInfo {
   height: number;
   /** frames per second it offers; 0 when unknown. */
   fps: number;
-  /** by name, where its zones are. */
+  /** by name, where its zones are; empty as well when those of all cameras are too much for a message. */
   zones?: Record<Id, ZoneShape>;
-  /** by name, where its lines are. */
+  /** by name, where its lines are; likewise. */
   lines?: Record<Id, LineShape>;
 }
 

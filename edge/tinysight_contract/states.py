@@ -108,8 +108,8 @@ class CameraInfo(Struct, frozen=True, kw_only=True):
         width: pixels of the frame; 0 until the camera delivers.
         height: pixels of the frame; 0 until the camera delivers.
         fps: frames per second it offers; 0 when unknown.
-        zones: by name, where its zones are.
-        lines: by name, where its lines are.
+        zones: by name, where its zones are; empty as well when those of all cameras are too much for a message.
+        lines: by name, where its lines are; likewise.
     """
 
     source: str
