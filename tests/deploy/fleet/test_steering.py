@@ -430,6 +430,18 @@ def test_a_broker_that_does_not_show_it_is_not_waited_for(served: Any, monkeypat
     assert len(served.controller._configs) == 0
 
 
+def test_nothing_is_written_before_all_that_the_broker_keeps_is_known(
+    served: Any, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuring, "SHOWN_WITHIN_S", 0.5)
+    monkeypatch.setattr(served.controller, "_patience_s", 3600.0)
+    with served.client(Role.OPERATE) as http:
+        told = put(http, FAST, 0)
+        assert (told.status_code, "was not sent" in told.json()["detail"]) == (503, True)
+        assert entries(http, "configure") == []
+    assert device.heard == []
+
+
 # --- a real agent -----------------------------------------------------------------------------------------------------
 
 AGENT = """\
