@@ -26,6 +26,8 @@ STAMP: Final = ".built-from"
 """A file in the page's folder: the digest of what it was built from. It begins with a dot, so it is not served."""
 LEAST: Final = (20, 19)
 """The oldest Node.js that the tools of ``package.json`` run on."""
+SCHEMAS: Final = HERE.parent / "edge" / "tinysight_contract" / "schemas"
+"""JSON Schemas, of which the page's checks are made."""
 INSTALL_S: Final = 600
 BUILD_S: Final = 300
 LEFT_OUT: Final = {"node_modules", "__pycache__", "dist", "out"}
@@ -150,9 +152,9 @@ def is_current(wanted: str | None = None) -> bool:
 def digest() -> str:
     """SHA-256 of all that the page is built from: names and contents."""
     total = hashlib.sha256()
-    for path in sorted(_sources()):
+    for path in sorted([*_sources(), *SCHEMAS.glob("*.json")]):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(HERE).as_posix()}\0{content}\n".encode())
+        total.update(f"{path.relative_to(HERE.parent).as_posix()}\0{content}\n".encode())
     return total.hexdigest()
 
 

@@ -28,14 +28,13 @@ class Settings:
     """Where the page finds what it shows.
 
     Attributes:
-        broker: the broker's WebSocket listener, such as ``wss://broker.example.com:8084/mqtt``.
+        broker: its WebSocket listener, such as ``wss://broker.example.com:8084/mqtt``; ``?version=3`` where it speaks
+            MQTT 3.1.1 alone.
         api: the fleet's server, such as ``https://fleet.example.com``; None without one.
-        version: of MQTT at the broker, 5 or 3 (3.1.1).
     """
 
     broker: str
     api: str | None = None
-    version: int = 5
 
     @classmethod
     def parse(cls, broker: str, api: str | None = None) -> Self:
@@ -62,12 +61,13 @@ class Settings:
                 mend="Install the CA on the machines that open the page, and leave ?ca=, ?cert= and ?key= out.",
             )
         host, path = _host(parsed.host, "--broker"), _path(parsed.path, "--broker")
-        return cls(_url(parsed.scheme, host, parsed.port, path), None if api is None else _api(api), parsed.version)
+        asked = "" if parsed.version == 5 else f"?version={parsed.version}"
+        return cls(_url(parsed.scheme, host, parsed.port, path) + asked, None if api is None else _api(api))
 
     @property
     def config(self) -> bytes:
         """``config.json``, as the page reads it."""
-        return msgspec.json.encode({"broker": self.broker, "api": self.api, "version": self.version})
+        return msgspec.json.encode({"broker": self.broker, "api": self.api})
 
     @property
     def origins(self) -> list[str]:
