@@ -21,7 +21,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Playwrigh
 ROOT = Path(__file__).parents[2]
 FLAGS = [
     "--disable-background-networking", "--disable-component-update", "--disable-default-apps",
-    "--disable-dev-shm-usage", "--disable-extensions", "--disable-gpu", "--disable-sync", "--no-first-run", "--no-sandbox",
+    "--disable-dev-shm-usage", "--disable-extensions", "--disable-gpu", "--disable-sync", "--no-first-run",
+    "--no-sandbox",
 ]  # fmt: skip
 
 
