@@ -1,0 +1,88 @@
+// The fleet's API, with the token of who is signed in. Every failure is a `Problem` that says what to do.
+import { signal } from "@preact/signals";
+
+/** What went wrong, as the server says it, or as the browser does. */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    readonly what: string,
+    readonly mend: string,
+  ) {
+    super(`${what} ${mend}`);
+  }
+}
+
+export interface Me {
+  name: string;
+  role: string;
+  may: string[];
+}
+
+const PATIENCE_MS = 75_000;
+
+export class Api {
+  /** Who the token is of; null while nobody knows, or nobody is signed in. */
+  readonly me = signal<Me | null>(null);
+  /** Why the token is not taken; empty while it is, or there is none. */
+  readonly refused = signal("");
+
+  constructor(
+    private readonly url: string,
+    private readonly token: string,
+  ) {
+    if (token) void this.meet();
+  }
+
+  /** Whether the token lets one act. */
+  get acts(): boolean {
+    return this.me.value?.may.includes("operate") ?? false;
+  }
+
+  get signedIn(): boolean {
+    return this.token !== "";
+  }
+
+  async meet(): Promise<void> {
+    try {
+      this.me.value = await this.get<Me>("/v1/me");
+      this.refused.value = "";
+    } catch (error) {
+      this.refused.value = error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  get<T>(path: string): Promise<T> {
+    return this.ask<T>("GET", path);
+  }
+
+  ask<T>(method: "GET" | "POST" | "PUT", path: string, body?: unknown): Promise<T> {
+    const asked: RequestInit = { method, credentials: "omit", cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) };
+    const headers: Record<string, string> = this.token ? { Authorization: `Bearer ${this.token}` } : {};
+    if (body !== undefined) {
+      headers["Content-Type"] = "application/json";
+      asked.body = JSON.stringify(body);
+    }
+    return send<T>(this.url + path, { ...asked, headers });
+  }
+}
+
+async function send<T>(url: string, asked: RequestInit): Promise<T> {
+  let answer: Response;
+  try {
+    answer = await fetch(url, asked);
+  } catch (error) {
+    const late = error instanceof DOMException && error.name === "TimeoutError";
+    throw new Problem(0, late ? "The fleet's server took too long." : "The fleet's server cannot be reached.", "Look whether it runs, and whether it was started with --origin of this page.");
+  }
+  if (answer.status === 204) return null as T;
+  let told: unknown;
+  try {
+    told = await answer.json();
+  } catch {
+    throw new Problem(answer.status, `The fleet's server answers ${answer.status} and no JSON.`, "Check the API's address.");
+  }
+  if (answer.ok) return told as T;
+  const { detail, title, mend } = told as Record<string, unknown>;
+  const say = [detail, title].find((each) => typeof each === "string") as string | undefined;
+  throw new Problem(answer.status, say ?? `The fleet's server answers ${answer.status}.`, typeof mend === "string" ? mend : "");
+}

@@ -1,0 +1,239 @@
+// What is known of every device. Plain data that is changed in place; `beat` tells the page when to look again.
+import { signal } from "@preact/signals";
+import type { Alert, CameraStatus, Counts, Desired, Event, Frame, Health, Info, ModelMetrics, Reported, Status, Topic } from "./contract";
+import { ROOT, parse } from "./contract";
+import { Log } from "./log";
+import { Trend } from "./trend";
+import type { Heard } from "./link";
+import { read } from "./read";
+
+export interface Camera {
+  id: string;
+  status: CameraStatus | null;
+  counts: Counts | null;
+  /** The newest detections, and when they came, by this page's clock. */
+  frame: { frame: Frame; at: number } | null;
+  /** Objects that are there now, by their id: the newest event of each that has not ended. */
+  present: Map<string, { event: Event; at: number }>;
+  /** The newest picture: an object URL, of which event or command, and when it came. */
+  picture: { url: string; of: string; at: number } | null;
+}
+
+export interface Device {
+  site: string;
+  device: string;
+  /** `site/device`. */
+  key: string;
+  status: Status | null;
+  info: Info | null;
+  health: Health | null;
+  model: ModelMetrics | null;
+  desired: Desired | null;
+  reported: Reported | null;
+  alerts: Map<string, Alert>;
+  cameras: Map<string, Camera>;
+  trend: Trend;
+  /** When anything live came last, ms since 1970 by this page's clock; 0: only what the broker had kept. */
+  heardAt: number;
+  /** How far its clock is from this one, ms, of the newest live health report; positive: it is ahead. */
+  skewMs: number | null;
+  /** Messages that do not fit the contract, and what was wrong with the last. */
+  broken: { count: number; why: string };
+  events: number;
+}
+
+/** In one word, how a device does; as `Verdict.state`, or that it is not there, or that nobody knows. */
+export type Mood = "ok" | "degraded" | "failing" | "offline" | "unknown";
+
+/** Rises at most four times a second when anything changed; read it in a component to be drawn again. */
+export const beat = signal(0);
+const BEAT_MS = 250;
+/** A clock that is off by more is told. */
+export const MAX_SKEW_MS = 30_000;
+const MAX_DEVICES = 20_000;
+const MAX_CAMERAS = 64;
+const MAX_PRESENT = 500;
+const MAX_PICTURES = 300;
+const MAX_TOPICS = 200_000;
+
+export class Fleet {
+  readonly devices = new Map<string, Device>();
+  readonly log = new Log();
+  /** Devices that speak another version of the contract, by `site/device`, with it. */
+  readonly foreign = new Map<string, string>();
+  /** Devices that were not taken in because there are too many. */
+  beyond = 0;
+  /** Listeners to single messages, such as frames for a canvas. */
+  readonly onFrame = new Set<(device: Device, camera: Camera) => void>();
+  private readonly topics = new Map<string, Topic | null>();
+  private readonly pictures: { url: string; owner: Camera }[] = [];
+  private beatAt = 0;
+  private timer = 0;
+
+  /** Take in a batch, and how many messages were lost for being too many. */
+  hear(batch: Heard[], lost: number): void {
+    const now = Date.now();
+    let events = 0;
+    for (const each of batch) if (each.text.endsWith("/event")) events += 1;
+    this.log.begin(events, lost, now);
+    for (const each of batch) this.take(each, now);
+    this.changed();
+  }
+
+  /** A session began: what is retained comes again, so what was known of who is online is not. */
+  begin(): void {
+    this.log.outage();
+    this.changed();
+  }
+
+  /** Take in nothing, and have the page drawn again. */
+  changed(): void {
+    if (this.timer) return;
+    const wait = Math.max(0, this.beatAt + BEAT_MS - performance.now());
+    this.timer = window.setTimeout(() => {
+      this.timer = 0;
+      this.beatAt = performance.now();
+      beat.value += 1;
+    }, wait);
+  }
+
+  device(site: string, device: string): Device | undefined {
+    return this.devices.get(`${site}/${device}`);
+  }
+
+  private take({ text, payload, retained }: Heard, now: number): void {
+    const topic = this.topic(text);
+    if (topic === null) return this.stranger(text);
+    if (topic.kind === "event" && !this.log.wants()) return;
+    const device = this.known(topic.site, topic.device);
+    if (device === null) return;
+    if (!retained) device.heardAt = now;
+    const camera = "camera" in topic ? camerasOf(device, topic.camera) : null;
+    if (payload.length === 0) return forget(device, topic.kind, camera, "code" in topic ? topic.code : "");
+    const got = read(topic.kind, payload);
+    if (!got.ok) {
+      device.broken = { count: device.broken.count + 1, why: `${text.slice(ROOT.length + 1)}: ${got.why}` };
+      return;
+    }
+    switch (topic.kind) {
+      case "status": {
+        const status = got.value as Status;
+        const late = status.state === "offline" && device.status?.state === "online" && device.status.boot_id !== status.boot_id;
+        if (!late) device.status = status;
+        return;
+      }
+      case "info": device.info = got.value as Info; return;
+      case "model": device.model = got.value as ModelMetrics; return;
+      case "desired": device.desired = got.value as Desired; return;
+      case "reported": device.reported = got.value as Reported; return;
+      case "alert": if (device.alerts.size < 100) device.alerts.set(topic.code, got.value as Alert); return;
+      case "health": {
+        device.health = got.value as Health;
+        if (!retained) device.skewMs = Date.parse(device.health.at) - now;
+        device.trend.add(device.health);
+        return;
+      }
+      default:
+    }
+    if (camera === null) return;
+    switch (topic.kind) {
+      case "cameraStatus": camera.status = got.value as CameraStatus; return;
+      case "counts": camera.counts = got.value as Counts; return;
+      case "frame":
+        camera.frame = { frame: got.value as Frame, at: now };
+        for (const hear of this.onFrame) hear(device, camera);
+        return;
+      case "snapshot": return this.picture(device, camera, topic.event, got.value as Uint8Array, now);
+      case "event": {
+        const event = got.value as Event;
+        if (event.site !== topic.site || event.device !== topic.device || event.camera !== topic.camera) {
+          device.broken = { count: device.broken.count + 1, why: "an event names another camera than its topic" };
+          return;
+        }
+        device.events += 1;
+        this.log.add(event, now);
+        if (event.type === "end") camera.present.delete(event.id);
+        else if (!event.replayed && (camera.present.size < MAX_PRESENT || camera.present.has(event.id))) camera.present.set(event.id, { event, at: now });
+        return;
+      }
+      default:
+    }
+  }
+
+  private topic(text: string): Topic | null {
+    const known = this.topics.get(text);
+    if (known !== undefined) return known;
+    const topic = parse(text);
+    if (topic?.kind !== "snapshot" && topic?.kind !== "ack" && this.topics.size < MAX_TOPICS) this.topics.set(text, topic);
+    return topic;
+  }
+
+  private picture(device: Device, camera: Camera, of: string, bytes: Uint8Array, now: number): void {
+    const url = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>], { type: "image/jpeg" }));
+    camera.picture = { url, of, at: now };
+    this.log.picture(`${device.key}/${camera.id}/${of}`, url);
+    this.pictures.push({ url, owner: camera });
+    for (let at = 0; this.pictures.length > MAX_PICTURES && at < this.pictures.length; at += 1) {
+      const old = this.pictures[at];
+      if (!old || old.owner.picture?.url === old.url) continue; // the newest of its camera stays
+      this.pictures.splice(at, 1);
+      this.log.unpicture(old.url);
+      URL.revokeObjectURL(old.url);
+      break;
+    }
+  }
+
+  private stranger(text: string): void {
+    const [root, version, site, device] = text.split("/");
+    if (root === "tinysight" && version && `${root}/${version}` !== ROOT && this.foreign.size < 1000) this.foreign.set(`${site}/${device}`, version.slice(0, 20));
+  }
+
+  private known(site: string, device: string): Device | null {
+    const key = `${site}/${device}`;
+    const known = this.devices.get(key);
+    if (known) return known;
+    if (this.devices.size >= MAX_DEVICES) {
+      this.beyond += 1;
+      return null;
+    }
+    const made: Device = {
+      site, device, key, status: null, info: null, health: null, model: null, desired: null, reported: null, alerts: new Map(),
+      cameras: new Map(), trend: new Trend(), heardAt: 0, skewMs: null, broken: { count: 0, why: "" }, events: 0,
+    };
+    this.devices.set(key, made);
+    return made;
+  }
+}
+
+function camerasOf(device: Device, id: string): Camera | null {
+  const known = device.cameras.get(id);
+  if (known || device.cameras.size >= MAX_CAMERAS) return known ?? null;
+  const made: Camera = { id, status: null, counts: null, frame: null, present: new Map(), picture: null };
+  device.cameras.set(id, made);
+  return made;
+}
+
+/** What an empty payload takes back. */
+function forget(device: Device, kind: string, camera: Camera | null, code: string): void {
+  switch (kind) {
+    case "status": case "info": case "health": case "model": case "desired": case "reported": device[kind] = null; return;
+    case "alert": device.alerts.delete(code); return;
+    case "cameraStatus": if (camera) device.cameras.delete(camera.id); return;
+    case "counts": if (camera) camera.counts = null; return;
+    default:
+  }
+}
+
+/** How a device does, the gravest first: what it is, why, and what to do. */
+export function moodOf(device: Device): { mood: Mood; what: string; mend: string } {
+  if (device.status === null) {
+    const mend = "Look whether it runs, and whether its broker keeps retained messages.";
+    return { mood: "unknown", what: "Nobody knows whether it is there: the broker keeps no status of it.", mend };
+  }
+  if (device.status.state === "offline") return { mood: "offline", what: `Offline: ${device.status.reason || "the connection broke"}.`, mend: "Look at its power and its network; it comes back by itself." };
+  const verdict = device.health?.verdict;
+  if (verdict && verdict.state !== "ok") return { mood: verdict.state, what: verdict.what ?? "", mend: verdict.mend ?? "" };
+  for (const alert of device.alerts.values()) if (alert.severity === "error") return { mood: "failing", what: alert.what, mend: alert.mend };
+  for (const alert of device.alerts.values()) return { mood: "degraded", what: alert.what, mend: alert.mend };
+  return { mood: "ok", what: "", mend: "" };
+}

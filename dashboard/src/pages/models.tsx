@@ -1,0 +1,5 @@
+import type { JSX } from "preact";
+
+export function Models(): JSX.Element {
+  return <h1>Models</h1>;
+}

@@ -1,0 +1,64 @@
+// What surrounds every page: where one is, how the link does, who is signed in.
+import type { JSX } from "preact";
+import { app } from "./app";
+import { beat } from "./fleet";
+import { Device } from "./pages/device";
+import { Events } from "./pages/events";
+import { EventPage } from "./pages/event";
+import { Models } from "./pages/models";
+import { Overview } from "./pages/overview";
+import { RolloutPage } from "./pages/rollout";
+import { SignIn } from "./pages/sign_in";
+import { route, to } from "./router";
+import { Acting } from "./ui/act";
+import { Note } from "./ui/bits";
+import { LinkMark, LinkNotes } from "./ui/link_notes";
+
+const PLACES: [string, string, readonly string[]][] = [
+  ["", "Overview", ["", "device"]],
+  ["events", "Events", ["events", "event"]],
+  ["models", "Models", ["models", "rollout"]],
+];
+
+export function Shell(): JSX.Element {
+  const now = app.value;
+  const place = route.value.path[0] ?? "";
+  const api = now?.api;
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>To the content</a>
+      <header class="bar">
+        <a class="brand" href={to([])}>TinySight</a>
+        <nav aria-label="Pages">
+          {PLACES.map(([path, name, covers]) => (
+            <a key={name} href={to(path ? [path] : [])} aria-current={covers.includes(place) ? "page" : undefined}>{name}</a>
+          ))}
+        </nav>
+        <LinkMark />
+        <a class="who" href={to(["sign-in"])} aria-current={place === "sign-in" ? "page" : undefined}>{api?.me.value?.name ?? (now?.session.username || "Sign in")}</a>
+      </header>
+      <main id="main" tabIndex={-1}>
+        <LinkNotes />
+        <Page />
+      </main>
+      <Acting />
+    </>
+  );
+}
+
+function Page(): JSX.Element {
+  beat.value; // eslint: read, so that the page is drawn again when something came
+  const now = app.value;
+  if (now?.link.state.value.kind === "refused") return <SignIn />;
+  const [place = "", ...rest] = route.value.path;
+  switch (place) {
+    case "": return <Overview />;
+    case "device": return <Device key={rest.join("/")} site={rest[0] ?? ""} device={rest[1] ?? ""} />;
+    case "events": return <Events />;
+    case "event": return <EventPage key={rest.join("/")} at={rest} />;
+    case "models": return <Models />;
+    case "rollout": return <RolloutPage key={rest.join("/")} id={rest[0] ?? ""} site={rest[1] ?? ""} device={rest[2] ?? ""} />;
+    case "sign-in": return <SignIn />;
+    default: return <Note title="There is no such page."><a href={to([])}>Go to the overview.</a></Note>;
+  }
+}
