@@ -1,5 +1,5 @@
 // The fleet's API, with the token of who is signed in. Every failure is a `Problem` that says what to do.
-import { signal } from "@preact/signals";
+import { cell } from "./draw";
 
 /** What went wrong, as the server says it, or as the browser does. */
 export class Problem extends Error {
@@ -22,9 +22,9 @@ const PATIENCE_MS = 75_000;
 
 export class Api {
   /** Who the token is of; null while nobody knows, or nobody is signed in. */
-  readonly me = signal<Me | null>(null);
+  readonly me = cell<Me | null>(null);
   /** Why the token is not taken; empty while it is, or there is none. */
-  readonly refused = signal("");
+  readonly refused = cell("");
 
   constructor(
     private readonly url: string,

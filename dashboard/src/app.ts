@@ -1,5 +1,5 @@
 // What the pages share: the fleet, the link, who is signed in.
-import { signal } from "@preact/signals";
+import { cell } from "./draw";
 import { Api } from "./api";
 import type { Config } from "./config";
 import { Fleet } from "./fleet";
@@ -16,7 +16,7 @@ export interface App {
 }
 
 /** Null until `config.json` was read. */
-export const app = signal<App | null>(null);
+export const app = cell<App | null>(null);
 
 /** What every page needs, in the order in which it is asked for; the rest is watched by the page that shows it. */
 const ALWAYS: [string, 0 | 1][] = [

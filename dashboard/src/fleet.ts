@@ -1,5 +1,5 @@
-// What is known of every device. Plain data that is changed in place; `beat` tells the page when to look again.
-import { signal } from "@preact/signals";
+// What is known of every device. Plain data that is changed in place; the page is drawn again four times a second at most.
+import { redraw } from "./draw";
 import type { Alert, CameraStatus, Counts, Desired, Event, Frame, Health, Info, ModelMetrics, Reported, Status, Topic } from "./contract";
 import { ROOT, parse } from "./contract";
 import { Log } from "./log";
@@ -45,8 +45,6 @@ export interface Device {
 /** In one word, how a device does; as `Verdict.state`, or that it is not there, or that nobody knows. */
 export type Mood = "ok" | "degraded" | "failing" | "offline" | "unknown";
 
-/** Rises at most four times a second when anything changed; read it in a component to be drawn again. */
-export const beat = signal(0);
 const BEAT_MS = 250;
 /** A clock that is off by more is told. */
 export const MAX_SKEW_MS = 30_000;
@@ -93,7 +91,7 @@ export class Fleet {
     this.timer = window.setTimeout(() => {
       this.timer = 0;
       this.beatAt = performance.now();
-      beat.value += 1;
+      redraw();
     }, wait);
   }
 

@@ -3,7 +3,7 @@
 // One filter at a time, the next when the broker has acknowledged it and what it retained has come: a broker's queue
 // for one session is short (1,000 messages in Mosquitto unless set), and what does not fit is lost without a word.
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
-import { signal } from "@preact/signals";
+import { cell } from "./draw";
 import type { Session } from "./session";
 
 export type LinkState =
@@ -31,9 +31,9 @@ const REFUSALS: Record<number, [string, string]> = {
 };
 
 export class Link {
-  readonly state = signal<LinkState>({ kind: "connecting" });
+  readonly state = cell<LinkState>({ kind: "connecting" });
   /** Filters that the broker refused to this user. */
-  readonly denied = signal<readonly string[]>([]);
+  readonly denied = cell<readonly string[]>([]);
   /** How often a session began. */
   sessions = 0;
   private client: MqttClient | null = null;
@@ -65,7 +65,8 @@ export class Link {
       protocolVersion: version,
       clientId: `tinysight-dashboard-${Array.from(crypto.getRandomValues(new Uint8Array(8)), (b) => b.toString(16).padStart(2, "0")).join("")}`,
       clean: true,
-      keepalive: 30,
+      keepalive: 120, // a tab in the background may run its timers once a minute only
+      timerVariant: "native", // the other makes a worker from text, which the page's policy forbids
       connectTimeout: 8000,
       reconnectPeriod: 1500,
       resubscribe: false,

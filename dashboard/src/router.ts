@@ -1,5 +1,5 @@
 // The address behind `#`: which page, of what, filtered how. Never a secret.
-import { signal } from "@preact/signals";
+import { cell } from "./draw";
 
 export interface Route {
   /** Parts of the path, decoded: `["device", "plant-1", "gate-1"]`; empty for the overview. */
@@ -19,7 +19,7 @@ function readRoute(): Route {
   return { path: parts, query: new URLSearchParams(query) };
 }
 
-export const route = signal<Route>(readRoute());
+export const route = cell<Route>(readRoute());
 addEventListener("hashchange", () => (route.value = readRoute()));
 
 /** An address within the page: `to(["device", site, device], { camera })`. */

@@ -1,7 +1,7 @@
 // What surrounds every page: where one is, how the link does, who is signed in.
 import type { JSX } from "preact";
 import { app } from "./app";
-import { beat } from "./fleet";
+import { useDrawn } from "./draw";
 import { Device } from "./pages/device";
 import { Events } from "./pages/events";
 import { EventPage } from "./pages/event";
@@ -21,6 +21,7 @@ const PLACES: [string, string, readonly string[]][] = [
 ];
 
 export function Shell(): JSX.Element {
+  useDrawn();
   const now = app.value;
   const place = route.value.path[0] ?? "";
   const api = now?.api;
@@ -47,7 +48,6 @@ export function Shell(): JSX.Element {
 }
 
 function Page(): JSX.Element {
-  beat.value; // eslint: read, so that the page is drawn again when something came
   const now = app.value;
   if (now?.link.state.value.kind === "refused") return <SignIn />;
   const [place = "", ...rest] = route.value.path;

@@ -1,5 +1,5 @@
 // Doing something to a device or a fleet: ask once, say who and what, then show what the device itself answered.
-import { signal } from "@preact/signals";
+import { cell } from "../draw";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { app } from "../app";
@@ -22,7 +22,7 @@ export interface Outcome {
   what: ComponentChildren;
 }
 
-const asked = signal<Act | null>(null);
+const asked = cell<Act | null>(null);
 
 /** Ask for it in a dialog. */
 export function act(what: Act): void {

@@ -1,7 +1,7 @@
 // How the link to the broker does, said at the top of every page when it is not as it should be.
 import type { JSX } from "preact";
 import { app } from "../app";
-import { MAX_SKEW_MS, beat } from "../fleet";
+import { MAX_SKEW_MS } from "../fleet";
 import { to } from "../router";
 import { Note, ago, figure } from "./bits";
 
@@ -13,7 +13,6 @@ export function LinkMark(): JSX.Element {
 }
 
 export function LinkNotes(): JSX.Element | null {
-  beat.value;
   const now = app.value;
   if (!now) return null;
   const { link, fleet, config } = now;
