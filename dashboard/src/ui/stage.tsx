@@ -48,9 +48,10 @@ export function Stage({ device, camera, children, over, hideZones = false }: Pro
   const size = frameSize(camera, told);
   const ratio = Math.min(4, Math.max(0.25, size.width / size.height));
   const { picture } = camera;
+  const past = !children && picture !== null && marksOf(camera, Date.now()).source !== "none";
   return (
     <figure class="stage">
-      <div class={`picture${picture ? "" : " none"}`} style={{ aspectRatio: String(ratio), maxWidth: `calc(68vh * ${ratio})` }}>
+      <div class={`picture${picture ? (past ? " past" : "") : " none"}`} style={{ aspectRatio: String(ratio), maxWidth: `calc(68vh * ${ratio})` }}>
         {picture && <img src={picture.url} alt={`What ${camera.id} showed at ${clock(picture.at)}`} />}
         {!hideZones && told && <Shapes zones={Object.entries(told.zones ?? {})} lines={Object.entries(told.lines ?? {})} />}
         <canvas ref={canvas} role="img" aria-label={inWords(camera)} />
