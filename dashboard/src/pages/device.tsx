@@ -3,9 +3,9 @@ import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { app } from "../app";
 import { ID, ROOT } from "../contract";
-import { redraw } from "../draw";
 import { type Device as Known, MAX_SKEW_MS, moodOf } from "../fleet";
 import { ask, route, to } from "../router";
+import { useTick } from "../tick";
 import { MoodMark, Note, ago, clock } from "../ui/bits";
 import { DeviceActs } from "./device_acts";
 import { CameraPanel, CameraTab, camerasOf } from "./device_camera";
@@ -28,10 +28,7 @@ export function Device({ site, device: name }: { site: string; device: string })
     const undo = WATCHED.map((tail) => link.watch(`${ROOT}/${site}/${name}/${tail}`));
     return () => undo.forEach((each) => each());
   }, [link, valid, site, name]);
-  useEffect(() => {
-    const timer = window.setInterval(redraw, TICK_MS); // ages go on when nothing comes
-    return () => window.clearInterval(timer);
-  }, []);
+  useTick(TICK_MS);
   if (!now) return <Note title="Beginning…" />;
   if (!valid) return <Nobody site={site} name={name} why="An id has 1 to 63 of a-z, 0-9 and -." />;
   const device = now.fleet.device(site, name);
