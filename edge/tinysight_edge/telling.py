@@ -97,7 +97,7 @@ class Teller:
             self._publisher.state(topic, None)
 
     def info(self, config: AgentConfig, info: Info, *, wanted: str | None = None) -> None:
-        """What the device is, what is configured, and which bundle is to come (its digest). What is known is not sent."""
+        """What the device is, what is configured, and which bundle is to come (its digest). Sent when it is news."""
         if info != self._info:  # a camera that comes and goes changes nothing of it
             self._info = info
             self._publisher.state(t.InfoTopic(*self.me), info)

@@ -17,7 +17,9 @@ export function Stage({ event, picture }: { event: Event; picture: string }): JS
       <div class="stage" style={{ aspectRatio: `1000 / ${high}` }}>
         {picture && <img src={picture} alt="The object at its best moment, as the device drew it" />}
         <svg viewBox={`0 0 1000 ${high}`} role="img" aria-label={`The frame with the object's box, ${where} of it`} class={picture ? "over" : ""}>
-          <rect x={x1 * 1000} y={y1 * high} width={Math.max(0, x2 - x1) * 1000} height={Math.max(0, y2 - y1) * high} />
+          {["halo", "box"].map((name) => (
+            <rect key={name} class={name} x={x1 * 1000} y={y1 * high} width={Math.max(0, x2 - x1) * 1000} height={Math.max(0, y2 - y1) * high} />
+          ))}
         </svg>
       </div>
       <figcaption class="dim">

@@ -73,7 +73,7 @@ def describe(
         started_at: when it began, aware UTC.
 
     Returns:
-        What this device is and runs. Without any zone and line when with them no reader would take it for its size.
+        What this device is and runs; without all zones and lines when they would make it larger than a payload may be.
     """
     manifest = bundle.manifest
     info = Info(
