@@ -3,9 +3,9 @@ import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { app } from "../app";
 import { ID, ROOT } from "../contract";
-import { redraw } from "../draw";
 import { type Device as Known, MAX_SKEW_MS, moodOf } from "../fleet";
 import { ask, route, to } from "../router";
+import { useTick } from "../tick";
 import { MoodMark, Note, ago, clock } from "../ui/bits";
 import { DeviceActs } from "./device_acts";
 import { CameraPanel, CameraTab, camerasOf } from "./device_camera";
@@ -28,11 +28,9 @@ export function Device({ site, device: name }: { site: string; device: string })
     const undo = WATCHED.map((tail) => link.watch(`${ROOT}/${site}/${name}/${tail}`));
     return () => undo.forEach((each) => each());
   }, [link, valid, site, name]);
-  useEffect(() => {
-    const timer = window.setInterval(redraw, TICK_MS); // ages go on when nothing comes
-    return () => window.clearInterval(timer);
-  }, []);
-  if (!now || !valid) return <Nobody site={site} name={name} why="An id has 1 to 63 of a-z, 0-9 and -." />;
+  useTick(TICK_MS);
+  if (!now) return <Note title="Beginning…" />;
+  if (!valid) return <Nobody site={site} name={name} why="An id has 1 to 63 of a-z, 0-9 and -." />;
   const device = now.fleet.device(site, name);
   if (device) return <Page device={device} />;
   const state = now.link.state.value;
@@ -57,6 +55,7 @@ function Nobody({ site, name, why }: { site: string; name: string; why: string }
 
 function Page({ device }: { device: Known }): JSX.Element {
   const { mood, what, mend } = moodOf(device);
+  const listed = [...device.alerts.values()].some((alert) => alert.what === what); // then its mend stands there
   const cameras = camerasOf(device);
   const asked = route.value.query.get("camera") ?? "";
   const chosen = cameras.includes(asked) ? asked : (cameras[0] ?? "");
@@ -65,11 +64,11 @@ function Page({ device }: { device: Known }): JSX.Element {
       <header class="device-head">
         <div>
           <h1 class="wide-id"><span class="dim">{device.site}/</span>{device.device}</h1>
-          <p class="device-mood"><MoodMark mood={mood} /> <span>{what || "All is as it should be."} {mend}</span></p>
+          <p class="device-mood"><MoodMark mood={mood} /> <span>{what || "All is as it should be."} {!listed && mend}</span></p>
         </div>
         <DeviceActs device={device} camera={chosen} />
       </header>
-      <Notes device={device} said={what} />
+      <Notes device={device} />
       <section class="card" aria-labelledby="cameras">
         <div class="device-tabs" role="group" aria-label="Camera">
           <h2 id="cameras">{cameras.length > 1 ? "Cameras" : "Camera"}</h2>
@@ -86,8 +85,8 @@ function Page({ device }: { device: Known }): JSX.Element {
   );
 }
 
-/** What is wrong and what to do; the gravest stands in the head and is not said again without its alert. */
-function Notes({ device, said }: { device: Known; said: string }): JSX.Element {
+/** All that is wrong, and what to do; the gravest stands in the head as well. */
+function Notes({ device }: { device: Known }): JSX.Element {
   const status = device.status;
   const skew = device.skewMs ?? 0;
   return (
@@ -98,22 +97,7 @@ function Notes({ device, said }: { device: Known; said: string }): JSX.Element {
         </Note>
       )}
       {device.heardAt === 0 && status?.state !== "offline" && <Note title="Nothing came from it yet since this page was opened.">What stands here is what the broker has kept. A report comes every 30 s.</Note>}
-      {device.alerts.size > 0 && (
-        <section class="card" aria-labelledby="alerts">
-          <h2 id="alerts">Alerts <span class="dim">{device.alerts.size}</span></h2>
-          <ul class="alerts">
-            {[...device.alerts].sort(([a, one], [b, two]) => Number(two.severity === "error") - Number(one.severity === "error") || (a < b ? -1 : 1)).map(([code, alert]) => (
-              <li key={code} class={alert.severity}>
-                <span class={`mood ${alert.severity === "error" ? "failing" : "degraded"}`}><span aria-hidden="true">{alert.severity === "error" ? "■" : "▲"}</span> {alert.severity === "error" ? "Error" : "Warning"}</span>
-                <div>
-                  {alert.what === said ? <span class="dim">As said above. </span> : <><strong>{alert.what}</strong> {alert.mend}</>}
-                  <div class="dim"><code>{code}</code> since {clock(alert.since, true)}, {ago(Date.now() - Date.parse(alert.since))}</div>
-                </div>
-              </li>
-            ))}
-          </ul>
-        </section>
-      )}
+      {device.alerts.size > 0 && <Alerts alerts={device.alerts} />}
       {device.broken.count > 0 && (
         <Note tone="warn" title={`${device.broken.count} of its messages ${device.broken.count === 1 ? "does" : "do"} not fit the contract and ${device.broken.count === 1 ? "is" : "are"} not shown.`}>
           The last: <code>{device.broken.why}</code>. Look who writes there beside the device, and for a newer version of the page or of the device.
@@ -125,5 +109,24 @@ function Notes({ device, said }: { device: Known; said: string }): JSX.Element {
         </Note>
       )}
     </>
+  );
+}
+
+function Alerts({ alerts }: { alerts: Known["alerts"] }): JSX.Element {
+  const grave = (severity: string): boolean => severity === "error";
+  const sorted = [...alerts].sort(([a, one], [b, two]) => Number(grave(two.severity)) - Number(grave(one.severity)) || (a < b ? -1 : 1));
+  return (
+    <section class="card" aria-labelledby="alerts">
+      <h2 id="alerts">Alerts <span class="dim">{alerts.size}</span></h2>
+      <ul class="alerts">
+        {sorted.map(([code, { severity, what, mend, since }]) => (
+          <li key={code}>
+            <span class={`mood ${grave(severity) ? "failing" : "degraded"}`}><span aria-hidden="true">{grave(severity) ? "■" : "▲"}</span> {grave(severity) ? "Error" : "Warning"}</span>
+            <span><strong>{what}</strong> {mend}</span>
+            <span class="dim"><code>{code}</code> since {clock(since, true)}, {ago(Date.now() - Date.parse(since))}</span>
+          </li>
+        ))}
+      </ul>
+    </section>
   );
 }

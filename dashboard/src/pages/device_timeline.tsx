@@ -72,12 +72,12 @@ export function Timeline({ device }: { device: Device }): JSX.Element {
   const missing = gaps.reduce((sum, gap) => sum + gap.to - gap.from + 1, 0);
   return (
     <section class="card" aria-labelledby="timeline">
-      <h2 id="timeline">Seen <span class="dim">last two minutes · {device.events} events since this page was opened</span></h2>
+      <h2 id="timeline">Seen <span class="dim">last two minutes · {device.events} events since this page was opened</span> <a class="more" href={to(["events"], { site: device.site, device: device.device })}>All of them</a></h2>
       {missing > 0 && <Note tone="warn" title={`${missing} ${missing === 1 ? "event is" : "events are"} missing.`}>They were not heard yet; those that waited on the device come later.</Note>}
       {listed.length === 0 ? <p class="dim">Nothing yet: events come when something appears, moves on or leaves. Those from before this page was opened are not kept by the broker.</p> : (
         <>
           <div class="lanes" aria-hidden="true">
-            <div class="lane axis"><span /><div class="track">{TICKS_S.map((s) => <span key={s} class="tick" style={{ left: `${100 - (s / 120) * 100}%` }}>{s === 0 ? "now" : `−${s} s`}</span>)}</div></div>
+            <div class="lane axis"><span /><div class="track">{TICKS_S.map((s) => <span key={s} class={`tick${s % 60 ? " half" : ""}`} style={{ left: `${100 - (s / 120) * 100}%` }}>{s === 0 ? "now" : `−${s} s`}</span>)}</div></div>
             {lanes.slice(0, MOST_LANES).map((lane) => <LaneRow key={`${lane.camera} ${lane.label}`} lane={lane} now={now} />)}
             {lanes.length > MOST_LANES && <p class="dim">{lanes.length - MOST_LANES} more kinds are in the list.</p>}
           </div>
@@ -85,7 +85,7 @@ export function Timeline({ device }: { device: Device }): JSX.Element {
             <table class="seen">
               <caption class="unseen">Newest objects, at most {MOST_LISTED}</caption>
               <thead><tr><th scope="col">Picture</th><th scope="col">Object</th><th scope="col">Score</th><th scope="col">Began</th><th scope="col">Lasted</th><th scope="col" class="wide">Zones</th><th scope="col">State</th></tr></thead>
-              <tbody>{listed.map((seen) => <SeenRow key={seen.key} seen={seen} device={device} />)}</tbody>
+              <tbody>{listed.map((seen) => <SeenRow key={seen.key} seen={seen} device={device} now={now} />)}</tbody>
             </table>
           </div>
         </>
@@ -118,7 +118,7 @@ function LaneRow({ lane, now }: { lane: Lane; now: number }): JSX.Element {
   );
 }
 
-function SeenRow({ seen, device }: { seen: Seen; device: Device }): JSX.Element {
+function SeenRow({ seen, device, now }: { seen: Seen; device: Device; now: number }): JSX.Element {
   const { event } = seen;
   const here = event.type !== "end" && (device.cameras.get(event.camera)?.present.has(event.id) ?? false);
   return (
@@ -127,7 +127,7 @@ function SeenRow({ seen, device }: { seen: Seen; device: Device }): JSX.Element 
       <td><a href={pageOf(seen)}>{event.label || "(no label)"}</a> <span class="dim">{event.camera}</span></td>
       <td>{figure(event.best_score * 100, 0, "%")}</td>
       <td>{clock(event.started_at)}</td>
-      <td>{lasted(event.track.age_s * 1000)}</td>
+      <td>{lasted(here ? now - Date.parse(event.started_at) : event.track.age_s * 1000)}</td>
       <td class="wide">{event.zones.entered.slice(0, 8).join(", ") || "–"}</td>
       <td>{here ? <Tag tone="good">in sight</Tag> : <span class="dim">{event.reason ?? (event.type === "end" ? "ended" : `told ${ago(Date.now() - seen.heardAt)} ago`)}</span>} {event.replayed && <Tag>replayed</Tag>}</td>
     </tr>

@@ -67,26 +67,28 @@ export function paint(to: CanvasRenderingContext2D, width: number, height: numbe
   to.font = "600 12px system-ui, sans-serif";
   to.textBaseline = "middle";
   to.lineJoin = "round";
-  // The surest come last, on top of the others.
-  for (let at = marks.length - 1; at >= 0; at -= 1) {
-    const mark = marks[at];
-    if (!mark) continue;
+  const last = [...marks].reverse(); // the surest on top of the others, labels on top of all boxes
+  for (const mark of last) {
     const [x1, y1, x2, y2] = mark.box;
     const x = x1 * width, y = y1 * height, wide = (x2 - x1) * width, high = (y2 - y1) * height;
-    const colour = colours[Math.abs(mark.classId) % colours.length] ?? "#fff";
     to.globalAlpha = mark.strength;
     to.setLineDash([]);
     to.strokeStyle = dark;
     to.lineWidth = 4;
     to.strokeRect(x, y, wide, high);
-    to.strokeStyle = colour;
+    to.strokeStyle = colourOf(mark, colours);
     to.lineWidth = 2;
     to.setLineDash(mark.followed ? [] : [5, 4]);
     to.strokeRect(x, y, wide, high);
-    if (at < MOST_LABELS) chip(to, mark, x, y, width, colour, dark);
+  }
+  for (const mark of last.slice(-MOST_LABELS)) {
+    to.globalAlpha = mark.strength;
+    chip(to, mark, mark.box[0] * width, mark.box[1] * height, width, colourOf(mark, colours), dark);
   }
   to.globalAlpha = 1;
 }
+
+const colourOf = (mark: Mark, colours: readonly string[]): string => colours[Math.abs(mark.classId) % colours.length] ?? "white";
 
 /** The label in a chip above the box, or within when there is no room; never outside of the picture. */
 function chip(to: CanvasRenderingContext2D, mark: Mark, x: number, y: number, width: number, colour: string, dark: string): void {
