@@ -4,6 +4,7 @@ import type { CameraState, Counts } from "../contract";
 import type { Device } from "../fleet";
 import { Fact, Note, ago, clock, figure } from "../ui/bits";
 import { Stage } from "../ui/stage";
+import { EditZones, ZoneEditor, draftOf } from "../ui/zone_editor";
 
 const STATES: Record<CameraState, [string, string, string]> = {
   online: ["●", "ok", "Pictures come and show something."],
@@ -39,6 +40,7 @@ export function CameraPanel({ device, id }: { device: Device; id: string }): JSX
   const camera = device.cameras.get(id);
   if (!camera) return <Note title={`Nothing came of ${id} yet.`}>The device is configured for it. Its state comes when it is opened.</Note>;
   const { status, counts } = camera;
+  if (draftOf(device, id)) return <ZoneEditor device={device} camera={camera} />;
   return (
     <div class="camera">
       <Stage device={device} camera={camera} />
@@ -51,6 +53,7 @@ export function CameraPanel({ device, id }: { device: Device; id: string }): JSX
         ) : <p class="dim">It has told no state.</p>}
         <Flow device={device} id={id} />
         {counts ? <CountsTables counts={counts} /> : <p class="dim">It has counted nothing yet.</p>}
+        <EditZones device={device} id={id} />
       </div>
     </div>
   );
