@@ -6,8 +6,8 @@
 Debian's Chromium, headless and without a GPU, opens what `tinysight dashboard` serves; the devices are those of
 `tinysight simulate`, with a camera each; Mosquitto brings them together over WebSockets. All share the machine.
 
-``first_paint_ms`` is from the begin of the navigation until a dozen devices stand in the list and are drawn, which fills
-the window: then it is of use. It is the median of five loads, while all of the traffic runs. ``long_task_p95_ms`` is of
+``first_paint_ms`` is from the begin of the navigation until a dozen devices stand in the list and are drawn, which
+fills the window: then it is of use. It is the median of five loads, while all of the traffic runs. ``long_task_p95_ms`` is of
 all tasks of the page's main thread in half a minute that took a millisecond or more (shorter ones are many, and would
 only make the figure better); ``longest_task_ms`` and how many took more than 50 ms stand beside it.
 ``scripting_core`` is the share of a core that JavaScript took over the whole time, ``main_core`` that and layout, style
@@ -32,6 +32,7 @@ from typing import Any, Final
 
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 from rig import broker, program, say
+from steps import where
 
 import tinysight_deploy.dashboard
 
@@ -143,19 +144,19 @@ def measure(url: str, *, minutes: float) -> dict[str, Any]:
         begun_s, before = time.monotonic(), metrics(client)
         settle_s = min(120.0, minutes * 6)
         page.wait_for_timeout(settle_s * 1000)
-        heaps = [heap_mb(client)]
+        heaps, rates = [heap_mb(client)], list[float]()
         tasks = sorted(each for each in tasks_ms(browser, page) if each >= 1.0)
         while time.monotonic() - begun_s < minutes * 60:
             page.wait_for_timeout(min(60_000, minutes * 6000))
             heaps.append(heap_mb(client))
+            rates.append(float((page.text_content(".rate") or "0").split()[0].replace(",", "")))
             say(f"{time.monotonic() - begun_s:4.0f} s: heap {heaps[-1]:.1f} MB")
         after, took_s = metrics(client), time.monotonic() - begun_s
-        rate = float((page.text_content(".rate") or "0").split()[0].replace(",", ""))
         devices = int((page.text_content(".filters [aria-pressed]") or "0").split()[-1])
         browser.close()
     return {
         "devices": devices,
-        "events_per_s": rate,
+        "events_per_s": round(statistics.median(rates)),
         "minutes": round(took_s / 60, 1),
         "first_paint_ms": round(statistics.median(paints)),
         "first_paint_worst_ms": round(max(paints)),
@@ -190,7 +191,7 @@ def main() -> None:
         ):
             time.sleep(15)  # until all have said who they are
             figures = measure(json.loads(said)["url"], minutes=given.minutes)
-    print(json.dumps({**figures, "js_gzip_kib": round(js_gzip_kib(), 1)}))
+    print(json.dumps({"where": where(), **figures, "js_gzip_kib": round(js_gzip_kib(), 1)}))
 
 
 if __name__ == "__main__":
