@@ -54,7 +54,7 @@ export function Wishes({ device }: { device: Device }): JSX.Element {
           <h3>Reported</h3>
           {reported ? (
             <>
-              <p><Tag tone={tone}>{reported.state}</Tag> revision <b>{reported.revision}</b> at {clock(reported.at)}. {meaning} {reported.reason && <span class="wrap">{reported.reason}</span>}</p>
+              <p><Tag tone={tone}>{reported.state}</Tag> revision <b>{reported.revision}</b> at {clock(reported.at)}. {meaning} {refused.length === 0 && reported.reason && <span class="wrap">{reported.reason}</span>}</p>
               {behind && <Note tone="warn" title={`It has not taken revision ${desired.revision} yet.`}>It does when it is connected, one every 10 s.</Note>}
               {reported.applied !== null && reported.applied !== undefined && reported.applied !== reported.revision && <p>The configuration of revision <b>{reported.applied}</b> holds.</p>}
               {reported.due_at && <p>It goes on at {clock(reported.due_at, true)}.</p>}
