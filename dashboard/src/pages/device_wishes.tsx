@@ -84,7 +84,7 @@ function UpdateOf({ update }: { update: Update }): JSX.Element {
         <div class="table-box" tabIndex={0} role="region" aria-label="Gates">
           <table class="gates">
             <caption>What decided</caption>
-            <thead><tr><th scope="col">Gate</th><th scope="col">Here</th><th scope="col">Limit</th><th scope="col">Before</th><th scope="col">Passed</th></tr></thead>
+            <thead><tr><th scope="col">Gate</th><th scope="col">Passed</th><th scope="col">Here</th><th scope="col">Limit</th><th scope="col">Before</th></tr></thead>
             <tbody>{gates.slice(0, 20).map(([name, gate]) => <GateRow key={name} name={name} gate={gate} />)}</tbody>
           </table>
         </div>
@@ -98,11 +98,11 @@ function GateRow({ name, gate }: { name: string; gate: Gate }): JSX.Element {
   const digits = Number.isInteger(gate.value) && Number.isInteger(gate.limit) ? 0 : Math.abs(gate.limit) < 10 ? 3 : 1;
   return (
     <tr>
-      <th scope="row">{title}</th>
+      <th scope="row" title={title}>{title}</th>
+      <td><Tag tone={gate.ok ? "good" : "bad"}>{gate.ok ? "yes" : "no"}</Tag></td>
       <td>{figure(gate.value, digits, unit)}</td>
       <td>{AT_LEAST.has(name) ? "≥" : "≤"} {figure(gate.limit, digits, unit)}</td>
       <td>{figure(gate.before, digits, unit)}</td>
-      <td><Tag tone={gate.ok ? "good" : "bad"}>{gate.ok ? "yes" : "no"}</Tag></td>
     </tr>
   );
 }
