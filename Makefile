@@ -30,6 +30,7 @@ dashboard: $(BIN)/.ready ## build the dashboard's page again, if its sources hav
 
 schemas: $(BIN)/.ready ## write the schemas, the TypeScript and docs/mqtt.md again after a change of the contract
 	$(BIN)/python -m tinysight_contract.schemas
+	$(BIN)/python -m tinysight_deploy.fleet.server.typescript
 
 lock: $(BIN)/.ready ## pin all dependencies again, for every Python and platform
 	$(BIN)/uv pip compile --universal --no-emit-index-url --no-header --python-version 3.11 \
