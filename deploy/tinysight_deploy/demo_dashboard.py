@@ -77,7 +77,7 @@ def served(ports: Ports) -> Iterator[Page]:
     Raises:
         ConfigError: the page is not built.
     """
-    settings = Settings.parse(f"ws://127.0.0.1:{ports.websocket}?version=3")
+    settings = Settings.parse(f"ws://127.0.0.1:{ports.websocket}")
     application(settings)
     with contextlib.ExitStack() as stack:
         try:

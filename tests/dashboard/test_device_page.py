@@ -175,7 +175,7 @@ def test_what_nobody_knows_and_what_no_device_should_say_stands_there_in_words(
     head = page.locator(".device-head")
     expect(head).to_contain_text("Failing")
     expect(head).to_contain_text("No pictures come.")
-    expect(page.locator(".alerts")).to_contain_text("Look at the cable.")
+    expect(page.locator(".device-alerts")).to_contain_text("Look at the cable.")
     expect(page.locator("#figures ~ p")).to_contain_text("a report comes every 30 s")
 
     voice.say(t.StatusTopic(*AT), b"{}")

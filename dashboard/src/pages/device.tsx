@@ -118,7 +118,7 @@ function Alerts({ alerts }: { alerts: Known["alerts"] }): JSX.Element {
   return (
     <section class="card" aria-labelledby="alerts">
       <h2 id="alerts">Alerts <span class="dim">{alerts.size}</span></h2>
-      <ul class="alerts">
+      <ul class="device-alerts">
         {sorted.map(([code, { severity, what, mend, since }]) => (
           <li key={code}>
             <span class={`mood ${grave(severity) ? "failing" : "degraded"}`}><span aria-hidden="true">{grave(severity) ? "■" : "▲"}</span> {grave(severity) ? "Error" : "Warning"}</span>

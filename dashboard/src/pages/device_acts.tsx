@@ -58,7 +58,7 @@ export function DeviceActs({ device, camera }: { device: Device; camera: string 
     run: () => command(device, "restart", {}, () => "It restarts; it is online again in a moment."),
   });
   return (
-    <div class="acts" role="group" aria-label="Actions">
+    <div class="device-acts" role="group" aria-label="Actions">
       <ActButton make={identify}>Identify</ActButton>
       {camera && <ActButton make={snapshot}>Picture of {camera}</ActButton>}
       {camera && <ActButton make={enable}>{off ? "Enable" : "Disable"} {camera}</ActButton>}

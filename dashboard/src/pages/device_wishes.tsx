@@ -54,7 +54,7 @@ export function Wishes({ device }: { device: Device }): JSX.Element {
           <h3>Reported</h3>
           {reported ? (
             <>
-              <p><Tag tone={tone}>{reported.state}</Tag> revision <b>{reported.revision}</b> at {clock(reported.at)}. {meaning} {reported.reason && <span class="wrap">{reported.reason}</span>}</p>
+              <p><Tag tone={tone}>{reported.state}</Tag> revision <b>{reported.revision}</b> at {clock(reported.at)}. {meaning} {refused.length === 0 && reported.reason && <span class="wrap">{reported.reason}</span>}</p>
               {behind && <Note tone="warn" title={`It has not taken revision ${desired.revision} yet.`}>It does when it is connected, one every 10 s.</Note>}
               {reported.applied !== null && reported.applied !== undefined && reported.applied !== reported.revision && <p>The configuration of revision <b>{reported.applied}</b> holds.</p>}
               {reported.due_at && <p>It goes on at {clock(reported.due_at, true)}.</p>}
@@ -84,7 +84,7 @@ function UpdateOf({ update }: { update: Update }): JSX.Element {
         <div class="table-box" tabIndex={0} role="region" aria-label="Gates">
           <table class="gates">
             <caption>What decided</caption>
-            <thead><tr><th scope="col">Gate</th><th scope="col">Here</th><th scope="col">Limit</th><th scope="col">Before</th><th scope="col">Passed</th></tr></thead>
+            <thead><tr><th scope="col">Gate</th><th scope="col">Passed</th><th scope="col">Here</th><th scope="col">Limit</th><th scope="col">Before</th></tr></thead>
             <tbody>{gates.slice(0, 20).map(([name, gate]) => <GateRow key={name} name={name} gate={gate} />)}</tbody>
           </table>
         </div>
@@ -98,11 +98,11 @@ function GateRow({ name, gate }: { name: string; gate: Gate }): JSX.Element {
   const digits = Number.isInteger(gate.value) && Number.isInteger(gate.limit) ? 0 : Math.abs(gate.limit) < 10 ? 3 : 1;
   return (
     <tr>
-      <th scope="row">{title}</th>
+      <th scope="row" title={title}>{title}</th>
+      <td><Tag tone={gate.ok ? "good" : "bad"}>{gate.ok ? "yes" : "no"}</Tag></td>
       <td>{figure(gate.value, digits, unit)}</td>
       <td>{AT_LEAST.has(name) ? "≥" : "≤"} {figure(gate.limit, digits, unit)}</td>
       <td>{figure(gate.before, digits, unit)}</td>
-      <td><Tag tone={gate.ok ? "good" : "bad"}>{gate.ok ? "yes" : "no"}</Tag></td>
     </tr>
   );
 }

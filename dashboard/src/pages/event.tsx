@@ -36,7 +36,7 @@ export function EventPage({ at }: { at: readonly string[] }): JSX.Element {
       <h1><bdi>{event.label.slice(0, 300) || "An object"}</bdi> <span class="dim">at <a href={to(["device", site, device])}>{site}/{device}</a>, camera {camera}</span></h1>
       <div class="event-top">
         {heard && !later ? <Tag tone="good">heard by this page</Tag> : <Tag tone="warn">as the link tells it</Tag>}
-        <Tags event={event} />
+        <Tags event={event} clocks />
         <CopyLink hash={linkOf(event)} />
         <a href={to(["events"], { site, device })}>All events of {site}/{device}</a>
       </div>
@@ -97,7 +97,7 @@ function Facts({ event, heard }: { event: Event; heard: Seen | null }): JSX.Elem
       <Fact name="First seen"><time dateTime={event.started_at}>{clock(event.started_at, true)}</time></Fact>
       <Fact name="Last seen"><time dateTime={event.seen_at}>{clock(event.seen_at, true)}</time></Fact>
       <Fact name="Ended">{event.ended_at ? `${clock(event.ended_at, true)}${event.reason ? `, ${event.reason.slice(0, 200)}` : ""}` : event.type === "end" ? event.reason ?? "yes" : "not yet told"}</Fact>
-      <Fact name="Heard here">{heard ? `${clock(heard.lastAt)}, ${ago(Date.now() - heard.lastAt)} ago` : "no"}{delay ? `, ${figure(late_ms)} ms after the frame` : ""}</Fact>
+      <Fact name="Heard here">{heard ? `${clock(heard.lastAt)}, ${ago(Date.now() - heard.lastAt)} ago` : "no"}{delay ? `, ${lasting(late_ms / 1000)} after the frame` : ""}</Fact>
       <Fact name="Clock">{event.clock_synced === null ? "not known" : event.clock_synced ? "in step" : "not set: its times are not to be trusted"}</Fact>
       <Fact name="Sent">{event.replayed ? "replayed: it waited on the device for the broker" : "live"}</Fact>
       <Fact name="Step">{event.type}, seq {event.seq.toLocaleString()} of run <code>{event.boot_id}</code></Fact>

@@ -14,10 +14,12 @@ export function Stage({ event, picture }: { event: Event; picture: string }): JS
   const where = `from ${percent(x1)}, ${percent(y1)} to ${percent(x2)}, ${percent(y2)}`;
   return (
     <figure class="stage-box">
-      <div class="stage" style={{ aspectRatio: `1000 / ${high}` }}>
+      <div class="event-stage" style={{ aspectRatio: `1000 / ${high}` }}>
         {picture && <img src={picture} alt="The object at its best moment, as the device drew it" />}
         <svg viewBox={`0 0 1000 ${high}`} role="img" aria-label={`The frame with the object's box, ${where} of it`} class={picture ? "over" : ""}>
-          <rect x={x1 * 1000} y={y1 * high} width={Math.max(0, x2 - x1) * 1000} height={Math.max(0, y2 - y1) * high} />
+          {["halo", "box"].map((name) => (
+            <rect key={name} class={name} x={x1 * 1000} y={y1 * high} width={Math.max(0, x2 - x1) * 1000} height={Math.max(0, y2 - y1) * high} />
+          ))}
         </svg>
       </div>
       <figcaption class="dim">

@@ -36,11 +36,11 @@ export function Lasts({ seen, now }: { seen: Pick<Seen, "event" | "lastAt">; now
 }
 
 /** What is special about it, each in a word. */
-export function Tags({ event }: { event: Event }): JSX.Element {
+export function Tags({ event, clocks = false }: { event: Event; clocks?: boolean }): JSX.Element {
   return (
     <>
       {event.replayed && <Tag tone="warn">replayed</Tag>}
-      {event.clock_synced === false && <Tag tone="warn">clock not set</Tag>}
+      {clocks && event.clock_synced === false && <Tag tone="warn">clock not set</Tag>}
       {event.reason && <Tag>{event.reason.slice(0, 60)}</Tag>}
     </>
   );

@@ -27,6 +27,7 @@ export function Events(): JSX.Element {
   useTick();
   const now = app.value;
   const [halted, halt] = useState<Halted | null>(null);
+  const [filtering, filter] = useState(false); // a narrow screen shows the filters on demand
   const wanted = wantedOf(route.value.query);
   const pictures = picturesOf(wanted.site, wanted.device, wanted.camera);
   useEffect(() => now?.link.watch(pictures), [now?.link, pictures]);
@@ -43,12 +44,13 @@ export function Events(): JSX.Element {
         <span class="dim">{objects.toLocaleString()} of {log.seen.length.toLocaleString()} objects · {figure(log.perSecond, 1)} events/s</span>
         <Gaps gaps={gaps} log={log} />
         <span class="push" />
+        <button type="button" class="open-filters" aria-expanded={filtering} onClick={() => filter(!filtering)}>Filter</button>
         <button type="button" aria-pressed={halted !== null} onClick={() => halt(halted ? null : { seen: log.seen.map((each) => ({ ...each })), gaps, objects: log.objects })}>
           {halted ? "Live" : "Pause"}
         </button>
         <Export events={() => shown.flatMap((each) => (each.seen ? [each.seen.event] : []))} />
       </div>
-      <Filters log={log} wanted={wanted} />
+      <Filters log={log} wanted={wanted} open={filtering} />
       {halted && <p class="halted" role="status">Paused. {came === 0 ? "Nothing came since." : `${came.toLocaleString()} ${came === 1 ? "object" : "objects"} came since.`}</p>}
       {shown.length === 0 ? (
         <Empty log={log} />
@@ -115,7 +117,7 @@ function want(name: string, value: string): void {
   ask({ ...Object.fromEntries(route.value.query), [name]: value });
 }
 
-function Filters({ log, wanted }: { log: Log; wanted: Wanted }): JSX.Element {
+function Filters({ log, wanted, open }: { log: Log; wanted: Wanted; open: boolean }): JSX.Element {
   const { version } = log.facets;
   const asked = SELECTS.map(([facet]) => wanted[facet]).join("\n");
   // the same element again is not compared: lists of choices are long and change seldom
@@ -123,7 +125,7 @@ function Filters({ log, wanted }: { log: Log; wanted: Wanted }): JSX.Element {
   const devices = useMemo(() => <datalist id="heard-devices">{log.facets.of("device").map((each) => <option key={each} value={each} />)}</datalist>, [version]);
   const filtered = [...route.value.query.values()].some(Boolean);
   return (
-    <div class="filters events-filters" role="group" aria-label="Filter">
+    <div class={`filters events-filters ${open ? "" : "closed"}`} role="group" aria-label="Filter">
       {selects}
       <label>Device <input type="search" list="heard-devices" value={wanted.device} placeholder="Any" onInput={(event) => want("device", event.currentTarget.value)} /></label>
       {devices}

@@ -51,7 +51,7 @@ export function Stage({ device, camera, children, over, hideZones = false }: Pro
   const past = !children && picture !== null && marksOf(camera, Date.now()).source !== "none";
   return (
     <figure class="stage">
-      <div class={`picture${picture ? (past ? " past" : "") : " none"}`} style={{ aspectRatio: String(ratio), maxWidth: `calc(68vh * ${ratio})` }}>
+      <div class={`picture${picture ? (past ? " past" : "") : " none"}`} style={{ aspectRatio: String(ratio), maxWidth: `calc(min(68vh, 720px) * ${ratio})` }}>
         {picture && <img src={picture.url} alt={`What ${camera.id} showed at ${clock(picture.at)}`} />}
         {!hideZones && told && <Shapes zones={Object.entries(told.zones ?? {})} lines={Object.entries(told.lines ?? {})} />}
         <canvas ref={canvas} role="img" aria-label={inWords(camera)} />
