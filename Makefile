@@ -27,6 +27,7 @@ unit: $(BIN)/.ready ## the tests (one: make unit ARGS='tests/edge/test_track.py 
 
 schemas: $(BIN)/.ready ## write the schemas, the TypeScript and docs/mqtt.md again after a change of the contract
 	$(BIN)/python -m tinysight_contract.schemas
+	$(BIN)/python -m tinysight_deploy.fleet.server.typescript
 
 lock: $(BIN)/.ready ## pin all dependencies again, for every Python and platform
 	$(BIN)/uv pip compile --universal --no-emit-index-url --no-header --python-version 3.11 \

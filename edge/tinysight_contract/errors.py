@@ -12,6 +12,7 @@
     ├── ContractError (also ValueError)  a topic or message breaks the MQTT contract
     ├── FleetError                       a rollout cannot go on, or its state cannot be read
     │   ├── NotLeading                   another controller leads since
+    │   ├── Outdated                     something else is wanted of a device than whoever asks has seen
     │   └── StateGone                    the state's database cannot be used now
     ├── ShapeError (also ValueError)     an array is not the shape its name promises
     └── DeviceError                      the field side said no
@@ -44,6 +45,7 @@ __all__ = [
     "InferenceError",
     "NoSuch",
     "NotLeading",
+    "Outdated",
     "RuntimeLoadError",
     "ShapeError",
     "StateGone",
@@ -102,6 +104,18 @@ class FleetError(TinySightError):
 
 class NotLeading(FleetError):  # noqa: N818 -- it is no fault: another one does the work
     """Another controller leads since: nothing was written, and nothing may be sent."""
+
+
+class Outdated(FleetError):  # noqa: N818 -- it is no fault: somebody else was quicker
+    """Something else is wanted of a device than whoever asks has seen: nothing was sent, or it was overtaken.
+
+    Attributes:
+        revision: of what is wanted now; 0 for nothing.
+    """
+
+    def __init__(self, what: str, *, mend: str, revision: int) -> None:
+        super().__init__(what, mend=mend)
+        self.revision = revision
 
 
 class StateGone(FleetError):  # noqa: N818 -- it is no fault of the caller's: the same call may go well later

@@ -4,6 +4,7 @@ The types are made of the JSON Schemas; only what all topics share is written he
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Final
 
@@ -11,7 +12,7 @@ from tinysight_contract.messages import PAYLOADS
 from tinysight_contract.schemas.types import Schema, components, key, meanings, ref, scalar
 from tinysight_contract.topics import ID, ROOT, TOPICS, Topic
 
-__all__ = ["typescript"]
+__all__ = ["interfaces", "typescript"]
 
 _HEAD: Final = """\
 // The MQTT contract of TinySight, version 1, for browsers. Made by `make schemas`; do not edit.
@@ -78,6 +79,16 @@ def typescript() -> str:
     return "".join((_HEAD, *types, *map(_topic, TOPICS), _table(), _TOPICS, _builders()))
 
 
+def interfaces(schemas: Mapping[str, Schema], *, whole: bool = False) -> str:
+    """Each schema as an interface or a union of words, as `typescript` writes them.
+
+    Args:
+        schemas: by the name of the type, as `components` gives them.
+        whole: no field is missing for having its default: so they are when whoever writes them leaves out nothing.
+    """
+    return "".join(_type(name, schema, whole=whole) for name, schema in schemas.items())
+
+
 def _comment(text: str, indent: str = "") -> str:
     """One line, or wrapped at 120 columns."""
     words, lines = text.replace("*/", "* /").split(), [""]
@@ -90,12 +101,14 @@ def _comment(text: str, indent: str = "") -> str:
     return f"{indent}/**\n" + "".join(f"{indent} *{line}\n" for line in lines) + f"{indent} */\n"
 
 
-def _type(name: str, schema: Schema) -> str:
+def _type(name: str, schema: Schema, *, whole: bool = False) -> str:
     """One interface, or one union of words."""
     comment = "\n" + _comment(schema.get("description", name))
     if "enum" in schema:
         return f"{comment}export type {name} = {_written(schema)};\n"
-    required, lines = schema.get("required", []), ""
+    required, lines = list(schema.get("required", [])), ""
+    if whole:
+        required += [field for field, inner in schema["properties"].items() if "default" in inner]
     for field, inner in schema["properties"].items():
         lines += _comment(inner["description"], "  ") if "description" in inner else ""
         lines += f"  {field}{'' if field in required else '?'}: {_written(inner)};\n"

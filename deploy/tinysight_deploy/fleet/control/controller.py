@@ -14,11 +14,21 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tinysight_contract.client import Client, connect
-from tinysight_contract.errors import BrokerError, ConfigError, FleetError, NotLeading, StateGone, TinySightError
-from tinysight_contract.messages import utc_now
+from tinysight_contract.errors import (
+    BrokerError,
+    ConfigError,
+    FleetError,
+    NoSuch,
+    NotLeading,
+    StateGone,
+    TinySightError,
+)
+from tinysight_contract.messages import Ack, utc_now
+from tinysight_deploy.fleet.control.commanding import Orders
+from tinysight_deploy.fleet.control.configuring import Configs
 from tinysight_deploy.fleet.control.facts import KINDS, MAX_DEVICES, QOS, QUIET_S, Hearing
 from tinysight_deploy.fleet.control.leading import Books
 from tinysight_deploy.fleet.control.members import Roll
@@ -94,7 +104,9 @@ class Controller:
         self.trouble = ""
         self._state, self._broker, self._mirror, self._turn_s = state, broker, mirror, turn_s
         self._patience_s = PATIENCE_TURNS * turn_s if patience_s is None else patience_s
-        self._hearing, self._roll = Hearing(), Roll(inventory)
+        self._orders = Orders(self._note)
+        self._hearing, self._roll = Hearing(self._orders.hear), Roll(inventory)
+        self._configs = Configs(self._hearing, self._note)
         self._books = Books(state, holder)
         self._decisions: dict[str, Decision] = {}
         self._held: dict[str, dict[Key, str]] = {}
@@ -126,6 +138,44 @@ class Controller:
         """The devices that a rollout does not ask, whatever its stage, and why."""
         return self._held.get(id_, {})
 
+    async def order(
+        self, key: Key, name: str, args: Mapping[str, Any], *, within_s: float, who: str
+    ) -> tuple[str, Ack | None, float]:
+        """Have a device do something once; arguments, result and errors as those of `Orders.give`.
+
+        Raises:
+            NoSuch: nothing was ever heard of the device.
+            NotLeading: another controller leads.
+        """
+        self._require(key)
+        return await self._orders.give(key, name, args, within_s=within_s, who=who)
+
+    async def configure(self, key: Key, config: dict[str, Any] | None, *, based_on: int, who: str) -> int:
+        """Say what shall lie over a device's own file; arguments, result and errors as those of `Configs.put`.
+
+        Raises:
+            NoSuch: nothing was ever heard of the device.
+            NotLeading: another controller leads.
+        """
+        self._require(key)
+        return await self._configs.put(key, config, based_on=based_on, who=who)
+
+    def _require(self, key: Key) -> None:
+        """See that something can be said to a device now."""
+        if not self._hears:
+            raise BrokerError("The broker cannot be heard.", mend="Send it again when it is back: see /healthz.")
+        if not self.leading:
+            raise NotLeading("Another server leads.", mend="Ask the one whose /healthz says that it leads.")
+        if key not in self.facts:
+            what = f"Nothing was heard of a device {'/'.join(key)}."
+            raise NoSuch(what, mend="Check the names in `tinysight watch`.")
+
+    def _note(self, who: str, what: str, detail: Mapping[str, Any]) -> None:
+        """Write down what is about to be sent, if we still lead; waits for the database."""
+        if (lead := self._books.lead) is None:
+            raise NotLeading("Another server leads since.", mend="Ask the one whose /healthz says that it leads.")
+        self._state.note(who, what, detail, lead=lead)
+
     async def run(self) -> None:
         """Lead, or wait to, until it is cancelled; outages of the broker and of the database are waited for.
 
@@ -148,6 +198,7 @@ class Controller:
         """Until it is cut; then another is made, for what the broker kept may be gone."""
         listening = asyncio.create_task(self._hearing.listen(self._hearing.begin(client)))
         sender = Sender(client, again_s=AGAIN_TURNS * self._turn_s)
+        self._orders.client = client
         try:
             while not client.cuts and client.trouble is None:
                 begun_s = time.monotonic()
@@ -159,7 +210,8 @@ class Controller:
                 await asyncio.sleep(max(self._turn_s - (time.monotonic() - begun_s), 0.0))
             self._say("The broker has gone; it is tried again.")
         finally:
-            self._hears = False
+            self._hears, self._orders.client = False, None
+            self._configs.stop("The broker has gone.")
             listening.cancel()
             await sender.stop()
             with suppress(asyncio.CancelledError):
@@ -203,6 +255,7 @@ class Controller:
                     self._books.forget(rollout.id)
             troubles.append(await self._copy())
             self._odd.note(self._hearing.refresh())  # somebody may have wished for something while we wrote
+            await self._configs.turn(self._books, self._odd, sender)
             self._send(sender)
         except TinySightError as error:
             await self._stand_by(sender, str(error))
@@ -244,6 +297,7 @@ class Controller:
         self._held.clear()
         self._last_s = None
         self._say(why)
+        self._configs.stop("This server does not lead any more.")
         await sender.stop()
 
     def _say(self, trouble: str) -> None:
@@ -297,11 +351,15 @@ class Controller:
         """The wishes for devices that are to be asked; one that has to forget something first gets none yet."""
         hearing, odd = self._hearing, self._odd
         odd.clear(keys, sender)
-        ready = [key for key in keys if key not in odd.restoring]
-        asked = new_wishes(rollout, ready, hearing.facts, self._books, hearing.wanted_before)
+        ready = [key for key in keys if key not in odd.restoring and key not in self._configs.busy]
+        asked = new_wishes(rollout, ready, hearing.facts, self._books, self._wanted)
         long = {key for key, wish in asked.items() if not fits(document(rollout, wish, hearing.config(key)))}
         odd.note_long(long)
         return {key: wish for key, wish in asked.items() if key not in long}
+
+    def _wanted(self, key: Key) -> int:
+        """The highest revision that was wanted of a device, of which the broker may show nothing."""
+        return max(self._hearing.wanted_before(key), self._configs.given(key))
 
     def _write(
         self, rollout: Rollout, members: set[Key], decision: Decision, asked: Mapping[Key, Wish], sender: Sender
@@ -339,8 +397,9 @@ class Controller:
         waiting = unshown(
             self._books, hearing.facts, lambda key: max(sender.taken.get(key, 0), hearing.wanted_before(key))
         )
+        busy = self._configs.busy
         for key, (rollout, wish) in waiting.items():
-            if key not in lost and key not in odd.restoring:
+            if key not in lost and key not in odd.restoring and key not in busy:
                 sender.send(key, document(rollout, wish, hearing.config(key)))
         sender.keep_ignored(waiting.keys() | odd.restoring.keys())
 
@@ -354,6 +413,8 @@ class Controller:
         facts = self._hearing.facts
         news, back = ended(rollout, self._books.wishes[rollout.id], facts, self._odd.lost)
         for key, wish in back.items():
-            sender.send(key, take_back(wish, facts.get(key, NOTHING), self._hearing.config(key)))
+            if key not in self._configs.busy:
+                config, given = self._hearing.config(key), self._configs.given(key)
+                sender.send(key, take_back(wish, facts.get(key, NOTHING), config, given=given))
         if news:
             await asyncio.to_thread(self._books.settle, rollout.id, news)

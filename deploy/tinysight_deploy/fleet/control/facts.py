@@ -8,7 +8,7 @@ reports anew. Only what was heard of is worked out again.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -68,12 +68,16 @@ def _online(device: Device) -> bool | None:
 class Hearing:
     """What is known of all devices.
 
+    Args:
+        also: is told of every message, too.
+
     Attributes:
         facts: as `refresh` found them last; never changed, only replaced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[Heard], None] | None = None) -> None:
         self.facts: dict[Key, Facts] = {}
+        self._also = also
         self._before: dict[Key, Facts] = {}
         self._wanted_before: dict[Key, Desired] = {}
         self._changed: set[Key] = set()
@@ -100,6 +104,8 @@ class Hearing:
     async def listen(self, stream: Stream[Heard]) -> None:
         """Note who is heard of, until the session is over."""
         async for heard in stream:
+            if self._also is not None:
+                self._also(heard)
             if heard.where is not None:
                 key = heard.where.site, heard.where.device
                 self._changed.add(key)
@@ -158,10 +164,14 @@ class Hearing:
         self.facts = facts
         return changed
 
+    def wanted(self, key: Key) -> Desired | None:
+        """The newest desired state that is known; None for nothing."""
+        facts = self.facts.get(key)
+        return self._wanted_before.get(key) if facts is None or facts.desired is None else facts.desired
+
     def config(self, key: Key) -> dict[str, Any] | None:
         """What lies over a device's own file by the newest desired state that is known; None for nothing."""
-        facts = self.facts.get(key)
-        wanted = self._wanted_before.get(key) if facts is None or facts.desired is None else facts.desired
+        wanted = self.wanted(key)
         return None if wanted is None else wanted.config
 
     def config_lost(self, key: Key) -> bool:

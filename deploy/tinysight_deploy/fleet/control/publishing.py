@@ -70,9 +70,16 @@ def fits(desired: Desired) -> bool:
     return desired.config is None or len(encode(desired)) <= MAX_BYTES
 
 
-def take_back(wish: Wish, facts: Facts, config: dict[str, Any] | None) -> Desired:
-    """What is published to take a wish back: the device's model stays as it is."""
-    return Desired(revision=next_revision(facts, [wish.revision]), config=config)
+def take_back(wish: Wish, facts: Facts, config: dict[str, Any] | None, *, given: int = 0) -> Desired:
+    """What is published to take a wish back: the device's model stays as it is.
+
+    Args:
+        wish: as it is written down.
+        facts: of the device.
+        config: that lies over the device's own file, and stays.
+        given: the highest revision that a person's configuration was given.
+    """
+    return Desired(revision=next_revision(facts, [wish.revision, given]), config=config)
 
 
 class Sender:

@@ -299,16 +299,25 @@ class State:
         with self._database.read() as connection:
             return [line.encode() for line in connection.scalars(rows.limit(max(0, min(most, MAX_PAGE))))]
 
-    def note(self, who: str, what: str, detail: Mapping[str, Any] | None = None) -> Entry:
+    def note(self, who: str, what: str, detail: Mapping[str, Any] | None = None, *, lead: Lead | None = None) -> Entry:
         """Write an entry into the audit log.
+
+        Args:
+            who: does it.
+            what: in a word.
+            detail: what is needed to do it again.
+            lead: of the leader who is about to do it; None where anybody may.
 
         Raises:
             ConfigError: it would read as what other methods write, or is no JSON.
+            NotLeading: another leads since.
         """
         _check_word(what)
         if "set" in (detail or {}):
             raise ConfigError("`set` says what a rollout became.", mend="Name it otherwise.")
         with self._database.write() as connection:
+            if lead is not None:
+                lease.require(connection, lead)
             return _append(connection, who, what, detail or {})
 
     # Tokens

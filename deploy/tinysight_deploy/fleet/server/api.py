@@ -21,8 +21,10 @@ from starlette.routing import Route
 
 from tinysight_contract.errors import TinySightError
 from tinysight_contract.messages import Desired, encode
+from tinysight_deploy.fleet.control.commanding import COMMANDS
 from tinysight_deploy.fleet.keeping.tokens import Role
 from tinysight_deploy.fleet.server import forms
+from tinysight_deploy.fleet.server.auth import LADDER, may
 from tinysight_deploy.fleet.server.desk import MOST
 from tinysight_deploy.fleet.server.example_routes import EXAMPLES
 from tinysight_deploy.fleet.server.openapi import Header, Query, Spec, document
@@ -46,6 +48,33 @@ async def _health(call: Call) -> forms.Health:
 
 async def _openapi(_: Call) -> Response:
     return Response(_DOCUMENT, media_type="application/json")
+
+
+async def _me(call: Call) -> msgspec.Struct:
+    token = call.token
+    if token is None:
+        raise Problem(401, "No token was sent.", mend="Send one.")
+    own = {"site": token.site or None, "device": token.device or None}
+    return forms.Me(name=token.name, role=token.role, may=[each for each in LADDER if may(token, each)], **own)
+
+
+async def _releases(call: Call) -> msgspec.Struct:
+    return await anyio.to_thread.run_sync(call.desk().releases)
+
+
+async def _order(call: Call) -> msgspec.Struct:
+    form = forms.Order() if call.body is None else _given(call, forms.Order)
+    key = call.inside("site"), call.inside("device")
+    name, live = call.inside("name"), call.fleet.live
+    id_, ack, waited_s = await live.order(key, name, form.args, within_s=form.seconds, who=call.who)
+    return forms.Ordered(id=id_, ack=ack, waited_s=round(waited_s, 3))
+
+
+async def _configure(call: Call) -> msgspec.Struct:
+    form = _given(call, forms.Configure)
+    key = call.inside("site"), call.inside("device")
+    revision = await call.fleet.live.configure(key, form.config, based_on=form.based_on, who=call.who)
+    return forms.Configured(revision=revision)
 
 
 async def _devices(call: Call) -> msgspec.Struct:
@@ -142,6 +171,7 @@ _ACTS: Final = {
 _TABLE: Final[tuple[tuple[Spec, Handler], ...]] = (
     (Spec("GET", "/healthz", None, "health", "Say whether the server works.", forms.Health), _health),
     (Spec("GET", "/openapi.json", None, "openapi", "This document.", None), _openapi),
+    (Spec("GET", "/v1/me", Role.DEVICE, "whoAmI", "Say whose token was sent.", forms.Me, any_token=True), _me),
     (
         Spec(
             "GET", "/v1/devices", Role.READ, "listDevices", "List the devices that were heard of.", forms.DeviceRows,
@@ -158,6 +188,26 @@ _TABLE: Final[tuple[tuple[Spec, Handler], ...]] = (
             tells={200: (_TAG,), 304: (_TAG,)},
         ),
         _desired,
+    ),
+    (
+        Spec(
+            "PUT", "/v1/devices/{site}/{device}/config", Role.OPERATE, "configure",
+            "Say what shall lie over a device's own file; all else that is wanted of it stays.", forms.Configured,
+            body=forms.Configure, problems=(409,), example={"config": {"health": {"every": "10s"}}, "based_on": 7},
+        ),
+        _configure,
+    ),
+    (
+        Spec(
+            "POST", "/v1/devices/{site}/{device}/commands/{name}", Role.OPERATE, "order",
+            f"Have a device do one of {', '.join(COMMANDS)} once, and say what it answers.", forms.Ordered,
+            body=forms.Order, example={"args": {}, "seconds": 10}, optional=True,
+        ),
+        _order,
+    ),
+    (
+        Spec("GET", "/v1/releases", Role.READ, "listReleases", "List what may be rolled out.", forms.Releases),
+        _releases,
     ),
     (
         Spec(

@@ -124,7 +124,7 @@ def application(
             Middleware(
                 CORSMiddleware,
                 allow_origins=list(origins),
-                allow_methods=["DELETE", "GET", "HEAD", "PATCH", "POST"],
+                allow_methods=["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"],
                 allow_headers=_ASKED,
                 expose_headers=_TOLD,
                 max_age=600,

@@ -15,7 +15,7 @@ from typing import Final
 from tinysight_deploy.fleet.keeping.tokens import Role, Token
 from tinysight_deploy.fleet.server.problems import Problem
 
-__all__ = ["Attempts", "bearer", "may", "network", "refusal"]
+__all__ = ["LADDER", "Attempts", "bearer", "may", "network", "refusal"]
 
 MOST_FAILURES: Final = 10
 WITHIN_S: Final = 60.0
@@ -23,7 +23,9 @@ MOST_ADDRESSES: Final = 4096
 MOST_GOOD: Final = 4096
 
 _BEARER: Final = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/=-]{8,256})", re.ASCII)
-_RANK: Final = {Role.READ: 1, Role.OPERATE: 2, Role.ADMIN: 3}
+LADDER: Final = (Role.READ, Role.OPERATE, Role.ADMIN)
+"""Each may do what those before it may."""
+_RANK: Final = {role: rank for rank, role in enumerate(LADDER, 1)}
 
 
 def bearer(header: str | None) -> str | None:

@@ -306,6 +306,15 @@ class Desk:
             after = items[-1].seq
         return forms.Audit(items=items)
 
+    def releases(self) -> forms.Releases:
+        """What may be rolled out.
+
+        Raises:
+            ConfigError: the repository is damaged.
+        """
+        found = [] if self.repo is None else self.repo.releases()
+        return forms.Releases(items=[each.release for each in found])
+
     def _rollout(self, id_: str) -> Rollout:
         try:
             return self.state.rollout(id_)

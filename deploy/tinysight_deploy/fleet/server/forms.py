@@ -1,12 +1,14 @@
 """What the fleet's API takes and gives, as types. The OpenAPI document is made of them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from tinysight_contract.orders import DesiredState
+from tinysight_contract.orders import Ack, DesiredState
 from tinysight_contract.scalars import Count, Digest, Id, Unit
+from tinysight_contract.updates import Release
 from tinysight_deploy.fleet.keeping.audit import Entry
+from tinysight_deploy.fleet.keeping.tokens import Role
 from tinysight_deploy.fleet.types import Check, Outcome, Phase, Policy, Rollout
 
 __all__ = [
@@ -14,12 +16,18 @@ __all__ = [
     "Acted",
     "Audit",
     "Begin",
+    "Configure",
+    "Configured",
     "DeviceRow",
     "DeviceRows",
     "Health",
+    "Me",
     "MemberRow",
     "MemberRows",
+    "Order",
+    "Ordered",
     "Preview",
+    "Releases",
     "RolloutRows",
     "StageRow",
     "View",
@@ -264,3 +272,79 @@ class Health(Struct, frozen=True, kw_only=True):
     leads: bool
     connected: bool
     well: bool
+
+
+class Me(Struct, frozen=True, kw_only=True):
+    """Whose token it is that was sent.
+
+    Attributes:
+        name: of whoever has it, as the audit log says it.
+        role: what it was made for.
+        may: the roles whose routes it lets use; of a device none, for it has its own alone.
+        site: of the device that it belongs to; null unless the role is ``device``.
+        device: likewise.
+    """
+
+    name: str
+    role: Role
+    may: list[Role]
+    site: Id | None = None
+    device: Id | None = None
+
+
+class Releases(Struct, frozen=True, kw_only=True):
+    """What may be rolled out.
+
+    Attributes:
+        items: the newest of each name first; none when the server has no repository.
+    """
+
+    items: list[Release]
+
+
+class Order(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A command for one device.
+
+    Attributes:
+        args: what the command needs, by name.
+        seconds: how long its answer is waited for; it is not carried out later.
+    """
+
+    args: dict[str, Any] = {}
+    seconds: Annotated[float, Meta(ge=1.0, le=60.0)] = 10.0
+
+
+class Ordered(Struct, frozen=True, kw_only=True):
+    """What has become of a command.
+
+    Attributes:
+        id: of the command.
+        ack: the device's own answer; null when none came in time.
+        waited_s: for it.
+    """
+
+    id: Id
+    ack: Ack | None = None
+    waited_s: float
+
+
+class Configure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What shall lie over a device's own file. All else that is wanted of it stays.
+
+    Attributes:
+        config: as in `Desired`; null for the file alone.
+        based_on: the revision of the desired state that whoever asks has seen; 0 for none.
+    """
+
+    config: dict[str, Any] | None
+    based_on: Count
+
+
+class Configured(Struct, frozen=True, kw_only=True):
+    """The broker has it; what the device makes of it stands in its `Reported`.
+
+    Attributes:
+        revision: of the desired state that says so.
+    """
+
+    revision: Count

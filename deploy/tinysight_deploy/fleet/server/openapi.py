@@ -94,6 +94,7 @@ class Spec:
         gives: the media type of an answer that is no JSON.
         takes: headers of the request.
         tells: headers of answers, by status.
+        any_token: whoever has a token may, whatever its role.
     """
 
     method: str
@@ -113,6 +114,7 @@ class Spec:
     gives: str | None = None
     takes: tuple[Header, ...] = ()
     tells: Mapping[int, tuple[Header, ...]] = field(default_factory=dict)
+    any_token: bool = False
 
 
 def document(specs: Iterable[Spec]) -> dict[str, Any]:
@@ -146,6 +148,7 @@ def document(specs: Iterable[Spec]) -> dict[str, Any]:
 
 def _operation(spec: Spec) -> dict[str, Any]:
     needs = "" if spec.role is None else f" Needs the role {spec.role.value}."
+    needs = " Needs a token of any role." if spec.any_token else needs
     made: dict[str, Any] = {
         "operationId": spec.name,
         "summary": spec.what,

@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Annotated, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.responses import Response
 
 from tinysight_contract.errors import (
@@ -13,10 +13,13 @@ from tinysight_contract.errors import (
     ContractError,
     FleetError,
     NoSuch,
+    NotLeading,
+    Outdated,
     StateGone,
     TinySightError,
     UpdateError,
 )
+from tinysight_contract.scalars import Count
 
 __all__ = ["PROBLEM", "Problem", "Told", "problem_of"]
 
@@ -32,6 +35,7 @@ class Told(Struct, frozen=True, kw_only=True):
         status: of the answer.
         detail: what is wrong.
         mend: what to do.
+        revision: of the desired state as it is now, when another one was given; else it is missing.
     """
 
     type: str = "about:blank"
@@ -39,6 +43,7 @@ class Told(Struct, frozen=True, kw_only=True):
     status: Annotated[int, Meta(ge=400, le=599)]
     detail: str
     mend: str
+    revision: Count | UnsetType = UNSET
 
 
 class Problem(Exception):  # noqa: N818 -- it is an answer
@@ -49,15 +54,24 @@ class Problem(Exception):  # noqa: N818 -- it is an answer
         what: is wrong, one sentence.
         mend: what to do, one sentence.
         headers: that go with it.
+        revision: of the desired state as it is now; None to say nothing of it.
     """
 
-    def __init__(self, status: int, what: str, *, mend: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, what: str, *, mend: str, headers: dict[str, str] | None = None, revision: int | None = None
+    ) -> None:
         super().__init__(what)
-        self.status, self.what, self.mend, self.headers = status, what, mend, headers or {}
+        self.status, self.what, self.mend, self.headers, self.revision = status, what, mend, headers or {}, revision
 
     def answer(self) -> Response:
         """As it is sent."""
-        told = Told(title=HTTPStatus(self.status).phrase, status=self.status, detail=self.what, mend=self.mend)
+        told = Told(
+            title=HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.what,
+            mend=self.mend,
+            revision=UNSET if self.revision is None else self.revision,
+        )
         body = msgspec.json.encode(told)
         return Response(body, status_code=self.status, headers=self.headers, media_type=PROBLEM)
 
@@ -68,8 +82,10 @@ def problem_of(error: TinySightError) -> Problem:
         return Problem(404, error.what, mend=error.mend)
     if isinstance(error, ConfigError | ContractError | UpdateError):
         return Problem(422, error.what, mend=error.mend)
-    if isinstance(error, BrokerError | StateGone):
+    if isinstance(error, BrokerError | NotLeading | StateGone):
         return Problem(503, error.what, mend=error.mend, headers={"Retry-After": "5"})
+    if isinstance(error, Outdated):
+        return Problem(409, error.what, mend=error.mend, revision=error.revision)
     if isinstance(error, FleetError):
         return Problem(409, error.what, mend=error.mend)
     return Problem(500, error.what, mend=error.mend)

@@ -15,6 +15,7 @@ import anyio.to_thread
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from tinysight_contract.messages import Ack
 from tinysight_contract.topics import ID
 from tinysight_deploy.fleet.keeping.examples import Kept
 from tinysight_deploy.fleet.keeping.state import State
@@ -54,6 +55,14 @@ class Live(Decided, Protocol):
     @property
     def trouble(self) -> str:
         """What keeps it from going on, with what to do; empty when all is well."""
+
+    async def order(
+        self, key: Key, name: str, args: Mapping[str, Any], *, within_s: float, who: str
+    ) -> tuple[str, Ack | None, float]:
+        """Have a device do something once; the order's id, the answer if one came in time, and how long that took."""
+
+    async def configure(self, key: Key, config: dict[str, Any] | None, *, based_on: int, who: str) -> int:
+        """Say what shall lie over a device's own file; the revision that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +104,17 @@ class Call:
     body: msgspec.Struct | None = None
     queries: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def who(self) -> str:
+        """For the audit log."""
+        return "nobody" if self.token is None else self.token.name
+
     def desk(self) -> Desk:
         """Where what is asked for is done, with what is known now."""
         live = self.fleet.live
-        who = "nobody" if self.token is None else self.token.name
         return Desk(
             self.fleet.state,
-            who=who,
+            who=self.who,
             repo=self.fleet.repo,
             inventory=self.fleet.inventory,
             facts=dict(live.facts),
@@ -126,14 +139,14 @@ class Call:
 
 
 async def admit(
-    fleet: Fleet, request: Request, role: Role, *, site: str | None = None, device: str | None = None
+    fleet: Fleet, request: Request, role: Role | None, *, site: str | None = None, device: str | None = None
 ) -> Token:
     """The token of a request that may do what needs a role.
 
     Args:
         fleet: with the tokens.
         request: any.
-        role: that is needed.
+        role: that is needed; None lets in any token.
         site: of the device that it is about.
         device: likewise.
 
@@ -156,7 +169,7 @@ async def admit(
         mend = "Check the token's file, or make another with `tinysight fleet token add`."
         raise Problem(401, "The token is not known here.", mend=mend, headers=challenge)
     fleet.attempts.succeeded(text)
-    if (problem := refusal(token, role, site=site, device=device)) is not None:
+    if role is not None and (problem := refusal(token, role, site=site, device=device)) is not None:
         raise problem
     return token
 
@@ -236,7 +249,7 @@ async def take(fleet: Fleet, spec: Spec, request: Request) -> Call:
     token = None
     if spec.role is not None:
         place = {name: request.path_params.get(name) for name in ("site", "device")}
-        token = await admit(fleet, request, spec.role, **place)
+        token = await admit(fleet, request, None if spec.any_token else spec.role, **place)
     queries = read_queries(request, spec.queries)
     if spec.body is not None:
         return Call(fleet, request, token, await read_body(request, spec.body), queries)
