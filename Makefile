@@ -6,7 +6,7 @@ PARTS := edge converters trainer deploy
 # One process more than CI has cores: some tests wait for a camera, a broker or a time-out.
 ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test check unit schemas lock broker clean
+.PHONY: help demo test check unit dashboard schemas lock broker clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -19,11 +19,14 @@ test: check unit ## all that CI checks
 check: $(BIN)/.ready ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy $(PARTS) tests benchmarks
+	$(BIN)/mypy $(PARTS) dashboard/*.py tests benchmarks
 	$(BIN)/lint-imports --no-logo
 
-unit: $(BIN)/.ready ## the tests (one: make unit ARGS='tests/edge/test_track.py -k ends')
+unit: dashboard ## the tests (one: make unit ARGS='tests/edge/test_track.py -k ends')
 	$(BIN)/python -m pytest $(ARGS)
+
+dashboard: $(BIN)/.ready ## build the dashboard's page again, if its sources have changed
+	$(BIN)/python dashboard/build.py
 
 schemas: $(BIN)/.ready ## write the schemas, the TypeScript and docs/mqtt.md again after a change of the contract
 	$(BIN)/python -m tinysight_contract.schemas
@@ -37,7 +40,7 @@ broker: $(BIN)/.ready ## a broker for development on ports 1883 to 1885
 	$(BIN)/tinysight broker
 
 clean: ## remove what was built and installed
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist build dashboard/node_modules deploy/tinysight_deploy/dashboard/static .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"TinySight needs Python 3.11 to 3.13 (TensorFlow has no wheel for others); this is {v[0]}.{v[1]}. Name one: make PYTHON=python3.12")'

@@ -79,6 +79,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str, str]]] = {
     "doctor": ("tinysight_edge.cli_doctor", "doctor", "edge", "Check this machine, its cameras and its broker."),
     "simulate": ("tinysight_edge.cli_simulate", "simulate", "edge", "Simulate devices, for dashboards and load."),
     "watch": ("tinysight_deploy.watching.watch", "watch", "edge", "Watch devices, cameras and events of a broker."),
+    "dashboard": ("tinysight_deploy.dashboard.cli", "dashboard", "deploy", "Serve the dashboard for browsers."),
     "command": ("tinysight_deploy.command", "command", "edge", "Have a device do something once, and hear its answer."),
     "broker": (
         "tinysight_deploy.brokers.cli",

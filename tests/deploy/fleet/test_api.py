@@ -24,13 +24,14 @@ import pytest
 from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_contract.messages import Desired, FrameSize, ModelRef, encode
+from tinysight_deploy import serving as bounds
 from tinysight_deploy.fleet.keeping.tokens import Role, Token
 from tinysight_deploy.fleet.server import app, client, forms, taking
 from tinysight_deploy.fleet.server.api import SPECS
-from tinysight_deploy.fleet.server.app import Bind
 from tinysight_deploy.fleet.server.auth import MOST_ADDRESSES, MOST_FAILURES, Attempts, bearer, may
 from tinysight_deploy.fleet.server.taking import MAX_BODY_BYTES
 from tinysight_deploy.fleet.types import Phase, Policy, parse_stages
+from tinysight_deploy.serving import Bind
 from tinysight_edge.pictures.examples import Example
 from tinysight_edge.pictures.jpeg import write_jpeg
 
@@ -393,7 +394,7 @@ def test_other_methods_are_refused_and_every_answer_has_its_headers(served: Any)
 
 
 def test_heads_are_bounded_and_do_not_wait_for_ever(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "HEAD_S", 0.2)
+    monkeypatch.setattr(bounds, "HEAD_S", 0.2)
     host, port = urlsplit(served.url).netloc.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as slow:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
@@ -406,7 +407,7 @@ def test_heads_are_bounded_and_do_not_wait_for_ever(served: Any, monkeypatch: py
 
 
 def test_a_body_that_was_answered_is_not_waited_for(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "HEAD_S", 0.2)
+    monkeypatch.setattr(bounds, "HEAD_S", 0.2)
     host, port = urlsplit(served.url).netloc.split(":")
     with socket.create_connection((host, int(port)), timeout=20) as slow:
         slow.sendall(b"POST /v1/rollouts HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n")
@@ -419,7 +420,7 @@ def test_a_body_that_was_answered_is_not_waited_for(served: Any, monkeypatch: py
 def test_connections_are_bounded_whether_they_ask_or_not(
     serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, monkeypatch: pytest.MonkeyPatch, behind_proxy: bool
 ) -> None:
-    monkeypatch.setattr(app, "MAX_CONNECTIONS", 8)
+    monkeypatch.setattr(bounds, "MAX_CONNECTIONS", 8)
     most = 8 if behind_proxy else 2
     with (
         serving.Served(tmp_path, mosquitto.url, belt_repo, run={"behind_proxy": behind_proxy}) as server,
@@ -440,7 +441,7 @@ def test_connections_are_bounded_whether_they_ask_or_not(
 def test_tls_that_does_not_begin_is_not_waited_for(
     serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path, pki: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(bounds, "HANDSHAKE_S", 0.2)
     tls = {"cert": pki / "broker.crt", "key": pki / "broker.key"}
     with serving.Served(tmp_path, mosquitto.url, belt_repo, {"secure": True}, tls) as server:
         where = urlsplit(server.url)
@@ -643,11 +644,11 @@ def test_tokens_do_not_cross_a_network_in_plain_text() -> None:
 
 def test_a_certificate_that_cannot_be_used_is_said(tmp_path: Path, pki: Path) -> None:
     with pytest.raises(ConfigError, match="both --cert and --key"):
-        app._tls(pki / "broker.crt", None)
+        bounds.tls(pki / "broker.crt", None)
     with pytest.raises(ConfigError, match="cannot be used"):
-        app._tls(pki / "broker.crt", pki / "ca.key")
+        bounds.tls(pki / "broker.crt", pki / "ca.key")
     with pytest.raises(ConfigError, match="cannot be used"):
-        app._tls(tmp_path / "none.crt", pki / "broker.key")
+        bounds.tls(tmp_path / "none.crt", pki / "broker.key")
 
 
 # --- the OpenAPI document ---------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ as SHA-256 of 256 random bits: there is nothing to guess. So the bound does not 
 """
 
 import hashlib
-import ipaddress
 import re
 import time
 from collections import OrderedDict
@@ -14,8 +13,9 @@ from typing import Final
 
 from tinysight_deploy.fleet.keeping.tokens import Role, Token
 from tinysight_deploy.fleet.server.problems import Problem
+from tinysight_deploy.serving import network
 
-__all__ = ["LADDER", "Attempts", "bearer", "may", "network", "refusal"]
+__all__ = ["LADDER", "Attempts", "bearer", "may", "refusal"]
 
 MOST_FAILURES: Final = 10
 WITHIN_S: Final = 60.0
@@ -105,15 +105,3 @@ class Attempts:
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def network(address: str) -> str:
-    """An address as it is counted: of IPv6 the /64, of which one machine has all addresses."""
-    try:
-        read = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address[:64]
-    if isinstance(read, ipaddress.IPv6Address):
-        mapped = read.ipv4_mapped
-        return str(mapped) if mapped else str(ipaddress.ip_network((read, 64), strict=False))
-    return str(read)

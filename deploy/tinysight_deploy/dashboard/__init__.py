@@ -1,0 +1,1 @@
+"""The browser dashboard: serving its page, and putting it behind a web server."""
