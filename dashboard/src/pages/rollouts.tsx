@@ -73,7 +73,7 @@ function Row({ rollout, stages, members }: View): JSX.Element {
     <tr>
       <th scope="row"><a href={to(["rollout", rollout.id])}>{rollout.id}</a><p class="dim">{rollout.target}</p></th>
       <td><PhaseMark phase={rollout.phase} /></td>
-      <td class="wide">{rollout.stage + 1} of {rollout.policy.stages.length}{stage && <span class="dim"> ({stageText(stage)})</span>}</td>
+      <td class="wide">{rollout.stage}{stage && <span class="dim"> ({stageText(stage)}), the last is {rollout.policy.stages.length - 1}</span>}</td>
       <td>
         <b>{sum("confirmed").toLocaleString()}</b> confirmed of {(members ?? asked).toLocaleString()}
         {sum("failed") > 0 && <span class="mood failing"> ■ {sum("failed")} failed</span>}

@@ -42,6 +42,12 @@ export function OutcomeMark({ outcome, count }: { outcome: Outcome; count?: numb
   return <Mark shape={shape} word={count === undefined ? outcome : `${count.toLocaleString()} ${outcome}`} tone={tone} />;
 }
 
+function Passes({ ok, waits }: { ok: boolean | null; waits: boolean }): JSX.Element {
+  if (ok === null) return <Mark shape="◌" word="Not yet" tone="unknown" />;
+  if (ok) return <Mark shape="✓" word="Yes" tone="ok" />;
+  return waits ? <Mark shape="‖" word="Waits" tone="degraded" /> : <Mark shape="■" word="No" tone="failing" />;
+}
+
 /** Figures against limits, one line each. */
 export function Checks({ checks, label }: { checks: readonly Check[]; label: string }): JSX.Element {
   return (
@@ -50,7 +56,7 @@ export function Checks({ checks, label }: { checks: readonly Check[]; label: str
       <tbody>
         {checks.map(({ name, ok, value, limit, what }, at) => (
           <tr key={at}>
-            <td>{ok === null ? <Mark shape="◌" word="Not yet" tone="unknown" /> : ok ? <Mark shape="✓" word="Yes" tone="ok" /> : <Mark shape="■" word="No" tone="failing" />}</td>
+            <td><Passes ok={ok} waits={name === "approval"} /></td>
             <th scope="row">{name}</th>
             <td class="figure">{value || "–"}</td>
             <td>{limit}{what && <p class="dim">{what}</p>}</td>
