@@ -5,6 +5,7 @@ import { type Device, moodOf } from "../fleet";
 import { BINS, type Found, MAX_DRIFT, type Running, driftOf, drifts, foundBy, metricsOf, p95Of, reached } from "../models";
 import { to } from "../router";
 import { Fact, MoodMark, figure, short } from "../ui/bits";
+import { Boxed } from "../ui/fleet_bits";
 import { Rows } from "../ui/rows";
 
 const SORTS = { drift: "Worst drift", slow: "Slowest", name: "Name" } as const;
@@ -54,7 +55,7 @@ function Confidence({ found: { scores, total, frames, told }, devices }: { found
           </svg>
           <p>
             {total.toLocaleString()} findings in {frames.toLocaleString()} frames of {told} of {devices} devices. Half are at {reached(scores, 0.5).toFixed(2)} or
-            above, nine in ten at {reached(scores, 0.9).toFixed(2)} or above; {percent(below)} are below 0.5. The tallest bar stands for {most.toLocaleString()}.
+            above, nine in ten at {reached(scores, 0.9).toFixed(2)} or above; {below ? `${percent(below)} are` : "none is"} below 0.5. The tallest bar stands for {most.toLocaleString()}.
           </p>
         </>
       )}
@@ -100,8 +101,10 @@ function Drift({ devices }: { devices: readonly Device[] }): JSX.Element {
       <div class="filters" role="group" aria-label="Sort">
         {(Object.keys(SORTS) as Sort[]).map((each) => <button type="button" key={each} aria-pressed={sort === each} onClick={() => by(each)}>{SORTS[each]}</button>)}
       </div>
-      <Rows class="drift" label="Devices of this bundle" height={52} rows={keyed} keyOf={(row) => row.device.key}
-        heads={["State", "Device", "Drift", "Labels' drift", "A run, p95", "Frames"]} draw={({ device }) => <DriftRow device={device} />} />
+      <Boxed rows={keyed.length} height={52}>
+        <Rows class="drift" label="Devices of this bundle" height={52} rows={keyed} keyOf={(row) => row.device.key}
+          heads={["State", "Device", "Drift", "Labels' drift", "A run, p95", "Frames"]} draw={({ device }) => <DriftRow device={device} />} />
+      </Boxed>
     </>
   );
 }

@@ -7,6 +7,7 @@ import type { Mood } from "../fleet";
 import { type Changing, type Running, bundlesOf, changing, median } from "../models";
 import { route, to } from "../router";
 import { MoodMark, Note, Tag, ago, figure, short } from "../ui/bits";
+import { Boxed } from "../ui/fleet_bits";
 import { Rows } from "../ui/rows";
 import { BundleDetail } from "./bundle";
 import { Rollouts } from "./rollouts";
@@ -94,7 +95,9 @@ function Updates({ moving }: { moving: readonly Changing[] }): JSX.Element {
     <section class="card" aria-labelledby="updates">
       <h2 id="updates">Updates that are not confirmed</h2>
       <p class="tags">{[...counts].map(([state, count]) => <Tag key={state} tone={ENDED.has(state) ? "bad" : "plain"}>{count} {WORDS[state] ?? state}</Tag>)}</p>
-      <Rows class="updates" label="Updates" height={52} rows={moving} keyOf={(row) => row.device.key} heads={["Device", "Bundle", "How far", "Why", "Since"]} draw={(row) => <Update {...row} />} />
+      <Boxed rows={moving.length} height={52}>
+        <Rows class="updates" label="Updates" height={52} rows={moving} keyOf={(row) => row.device.key} heads={["Device", "Bundle", "How far", "Why", "Since"]} draw={(row) => <Update {...row} />} />
+      </Boxed>
     </section>
   );
 }

@@ -8,7 +8,7 @@ import { EVERY_MS, usePoll } from "../poll";
 import { bytes, span, stageText } from "../policy";
 import { ask, route, to } from "../router";
 import { Fact, clock, figure, short } from "../ui/bits";
-import { Checks, Missing, OUTCOME_ORDER, OutcomeMark, PhaseMark, isOver, reader } from "../ui/fleet_bits";
+import { Boxed, Checks, Missing, OUTCOME_ORDER, OutcomeMark, PhaseMark, Said, isOver, reader } from "../ui/fleet_bits";
 import { Rows } from "../ui/rows";
 import { BeginRollout } from "./begin_rollout";
 import { RolloutActs } from "./rollout_acts";
@@ -35,7 +35,7 @@ function Whole({ api, id }: { api: Api; id: string }): JSX.Element {
       <Missing polled={polled} what="This rollout" />
       {view && (
         <>
-          {view.rollout.reason && <p class={`reason ${view.rollout.phase}`}>{view.rollout.reason}</p>}
+          {view.rollout.reason && <p class={`reason ${view.rollout.phase}`}><Said text={view.rollout.reason} /></p>}
           <RolloutActs api={api} view={view} />
           <Stages view={view} />
           {view.checks.length > 0 && (
@@ -147,8 +147,10 @@ function Members({ api, view: { rollout, stages } }: { api: Api; view: View }): 
       <Missing polled={polled} what="The devices" />
       {told && told.items.length === 0 && <p class="dim">{only ? `None is ${only} now.` : "None yet."}</p>}
       {told && told.items.length > 0 && (
-        <Rows class="members" label="Devices of this rollout" height={52} rows={told.items} keyOf={(row) => `${row.site}/${row.device}`}
-          heads={["Outcome", "Device", "Stage", "Why", "A run", "Seen alike"]} draw={(row) => <Member id={id} row={row} />} />
+        <Boxed rows={told.items.length} height={52}>
+          <Rows class="members" label="Devices of this rollout" height={52} rows={told.items} keyOf={(row) => `${row.site}/${row.device}`}
+            heads={["Outcome", "Device", "Stage", "Why", "A run", "Seen alike"]} draw={(row) => <Member id={id} row={row} />} />
+        </Boxed>
       )}
       {told?.more && <p class="dim">The first {told.items.length.toLocaleString()} are shown; filter for those you look for.</p>}
     </section>
@@ -176,15 +178,17 @@ function Who({ api, rollout }: { api: Api; rollout: Rollout }): JSX.Element {
       <h2 id="who">Who did what</h2>
       <Missing polled={polled} what="The audit log" />
       {polled.value && polled.value.length > 0 && (
-        <Rows class="audit" label="Audit log of this rollout" height={44} rows={polled.value} keyOf={(line) => line.seq} heads={["When", "Who", "What", ""]}
-          draw={({ at, who, what, told }) => (
-            <>
-              <div role="cell" class="c-when" title={at}>{clock(at)}</div>
-              <div role="cell" class="c-who" title={who}>{who}</div>
-              <div role="cell" class="c-did"><b>{what}</b></div>
-              <div role="cell" class="c-what" title={told}>{told}</div>
-            </>
-          )} />
+        <Boxed rows={polled.value.length} height={44}>
+          <Rows class="audit" label="Audit log of this rollout" height={44} rows={polled.value} keyOf={(line) => line.seq} heads={["When", "Who", "What", ""]}
+            draw={({ at, who, what, told }) => (
+              <>
+                <div role="cell" class="c-when" title={at}>{clock(at)}</div>
+                <div role="cell" class="c-who" title={who}>{who}</div>
+                <div role="cell" class="c-did"><b>{what}</b></div>
+                <div role="cell" class="c-what" title={told}>{told}</div>
+              </>
+            )} />
+        </Boxed>
       )}
     </section>
   );

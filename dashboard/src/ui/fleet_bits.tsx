@@ -25,6 +25,16 @@ const OUTCOMES: Record<Outcome, [string, string]> = {
 };
 export const OUTCOME_ORDER: readonly Outcome[] = ["failed", "silent", "going", "away", "confirmed", "left"];
 
+/** What the server says, with its commands set as such. */
+export function Said({ text }: { text: string }): JSX.Element {
+  return <>{text.split("`").map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part))}</>;
+}
+
+/** A table as high as its rows, up to 420 pixels. */
+export function Boxed({ rows, height, children }: { rows: number; height: number; children: ComponentChildren }): JSX.Element {
+  return <div class="boxed" style={{ height: `${Math.min(420, 38 + rows * height)}px` }}>{children}</div>;
+}
+
 /** What nothing follows. */
 export const isOver = (phase: Phase): boolean => phase === "aborted" || phase === "done";
 
@@ -59,7 +69,7 @@ export function Checks({ checks, label }: { checks: readonly Check[]; label: str
             <td><Passes ok={ok} waits={name === "approval"} /></td>
             <th scope="row">{name}</th>
             <td class="figure">{value || "–"}</td>
-            <td>{limit}{what && <p class="dim">{what}</p>}</td>
+            <td>{limit}{what && <p class="dim"><Said text={what} /></p>}</td>
           </tr>
         ))}
       </tbody>
