@@ -12,6 +12,9 @@ export type Digest = string;
 /** 1 to 63 of a-z, 0-9 and "-", beginning with a letter or a digit. */
 export type Id = string;
 
+/** In 0..1 of the frame. */
+export type Point = [x: number, y: number];
+
 /** UTC, ISO 8601. */
 export type Time = string;
 
@@ -30,7 +33,7 @@ export interface Status {
 /** Whether the device is connected. */
 export type State = "offline" | "online";
 
-/** `info`: what the device is; published at every connect. */
+/** `info`: what the device is; published at every connect, and when any of it changes. */
 export interface Info {
   /** names the agent's run. */
   boot_id: Id;
@@ -46,18 +49,42 @@ export interface Info {
   cameras: Record<Id, CameraInfo>;
   /** the active bundle. */
   bundle: BundleRef;
+  /** what the configuration lets it send beside events, counts and states: `frame`, `snapshot`. */
+  publishes?: string[];
 }
 
-/** One configured camera. */
+/** One configured camera. What it blacks out for privacy is not told. */
 export interface CameraInfo {
   /** its address or device, never with credentials. */
   source: string;
-  /** pixels. */
+  /** pixels of the frame; 0 until the camera delivers. */
   width: number;
-  /** pixels. */
+  /** pixels of the frame; 0 until the camera delivers. */
   height: number;
   /** frames per second it offers; 0 when unknown. */
   fps: number;
+  /** by name, where its zones are; empty as well when those of all cameras are too much for a message. */
+  zones?: Record<Id, ZoneShape>;
+  /** by name, where its lines are; likewise. */
+  lines?: Record<Id, LineShape>;
+}
+
+/** Where a zone is in the camera's frame. */
+export interface ZoneShape {
+  /** its corners in their order, 3 to 64; the last is joined to the first. */
+  polygon: Point[];
+  /** what counts in it; null when everything does. */
+  labels?: string[] | null;
+}
+
+/** Where a line is in the camera's frame: `in` is from its left side to its right, seen from its start to its end. */
+export interface LineShape {
+  /** one end. */
+  start: Point;
+  /** the other. */
+  end: Point;
+  /** what counts; null when everything does. */
+  labels?: string[] | null;
 }
 
 /** The active bundle. */

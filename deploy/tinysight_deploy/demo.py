@@ -1,7 +1,8 @@
 """``tinysight demo``: the whole way in one go, with the same commands a user types.
 
 data → training → int8 bundle with its proof → a device's store → camera inference → events on MQTT → a reader. Each
-step is a subprocess of the ``tinysight`` command; the broker and the reader live here. It checks itself.
+step is a subprocess of the ``tinysight`` command; the broker and the reader live here. It checks itself. With
+``--dashboard`` the device goes on, and a browser shows it; what an earlier demo made then serves again.
 """
 
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,6 +18,7 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
+from tinysight_contract import __version__
 from tinysight_contract.errors import ConfigError, TinySightError
 from tinysight_contract.fleet import Fleet
 from tinysight_contract.messages import Event, EventType, encode
@@ -71,13 +74,56 @@ def demo(
         int, typer.Option(help="To draw. Fewer are faster and the model sees less well.", min=600)
     ] = IMAGES,
     seed: Annotated[int, typer.Option(help="Of the data and the training.")] = 7,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="Then go on, and show the device in a browser, until Ctrl-C.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
 ) -> None:
-    """The whole way in one go: data, training, int8 bundle, device, camera, MQTT. About 5 minutes on 2 cores."""
-    begun_s = time.monotonic()
+    """The whole way in one go: data, training, int8 bundle, device, camera, MQTT. About 5 minutes on 2 cores.
+
+    With `--dashboard`, what an earlier demo with the same options made serves again, and it takes seconds.
+    """
     _check_installed()
-    _make_folder(out)
-    steps = _Steps(out)
+    ports, options = free_ports(), f"tinysight {__version__}, {images} images, seed {seed}\n"
+    url = f"mqtt://127.0.0.1:{ports.mqtt5}"
+    with ExitStack() as stack:
+        page = None
+        if dashboard:  # what is amiss with it is said at once
+            from tinysight_deploy.demo_dashboard import device_runs, served
+
+            page = stack.enter_context(served(ports))
+        done, figures = page is not None and _is_done(out, options), dict[str, Any]()
+        if not done:
+            _make_folder(out)
+        stack.enter_context(running_broker(ports))
+        if not done:
+            figures, failure = _whole_way(_Steps(out), url, images=images, seed=seed)
+            if failure is not None or page is None:
+                finish(figures, as_json=as_json)
+            if failure is not None:
+                console.print(f"The demo failed: {failure}.", style="bold red")
+                raise typer.Exit(1)
+            (out / MARK).write_text(options, encoding="utf-8")
+        if page is not None:
+            stack.enter_context(device_runs(out, url))
+            console.print(f"The device goes on (what it says: {out / 'agent.log'}). Ctrl-C ends all.", markup=False)
+            finish({**figures, "dashboard": page.url}, as_json=as_json)
+            page.serve()
+
+
+def _whole_way(steps: "_Steps", url: str, *, images: int, seed: int) -> tuple[dict[str, Any], str | None]:
+    """From drawing pictures to reading events; the figures, and why they are not what was promised, or None.
+
+    Args:
+        steps: in the demo's folder.
+        url: of a broker.
+        images: to draw.
+        seed: of the data and the training.
+
+    Raises:
+        TinySightError: a step failed.
+    """
+    begun_s = time.monotonic()
     steps.say("Draw a data set: a conveyor whose parcels carry real handwritten digits")
     steps.run("data", "synth", "belt", "--out", "data", "--images", str(images), "--seed", str(seed))
     steps.say("Train a detector on it (curves: run/curves.png)")
@@ -90,14 +136,11 @@ def demo(
     steps.run("release", "add", "belt.bundle", *mine)
     steps.run("flash", "belt.bundle", "--to", "dir:device", *mine)
     steps.say("Run the device on a live camera for 20 s, publish to a broker, read it back")
-    ports = free_ports()
-    url = f"mqtt://127.0.0.1:{ports.mqtt5}"
-    with running_broker(ports):
-        reader = _Reader(Address.parse(url))
-        told = ["--broker", url, "--site", "demo", "--device", "belt-1"]
-        ran = steps.run("run", "--store", "device", "--source", CAMERA, *told)
-        made = ran["events_start"] + ran["events_update"] + ran["events_end"]
-        reader.wait_for(made, timeout_s=10.0)
+    reader = _Reader(Address.parse(url))
+    told = ["--broker", url, "--site", "demo", "--device", "belt-1"]
+    ran = steps.run("run", "--store", "device", "--source", CAMERA, *told)
+    made = ran["events_start"] + ran["events_update"] + ran["events_end"]
+    reader.wait_for(made, timeout_s=10.0)
     figures = {
         "train_s": round(float(trained["train_s"]), 1),
         **{name: round(float(proof[name]), 4) for name in _APS},
@@ -113,10 +156,7 @@ def demo(
     steps.say("One of the events, as it came over MQTT:")
     if reader.example is not None:
         sys.stdout.write(encode(reader.example).decode() + "\n")
-    finish(figures, as_json=as_json)
-    if (reason := _failure(figures, reader)) is not None:
-        console.print(f"The demo failed: {reason}.", style="bold red")
-        raise typer.Exit(1)
+    return figures, _failure(figures, reader)
 
 
 _APS: Final = ("float_ap50", "float_ap50_95", "int8_ap50", "int8_ap50_95")
@@ -167,6 +207,13 @@ def _check_installed() -> None:
             raise ConfigError(
                 f"`tinysight demo` needs {module}.", mend="Install everything with `pip install 'tinysight[all]'`."
             )
+
+
+def _is_done(out: Path, options: str) -> bool:
+    """Whether a demo with these options has come to its end in this folder."""
+    mark = out / MARK
+    whole = (out / "device" / "state.json").is_file() and mark.is_file()
+    return whole and mark.read_text(encoding="utf-8") == options
 
 
 def _make_folder(out: Path) -> None:

@@ -38,12 +38,14 @@ from tinysight_contract.states import (
     Counts,
     Health,
     Info,
+    LineShape,
     OutboxHealth,
     Percentiles,
     State,
     Status,
     Verdict,
     Well,
+    ZoneShape,
 )
 from tinysight_contract.updates import Code, Gate, Release, Update, UpdateState
 
@@ -73,6 +75,7 @@ __all__ = [
     "Health",
     "Info",
     "LatencyMs",
+    "LineShape",
     "ModelMetrics",
     "ModelRef",
     "OutboxHealth",
@@ -87,6 +90,7 @@ __all__ = [
     "UpdateState",
     "Verdict",
     "Well",
+    "ZoneShape",
     "Zones",
     "decode",
     "encode",

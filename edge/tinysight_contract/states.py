@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from tinysight_contract.scalars import Count, Digest, Id, Millis, Time
+from tinysight_contract.scalars import Count, Digest, Id, Millis, Point, Time
 
 __all__ = [
     "Alert",
@@ -18,12 +18,14 @@ __all__ = [
     "Counts",
     "Health",
     "Info",
+    "LineShape",
     "OutboxHealth",
     "Percentiles",
     "State",
     "Status",
     "Verdict",
     "Well",
+    "ZoneShape",
 ]
 
 
@@ -72,24 +74,54 @@ class BundleRef(Struct, frozen=True, kw_only=True):
     labels: list[str]
 
 
+class ZoneShape(Struct, frozen=True, kw_only=True):
+    """Where a zone is in the camera's frame.
+
+    Attributes:
+        polygon: its corners in their order, 3 to 64; the last is joined to the first.
+        labels: what counts in it; null when everything does.
+    """
+
+    polygon: Annotated[list[Point], Meta(min_length=3, max_length=64)]
+    labels: list[str] | None = None
+
+
+class LineShape(Struct, frozen=True, kw_only=True):
+    """Where a line is in the camera's frame: ``in`` is from its left side to its right, seen from its start to its end.
+
+    Attributes:
+        start: one end.
+        end: the other.
+        labels: what counts; null when everything does.
+    """
+
+    start: Point
+    end: Point
+    labels: list[str] | None = None
+
+
 class CameraInfo(Struct, frozen=True, kw_only=True):
-    """One configured camera.
+    """One configured camera. What it blacks out for privacy is not told.
 
     Attributes:
         source: its address or device, never with credentials.
-        width: pixels.
-        height: pixels.
+        width: pixels of the frame; 0 until the camera delivers.
+        height: pixels of the frame; 0 until the camera delivers.
         fps: frames per second it offers; 0 when unknown.
+        zones: by name, where its zones are; empty as well when those of all cameras are too much for a message.
+        lines: by name, where its lines are; likewise.
     """
 
     source: str
     width: Count
     height: Count
     fps: Annotated[float, Meta(ge=0.0)]
+    zones: dict[Id, ZoneShape] = {}
+    lines: dict[Id, LineShape] = {}
 
 
 class Info(Struct, frozen=True, kw_only=True):
-    """``info``: what the device is; published at every connect.
+    """``info``: what the device is; published at every connect, and when any of it changes.
 
     Attributes:
         boot_id: names the agent's run.
@@ -99,6 +131,7 @@ class Info(Struct, frozen=True, kw_only=True):
         hardware: ``model``, ``machine``, ``cpus``, ``memory_mib``.
         cameras: by the camera's id.
         bundle: the active bundle.
+        publishes: what the configuration lets it send beside events, counts and states: ``frame``, ``snapshot``.
     """
 
     boot_id: Id
@@ -108,6 +141,7 @@ class Info(Struct, frozen=True, kw_only=True):
     hardware: dict[str, str | int | float]
     cameras: dict[Id, CameraInfo]
     bundle: BundleRef
+    publishes: list[str] = []
 
 
 class Percentiles(Struct, frozen=True, kw_only=True):

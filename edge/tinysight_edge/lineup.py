@@ -16,7 +16,7 @@ from tinysight_edge.cameras.hub import Hub
 from tinysight_edge.config.file import secret_of
 from tinysight_edge.config.reload import Change
 from tinysight_edge.config.types import AgentConfig
-from tinysight_edge.sources import policy_of
+from tinysight_edge.sources import name_of, policy_of
 from tinysight_edge.view import Seer, View
 
 __all__ = ["Lineup"]
@@ -127,8 +127,13 @@ class Lineup:
         return {id_: error.what for id_, error in {**self.unopened, **failures}.items()}
 
     def describe(self) -> dict[str, CameraInfo]:
-        """What is known of each camera."""
-        return {id_: camera.describe() for id_, camera in self.cameras.items()}
+        """What is known of each that is configured: of one that is switched off or cannot be opened its name alone."""
+        return {
+            id_: self.cameras[id_].describe()
+            if id_ in self.cameras
+            else CameraInfo(source=name_of(config), width=0, height=0, fps=0.0)
+            for id_, config in self.config.cameras.items()
+        }
 
     def end(self, id_: str, reason: str) -> None:
         """End what is followed, so that no reader waits for it."""

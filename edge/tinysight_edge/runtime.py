@@ -333,9 +333,11 @@ class Agent:
         self._steering.became(seer)
 
     def _tell_info(self) -> None:
-        cameras, seer = self._lineup.describe(), self.swapper.seer
-        info = describe(seer.bundle, seer.model, cameras, boot_id=self.boot_id, started_at=self._started_at)
-        self._teller.info(self._steering.config, info, wanted=self._report.coming if self._report else None)
+        self._teller.info_due = False  # before: what becomes another while it is described is due again
+        config, seer, wanted = self._steering.config, self.swapper.seer, self._report.coming if self._report else None
+        cameras = self._lineup.describe()
+        info = describe(config, seer.bundle, seer.model, cameras, boot_id=self.boot_id, started_at=self._started_at)
+        self._teller.info(config, info, wanted=wanted)
 
     def _stand_by(self, beside: contextlib.ExitStack) -> None:
         """Start what runs beside the loop as long as it does."""

@@ -54,6 +54,7 @@ class Teller:
         self.ended: Callable[[str, str], None] = lambda _camera, _event: None
         self.made: Counter[str] = Counter()
         self.info_due = False
+        self._info: Info | None = None
         self._boot_id, self._publisher, self._caretaker = boot_id, publisher, caretaker
         self._neighbours, self._note_camera = neighbours, note_camera
 
@@ -96,7 +97,8 @@ class Teller:
             self._publisher.state(topic, None)
 
     def info(self, config: AgentConfig, info: Info, *, wanted: str | None = None) -> None:
-        """What the device is, what is configured, and which bundle is to come (its digest)."""
-        self.info_due = False
-        self._publisher.state(t.InfoTopic(*self.me), info)
+        """What the device is, what is configured, and which bundle is to come (its digest). Sent when it is news."""
+        if info != self._info:  # a camera that comes and goes changes nothing of it
+            self._info = info
+            self._publisher.state(t.InfoTopic(*self.me), info)
         self._neighbours.tell(config, info, wanted=wanted)

@@ -50,10 +50,20 @@ EXAMPLES: dict[str, msgspec.Struct] = {
         software={"tinysight": "0.1.0", "python": "3.11.7", "os": "Linux"},
         runtime={"name": "litert", "version": "2.3.0", "file": "int8.tflite"},
         hardware={"model": "Raspberry Pi 5", "machine": "aarch64", "cpus": 4, "memory_mib": 8063},
-        cameras={"cam0": m.CameraInfo(source="synthetic:belt", width=320, height=240, fps=15.0)},
+        cameras={
+            "cam0": m.CameraInfo(
+                source="synthetic:belt",
+                width=320,
+                height=240,
+                fps=15.0,
+                zones={"dock": m.ZoneShape(polygon=[(0.5, 0.25), (1.0, 0.25), (1.0, 0.75)], labels=["7"])},
+                lines={"gate": m.LineShape(start=(0.5, 0.0), end=(0.5, 1.0))},
+            )
+        },
         bundle=m.BundleRef(
             name="belt", version="1.2.0", release=12, digest=DIGEST, task="detect", scheme="int8", labels=["0", "1"]
         ),
+        publishes=["snapshot"],
     ),
     "health": m.Health(
         at=AT,
@@ -155,6 +165,51 @@ def test_an_event_survives_the_round_trip(event: m.Event) -> None:
 @given(any_event())
 def test_every_event_fits_its_schema(event: m.Event) -> None:
     jsonschema.validate(msgspec.json.decode(m.encode(event)), load("event"))
+
+
+points = st.tuples(unit, unit)
+labels = st.none() | st.lists(names, max_size=3)
+ids = st.from_regex(r"[a-z0-9][a-z0-9-]{0,62}", fullmatch=True)
+
+
+@given(
+    st.dictionaries(
+        ids, st.builds(m.ZoneShape, polygon=st.lists(points, min_size=3, max_size=6), labels=labels), max_size=2
+    ),
+    st.dictionaries(ids, st.builds(m.LineShape, start=points, end=points, labels=labels), max_size=2),
+)
+def test_shapes_survive_the_round_trip_to_the_last_bit_and_fit_their_schema(
+    zones: dict[str, m.ZoneShape], lines: dict[str, m.LineShape]
+) -> None:
+    info = EXAMPLES["info"]
+    assert isinstance(info, m.Info)
+    camera = msgspec.structs.replace(info.cameras["cam0"], zones=zones, lines=lines)
+    info = msgspec.structs.replace(info, cameras={"cam0": camera})
+    assert m.decode(m.encode(info), m.Info) == info
+    jsonschema.validate(msgspec.json.decode(m.encode(info)), load("info"))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param({"polygon": [[0, 0], [1, 1]]}, id="two corners"),
+        pytest.param({"polygon": [[0, 0]] * 65}, id="too many corners"),
+        pytest.param({"polygon": [[0, 0], [1, 1], [0, 1.5]]}, id="outside of the frame"),
+        pytest.param({"polygon": [[0, 0], [1, 1], [0, 1, 1]]}, id="three numbers"),
+    ],
+)
+def test_a_shape_that_cannot_be_drawn_is_refused(shape: dict[str, Any]) -> None:
+    info = msgspec.json.decode(m.encode(EXAMPLES["info"]))
+    info["cameras"]["cam0"]["zones"] = {"dock": shape}
+    with pytest.raises(ContractError):
+        m.decode(msgspec.json.encode(info), m.Info)
+
+
+def test_info_of_an_agent_that_tells_no_shapes_is_read() -> None:
+    info = msgspec.json.decode(m.encode(EXAMPLES["info"]))
+    del info["publishes"], info["cameras"]["cam0"]["zones"], info["cameras"]["cam0"]["lines"]
+    read = m.decode(msgspec.json.encode(info), m.Info)
+    assert (read.publishes, read.cameras["cam0"].zones, read.cameras["cam0"].lines) == ([], {}, {})
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -171,7 +171,7 @@ class Embedded(Process):
 
     @property
     def ws(self) -> str:
-        return f"ws://127.0.0.1:{self.ports[2]}?version=3"
+        return f"ws://127.0.0.1:{self.ports[2]}"
 
     def start(self) -> None:
         self.tinysight("broker", "--port", str(self.ports[0]), listens=self.ports)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,13 +37,10 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def tsc() -> Path:
+def tsc(builder: Any) -> Path:
     """TypeScript as the lock file pins it, installed once."""
-    wanted, have = DASHBOARD / "package-lock.json", DASHBOARD / "node_modules" / ".package-lock.json"
-    if not have.exists() or have.stat().st_mtime < wanted.stat().st_mtime:
-        done = run("npm", "ci", "--ignore-scripts", cwd=DASHBOARD)
-        assert done.returncode == 0, done.stderr
-    return DASHBOARD / "node_modules" / "typescript" / "bin" / "tsc"
+    modules: Path = builder.install()
+    return modules / "typescript" / "bin" / "tsc"
 
 
 @pytest.fixture

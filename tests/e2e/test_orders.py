@@ -28,9 +28,12 @@ from tinysight_contract.messages import (
     DesiredState,
     EventType,
     Frame,
+    Info,
+    LineShape,
     Reported,
     State,
     Status,
+    ZoneShape,
     decode,
     encode,
     utc_now,
@@ -117,6 +120,15 @@ class Site:
     def reported(self) -> Reported | None:
         heard = self.reader.of(t.ReportedTopic)
         return decode(heard[-1], Reported) if heard else None
+
+    def info(self) -> Info | None:
+        heard = self.reader.of(t.InfoTopic)
+        return decode(heard[-1], Info) if heard else None
+
+    def zones(self) -> dict[str, ZoneShape] | None:
+        """Where the zones of its camera are."""
+        info = self.info()
+        return None if info is None else info.cameras["gate"].zones
 
     def is_(self, revision: int, state: DesiredState, applied: int | None) -> bool:
         now = self.reported()
@@ -249,6 +261,13 @@ def test_a_desired_state_is_tried_taken_back_and_holds_over_a_kill_and_a_broker_
     site.publish(DesiredTopic(*ME), encode(good), retain=True)
     eventually(lambda: site.is_(1, DesiredState.APPLIED, 1))
     eventually(lambda: b'"yard"' in site.reader.of(t.CountsTopic)[-1])
+    yard = ZoneShape(polygon=[(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)])
+    eventually(lambda: site.zones() == {"yard": yard})
+    info = site.info()
+    assert info is not None
+    assert info.cameras["gate"].width > 0, "known since the camera was opened"
+    assert info.publishes == []
+    assert not any(b"privacy" in each for each in site.reader.of(t.InfoTopic))
     states = [decode(each, Reported).state for each in site.reader.of(t.ReportedTopic)]
     assert states.index(DesiredState.TRIAL) < states.index(DesiredState.APPLIED)
 
@@ -258,6 +277,7 @@ def test_a_desired_state_is_tried_taken_back_and_holds_over_a_kill_and_a_broker_
     told = site.reported()
     assert told is not None
     assert set(told.refused) == {"cameras.gate.privacy", "cameras.gate.source", "bundle"}
+    assert site.zones() == {"yard": yard}, "what holds, not what was asked for"
 
     mjpeg.status = 503
     blinds = Desired(revision=3, config={"cameras": {"gate": {"max_fps": 15.0}}})
@@ -269,6 +289,7 @@ def test_a_desired_state_is_tried_taken_back_and_holds_over_a_kill_and_a_broker_
     better = Desired(revision=4, config={"cameras": {"gate": {"zones": {"park": zone}}}})
     site.publish(DesiredTopic(*ME), encode(better), retain=True)
     eventually(lambda: site.is_(4, DesiredState.APPLIED, 4))
+    assert site.zones() == {"park": yard}
     site.end()
     site.broker.kill()
     site.broker.start()
@@ -279,11 +300,20 @@ def test_a_desired_state_is_tried_taken_back_and_holds_over_a_kill_and_a_broker_
     site.publish(DesiredTopic(*ME), b"", retain=True)
     eventually(lambda: site.is_(0, DesiredState.NONE, None))
     eventually(lambda: b'"park"' not in site.reader.of(t.CountsTopic)[-1])
+    eventually(lambda: site.zones() == {})
 
 
 def test_frames_and_pictures_leave_the_device_only_while_its_file_says_so(site: Site, eventually: Any) -> None:
     kept = '[snapshots]\nkeep = "16MiB"\n'
-    site.write(more=kept + "[publish]\nframes = 1000.0\nsnapshots = true")
+    shapes = """\
+[cameras.gate.zones.scale]
+polygon = [[0.5, 0.0], [1.0, 0.0], [1.0, 1.0]]
+[cameras.gate.lines.exit]
+start = [0.75, 1.0]
+end = [0.75, 0.0]
+labels = ["7"]
+"""
+    site.write(more=shapes + kept + "[publish]\nframes = 1000.0\nsnapshots = true")
     site.start()
 
     def ended() -> int:
@@ -302,9 +332,20 @@ def test_frames_and_pictures_leave_the_device_only_while_its_file_says_so(site: 
             assert says is not None
             assert (says.event, says.camera) == (parsed.event, "gate")
             assert parsed.event in events
-    site.write(more=kept)
+    info = site.info()
+    assert info is not None
+    gate = info.cameras["gate"]
+    assert info.publishes == ["frame", "snapshot"]
+    assert gate.zones == {"scale": ZoneShape(polygon=[(0.5, 0.0), (1.0, 0.0), (1.0, 1.0)])}
+    assert gate.lines == {"exit": LineShape(start=(0.75, 1.0), end=(0.75, 0.0), labels=["7"])}
+    assert (gate.source, gate.width, gate.height) == ("synthetic:belt", 320, 240)
+    site.write(more=shapes.replace("0.5", "0.625") + kept)
     wanted = hashlib.sha256((site.folder / "agent.toml").read_bytes()).hexdigest()
     eventually(lambda: (told := site.reported()) is not None and told.config_digest == wanted)
+    eventually(lambda: site.zones() == {"scale": ZoneShape(polygon=[(0.625, 0.0), (1.0, 0.0), (1.0, 1.0)])})
+    info = site.info()
+    assert info is not None
+    assert info.publishes == []
     at_change = ended()
     eventually(lambda: ended() > at_change)
     frames_then, pictures_then, ended_then = (

@@ -75,6 +75,8 @@ def test_what_cannot_be_opened_is_told_and_the_others_go_on(kit: Callable[..., K
     assert [(camera, state) for camera, state, _ in each.said] == [("film", CameraState.DISABLED)]
     assert set(each.lineup.broken()) == {"film"}
     assert "film.mp4" in each.lineup.broken()["film"]
+    told = {id_: (info.source, info.width) for id_, info in each.lineup.describe().items()}
+    assert told == {"gate": ("synthetic:belt", 320), "film": ("film.mp4", 0)}
 
 
 def test_a_camera_that_asks_for_what_the_model_cannot_give_is_told_and_the_others_go_on(
@@ -185,6 +187,7 @@ def test_a_camera_is_switched_off_and_on_and_stays_off_through_a_change(kit: Cal
     each.lineup.enable("nobody", enabled=False)
     assert (set(each.lineup.cameras), set(each.lineup.views), each.lineup.disabled) == ({"door"}, {"door"}, {"gate"})
     assert each.said[-1][:2] == ("gate", CameraState.DISABLED)
+    assert set(each.lineup.describe()) == {"gate", "door"}
     each.change(gate=CameraConfig(source=BELT, max_fps=5.0), door=CameraConfig(source=BELT))
     each.lineup.again()
     assert set(each.lineup.cameras) == {"door"}, "opened with another rate, were it on"

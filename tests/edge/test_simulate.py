@@ -144,6 +144,7 @@ def test_fifty_devices_tell_everything_in_the_contracts_words_and_leave_politely
     assert {sum(decode(payload, Counts).objects.values()) for payload in last.values()} == {0}
     info = decode(reader.of(t.InfoTopic)[0], Info)
     assert info.hardware == {"model": "simulated"}
+    assert {(*each.zones, *each.lines) for each in info.cameras.values()} == {("scale", "gate")}, "to be drawn"
 
 
 def test_a_killed_process_leaves_as_many_wills_as_devices(mosquitto: Any, make_reader: Any, eventually: Any) -> None:

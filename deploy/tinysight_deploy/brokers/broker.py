@@ -1,7 +1,9 @@
 """A broker for development, the demo and tests; not for the field.
 
-It is rumqttd, through the package ``iotcore``: MQTT 3.1.1, MQTT 5 and WebSockets, each on a port of its own. It knows
-no passwords and no TLS, so it listens on this machine only unless told otherwise.
+It is rumqttd, through the package ``iotcore``: MQTT 3.1.1 and MQTT 5, each on a port of its own; `web.py` adds
+WebSockets for both. It knows no passwords and no TLS, so it listens on this machine only unless told otherwise.
+A reader that speaks 3.1.1 loses its session when a client of MQTT 5 sends a message with properties, as our devices do
+with every event; see `web.py`.
 """
 
 import socket
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from tinysight_contract.errors import BrokerError
+from tinysight_deploy.brokers.web import relaying
 
 __all__ = ["Ports", "free_ports", "running_broker"]
 
@@ -45,7 +48,7 @@ class Ports:
     Attributes:
         mqtt5: TCP, MQTT 5.
         mqtt3: TCP, MQTT 3.1.1.
-        websocket: MQTT 3.1.1 over WebSockets.
+        websocket: either over WebSockets.
     """
 
     mqtt5: int
@@ -76,7 +79,7 @@ def running_broker(ports: Ports, *, host: str = "127.0.0.1") -> Iterator[None]:
 
     text = _ROUTER + "".join(
         _LISTENER.format(table=table, name=table, host=host, port=port)
-        for table, port in (("v5", ports.mqtt5), ("v4", ports.mqtt3), ("ws", ports.websocket))
+        for table, port in (("v5", ports.mqtt5), ("v4", ports.mqtt3))
     )
     with tempfile.TemporaryDirectory(prefix="tinysight-broker-") as folder:
         config = Path(folder) / "rumqttd.toml"
@@ -86,6 +89,7 @@ def running_broker(ports: Ports, *, host: str = "127.0.0.1") -> Iterator[None]:
         except (OSError, RuntimeError) as error:
             raise BrokerError(f"The broker does not start: {error}.", mend="Choose other ports with --port.") from error
         try:
-            yield
+            with relaying(host, ports.websocket, mqtt5=ports.mqtt5, mqtt3=ports.mqtt3):
+                yield
         finally:
             server.stop()

@@ -50,7 +50,7 @@ def broker(
             {
                 "mqtt5": f"mqtt://{host}:{ports.mqtt5}",
                 "mqtt3": f"mqtt://{host}:{ports.mqtt3}?version=3",
-                "websocket": f"ws://{host}:{ports.websocket}?version=3",
+                "websocket": f"ws://{host}:{ports.websocket}",
             },
             as_json=as_json,
         )

@@ -11,7 +11,13 @@ from tinysight_contract.schemas.types import Schema, components, meanings, ref, 
 
 __all__ = ["page"]
 
-_SCALARS: Final = {"Box": "`[x1, y1, x2, y2]`, 0..1", "Digest": "64 hex digits", "Id": "id", "Time": "time"}
+_SCALARS: Final = {
+    "Box": "`[x1, y1, x2, y2]`, 0..1",
+    "Digest": "64 hex digits",
+    "Id": "id",
+    "Point": "`[x, y]`, 0..1",
+    "Time": "time",
+}
 _UNITS: Final = {"s": "s", "ms": "ms", "mib": "MiB", "percent": "%", "c": "°C", "fps": "1/s", "p50": "ms", "p95": "ms"}
 """By the word of a field's name that says it."""
 

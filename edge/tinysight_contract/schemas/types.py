@@ -73,9 +73,11 @@ def _bare(schema: Schema) -> Schema:
     return {name: value for name, value in schema.items() if name not in {"type", "description", "default"}}
 
 
-_SCALARS: Final = {name: msgspec.json.schema(getattr(scalars, name)) for name in ("Box", "Digest", "Id", "Time")}
+_SCALARS: Final = {
+    name: msgspec.json.schema(getattr(scalars, name)) for name in ("Box", "Digest", "Id", "Point", "Time")
+}
 
 
 def scalar(schema: Schema) -> str | None:
-    """The name of the value (``Box``, ``Digest``, ``Id``, ``Time``) that a schema describes."""
+    """The name of the value (``Box``, ``Digest``, ``Id``, ``Point``, ``Time``) that a schema describes."""
     return next((name for name, known in _SCALARS.items() if _bare(known) == _bare(schema)), None)

@@ -29,6 +29,9 @@ export type Digest = string;
 /** 1 to 63 of a-z, 0-9 and "-", beginning with a letter or a digit. */
 export type Id = string;
 
+/** In 0..1 of the frame. */
+export type Point = [x: number, y: number];
+
 /** UTC, ISO 8601. */
 export type Time = string;
 """

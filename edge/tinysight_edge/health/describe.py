@@ -1,6 +1,7 @@
 """What the device is and runs: the `Info` message.
 
-In: the bundle, the loaded model, the opened cameras.  Out: `Info`. How it does is `meter`'s and `verdict`'s.
+In: the configuration, the bundle, the loaded model, what is known of the cameras.  Out: `Info`. How it does is
+`meter`'s and `verdict`'s. What the configuration hides stays hidden: privacy masks, logins, paths.
 """
 
 import os
@@ -8,9 +9,12 @@ import platform
 from datetime import datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from tinysight_contract import __version__
 from tinysight_contract.bundle import Bundle
-from tinysight_contract.messages import BundleRef, CameraInfo, Info
+from tinysight_contract.messages import MAX_PAYLOAD_BYTES, BundleRef, CameraInfo, Info, LineShape, ZoneShape, encode
+from tinysight_edge.config.types import AgentConfig, CameraConfig, PublishConfig
 from tinysight_edge.interpreter import Model
 
 __all__ = ["describe"]
@@ -26,12 +30,53 @@ def _hardware() -> dict[str, str | int | float]:
     return {"model": model, "machine": platform.machine(), "cpus": os.cpu_count() or 1, "memory_mib": memory}
 
 
+def _shaped(camera: CameraInfo, config: CameraConfig) -> CameraInfo:
+    """The same with where its zones and lines are."""
+    return replace(
+        camera,
+        zones={
+            name: ZoneShape(polygon=[*zone.polygon], labels=_named(zone.labels)) for name, zone in config.zones.items()
+        },
+        lines={
+            name: LineShape(start=line.start, end=line.end, labels=_named(line.labels))
+            for name, line in config.lines.items()
+        },
+    )
+
+
+def _named(labels: tuple[str, ...] | None) -> list[str] | None:
+    return None if labels is None else [*labels]
+
+
+def _publishes(config: PublishConfig) -> list[str]:
+    """The kinds that are sent only when the file says so."""
+    return [*(["frame"] if config.frames is not None else []), *(["snapshot"] if config.snapshots else [])]
+
+
 def describe(
-    bundle: Bundle, model: Model, cameras: dict[str, CameraInfo], *, boot_id: str, started_at: datetime
+    config: AgentConfig,
+    bundle: Bundle,
+    model: Model,
+    cameras: dict[str, CameraInfo],
+    *,
+    boot_id: str,
+    started_at: datetime,
 ) -> Info:
-    """The `Info` message: what this device is and runs, and since when (aware UTC)."""
+    """The `Info` message.
+
+    Args:
+        config: what holds now.
+        bundle: the active one.
+        model: what runs of it.
+        cameras: what is known of each that is configured.
+        boot_id: of this process.
+        started_at: when it began, aware UTC.
+
+    Returns:
+        What this device is and runs; without all zones and lines when they would make it larger than a payload may be.
+    """
     manifest = bundle.manifest
-    return Info(
+    info = Info(
         boot_id=boot_id,
         started_at=started_at,
         software={"tinysight": __version__, "python": platform.python_version(), "os": platform.platform()},
@@ -43,7 +88,7 @@ def describe(
             "choice": "; ".join(model.choice),
         },
         hardware=_hardware(),
-        cameras=cameras,
+        cameras={id_: _shaped(camera, config.cameras[id_]) for id_, camera in cameras.items()},
         bundle=BundleRef(
             name=manifest.name,
             version=manifest.version,
@@ -53,4 +98,6 @@ def describe(
             scheme=model.variant.scheme,
             labels=manifest.labels,
         ),
+        publishes=_publishes(config.publish),
     )
+    return info if len(encode(info)) <= MAX_PAYLOAD_BYTES else replace(info, cameras=cameras)
