@@ -18,7 +18,9 @@ from tinysight_deploy.fleet.keeping.tokens import Role
 from tinysight_deploy.repo.repository import Repository
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-INFO, METRICS, STATUS = (json.loads((GOLDEN / f"{name}.json").read_text()) for name in ("info", "modelmetrics", "status"))
+INFO, METRICS, STATUS = (
+    json.loads((GOLDEN / f"{name}.json").read_text()) for name in ("info", "modelmetrics", "status")
+)
 UNSUBSCRIBE = 0xA2
 MARKUP = "<img src=x onerror=alert(1)>"
 
@@ -121,7 +123,9 @@ def test_a_bundle_shows_its_devices_what_they_find_and_how_far_they_drift(
     detail = page.locator("section.bundle")
     expect(detail).to_contain_text("90 findings in 600 frames of 2 of 2 devices. Half are at 0.95 or above")
     expect(detail).to_contain_text("33 % are below 0.5")
-    expect(detail.locator(".mix li")).to_have_text([re.compile("bolt.*60.*67 %"), re.compile("<img.*20"), re.compile("__proto__.*10")])
+    expect(detail.locator(".mix li")).to_have_text(
+        [re.compile("bolt.*60.*67 %"), re.compile("<img.*20"), re.compile("__proto__.*10")]
+    )
     assert detail.locator("svg.bars rect:has(title)").count() == 20
     devices = detail.locator(".drift .row")
     expect(devices.nth(0)).to_contain_text("plant-1/far")
