@@ -33,10 +33,15 @@ start = [0.5, 1]
 end = [0.5, 0]
 """
 TABLES = """() => {
-  const rows = (name) => [...document.querySelectorAll(`table.${name} tbody tr`)].map((row) => [...row.children].map((cell) => cell.textContent));
-  const heads = [...document.querySelectorAll("table.counts thead th")].map((cell) => cell.textContent);
-  return { at: document.querySelector("table.counts")?.dataset.at, heads, counts: rows("counts"), crossings: rows("crossings") };
-}"""  # fmt: skip
+  const texts = (cells) => [...cells].map((cell) => cell.textContent);
+  const rows = (name) => [...document.querySelectorAll(`table.${name} tbody tr`)].map((row) => texts(row.children));
+  return {
+    at: document.querySelector("table.counts")?.dataset.at,
+    heads: texts(document.querySelectorAll("table.counts thead th")),
+    counts: rows("counts"),
+    crossings: rows("crossings"),
+  };
+}"""
 PAINTED = """() => {
   const canvas = document.querySelector(".stage canvas");
   return [canvas.dataset.seenAt, Number(canvas.dataset.boxes), canvas.toDataURL()];
@@ -132,9 +137,7 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
     assert len(links) >= 3
     bars = page.locator(".lanes a").evaluate_all("(all) => all.map((each) => each.getAttribute('href'))")
     known = {
-        decode(payload, Event).id
-        for topic, payload, _ in list(voice.heard)
-        if isinstance(t.parse(topic), t.EventTopic)
+        decode(payload, Event).id for topic, payload, _ in list(voice.heard) if isinstance(t.parse(topic), t.EventTopic)
     }
     assert set(links) | set(bars) <= {f"#/event/plant-1/belt-1/belt/{each}" for each in known}
     assert bars
@@ -144,6 +147,7 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
     # What is left when it goes.
     device.end()
     expect(page.locator(".device-head")).to_contain_text("Offline")
+    expect(page.locator(".camera-state")).to_contain_text("was ")
     eventually(lambda: page.evaluate(TABLES)["at"] == max(counted()))
     table, last = page.evaluate(TABLES), counted()[max(counted())]
     assert table["counts"] == as_told(last, table["heads"])
@@ -252,10 +256,19 @@ def test_orders_are_given_and_the_device_itself_answers(
     assert "belt is enabled." in order("Enable belt", "Enable")
     expect(page.locator(".camera-state")).to_contain_text("online")
 
-    told = {"id": "c1", "ack": None, "waited_s": 10.0}
-    page.route("**/commands/restart", lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": site}))
+    told: dict[str, Any] = {"id": "c1", "ack": None, "waited_s": 10.0}
+    page.route(
+        "**/commands/restart", lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": site})
+    )
     assert "No answer in 10 s" in order("Restart", "Restart")
-    told["ack"] = {"id": "c1", "name": "restart", "ok": False, "at": "2026-01-01T00:00:00Z", "code": "expired", "error": "Late."}
+    told["ack"] = {
+        "id": "c1",
+        "name": "restart",
+        "ok": False,
+        "at": "2026-01-01T00:00:00Z",
+        "code": "expired",
+        "error": "Late.",
+    }
     late = order("Restart", "Restart")
     assert "Not done" in late
     assert "too late by the device's clock" in late
