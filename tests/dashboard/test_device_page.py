@@ -132,9 +132,7 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
     assert len(links) >= 3
     bars = page.locator(".lanes a").evaluate_all("(all) => all.map((each) => each.getAttribute('href'))")
     known = {
-        decode(payload, Event).id
-        for topic, payload, _ in list(voice.heard)
-        if isinstance(t.parse(topic), t.EventTopic)
+        decode(payload, Event).id for topic, payload, _ in list(voice.heard) if isinstance(t.parse(topic), t.EventTopic)
     }
     assert set(links) | set(bars) <= {f"#/event/plant-1/belt-1/belt/{each}" for each in known}
     assert bars
@@ -253,9 +251,18 @@ def test_orders_are_given_and_the_device_itself_answers(
     expect(page.locator(".camera-state")).to_contain_text("online")
 
     told = {"id": "c1", "ack": None, "waited_s": 10.0}
-    page.route("**/commands/restart", lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": site}))
+    page.route(
+        "**/commands/restart", lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": site})
+    )
     assert "No answer in 10 s" in order("Restart", "Restart")
-    told["ack"] = {"id": "c1", "name": "restart", "ok": False, "at": "2026-01-01T00:00:00Z", "code": "expired", "error": "Late."}
+    told["ack"] = {
+        "id": "c1",
+        "name": "restart",
+        "ok": False,
+        "at": "2026-01-01T00:00:00Z",
+        "code": "expired",
+        "error": "Late.",
+    }
     late = order("Restart", "Restart")
     assert "Not done" in late
     assert "too late by the device's clock" in late
