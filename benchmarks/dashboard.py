@@ -7,9 +7,10 @@ Debian's Chromium, headless and without a GPU, opens what `tinysight dashboard` 
 `tinysight simulate`, with a camera each; Mosquitto brings them together over WebSockets. All share the machine.
 
 ``first_paint_ms`` is from the begin of the navigation until a dozen devices stand in the list and are drawn, which
-fills the window: then it is of use. It is the median of five loads, while all of the traffic runs. ``long_task_p95_ms`` is of
-all tasks of the page's main thread in half a minute that took a millisecond or more (shorter ones are many, and would
-only make the figure better); ``longest_task_ms`` and how many took more than 50 ms stand beside it.
+fills the window: then it is of use. It is the median of five loads, while all of the traffic runs.
+``long_task_p95_ms`` is of all tasks of the page's main thread in half a minute that took a millisecond or more (shorter
+ones are many, and would only make the figure better); ``longest_task_ms`` and how many took more than 50 ms stand
+beside it.
 ``scripting_core`` is the share of a core that JavaScript took over the whole time, ``main_core`` that and layout, style
 and painting. ``heap_growth_mb`` is the heap at the end, collected, less what it was after a tenth of the time (two
 minutes at most), when the list of objects is full. ``js_gzip_kib`` is all JavaScript that the page loads, by gzip.
@@ -20,6 +21,7 @@ Needs mosquitto and chromium. Prints one JSON line last.
 import argparse
 import gzip
 import json
+import re
 import socket
 import statistics
 import subprocess
@@ -152,10 +154,10 @@ def measure(url: str, *, minutes: float) -> dict[str, Any]:
             rates.append(float((page.text_content(".rate") or "0").split()[0].replace(",", "")))
             say(f"{time.monotonic() - begun_s:4.0f} s: heap {heaps[-1]:.1f} MB")
         after, took_s = metrics(client), time.monotonic() - begun_s
-        devices = int((page.text_content(".filters [aria-pressed]") or "0").split()[-1])
+        every = page.get_by_role("button", name=re.compile(r"^All [\d,]+$")).inner_text()
         browser.close()
     return {
-        "devices": devices,
+        "devices": int(every.split()[-1].replace(",", "")),
         "events_per_s": round(statistics.median(rates)),
         "minutes": round(took_s / 60, 1),
         "first_paint_ms": round(statistics.median(paints)),
@@ -190,7 +192,7 @@ def main() -> None:
             ) as said,
         ):
             time.sleep(15)  # until all have said who they are
-            figures = measure(json.loads(said)["url"], minutes=given.minutes)
+            figures = measure(json.loads(said)["address"], minutes=given.minutes)
     print(json.dumps({"where": where(), **figures, "js_gzip_kib": round(js_gzip_kib(), 1)}))
 
 
