@@ -133,7 +133,26 @@ def guard() -> Iterator[Guard]:
 
 
 @pytest.fixture
-def make_page(browser: Browser, guard: Guard) -> Iterator[Callable[..., Page]]:
+def running() -> Iterator[Callable[[Any], Any]]:
+    """Have a process end with the test, and its log shown if that fails."""
+    made: list[Any] = []
+
+    def keep(process: Any) -> Any:
+        made.append(process)
+        return process
+
+    yield keep
+    for process in reversed(made):
+        process.end()
+        sys.stdout.write(f"--- {process.name}\n{process.log[-3000:]}")
+
+
+@pytest.fixture
+def make_page(
+    browser: Browser,
+    running: object,  # noqa: ARG001 -- pages are closed before their brokers end
+    guard: Guard,
+) -> Iterator[Callable[..., Page]]:
     """Open a page with a profile of its own; options are those of Playwright's ``new_context``."""
     with ExitStack() as ending:
 
@@ -156,21 +175,6 @@ def make_page(browser: Browser, guard: Guard) -> Iterator[Callable[..., Page]]:
 def page(make_page: Callable[..., Page]) -> Page:
     """An empty page of 1280 by 800."""
     return make_page()
-
-
-@pytest.fixture
-def running() -> Iterator[Callable[[Any], Any]]:
-    """Have a process end with the test, and its log shown if that fails."""
-    made: list[Any] = []
-
-    def keep(process: Any) -> Any:
-        made.append(process)
-        return process
-
-    yield keep
-    for process in reversed(made):
-        process.end()
-        sys.stdout.write(f"--- {process.name}\n{process.log[-3000:]}")
 
 
 @pytest.fixture

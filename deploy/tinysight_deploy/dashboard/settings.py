@@ -11,8 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
+from tinysight_contract.address import Address
 from tinysight_contract.errors import ConfigError
-from tinysight_contract.mqtt import Address
 
 __all__ = ["Settings"]
 

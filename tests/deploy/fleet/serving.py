@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 
 from tinysight_contract import topics as t
-from tinysight_contract.messages import Desired, DesiredState, Reported, State, Status, decode, encode
+from tinysight_contract.messages import Ack, Command, Desired, DesiredState, Reported, State, Status, decode, encode
 from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.updates import Release, Update, UpdateState
 from tinysight_deploy.fleet.control.controller import Controller
@@ -95,7 +95,7 @@ class Obedient:
         site: its site.
         device: its id.
         fails: it says that the bundle was rolled back instead.
-        mute: it hears what is wanted, and says nothing.
+        mute: it hears what is wanted and ordered, and says nothing.
     """
 
     def __init__(
@@ -103,11 +103,13 @@ class Obedient:
     ) -> None:
         self.place, self.fails, self.mute = (site, device), fails, mute
         self.heard: list[Desired] = []
+        self.orders: list[tuple[str, Command]] = []
         self._connection = Connection(Address.parse(url), client_id="", on_message=self._hear)
         self._connection.open(timeout_s=5)
         self.say(t.StatusTopic(*self.place), Status(state=State.ONLINE, boot_id="b1", reason="", at=NOW))
         self.say(t.ReportedTopic(*self.place), _report(0, BEFORE, DesiredState.NONE))
         self._connection.subscribe(str(t.DesiredTopic(*self.place)))
+        self._connection.subscribe(t.CommandTopic.filter(site=site, device=device))
 
     def __enter__(self) -> Self:
         return self
@@ -118,8 +120,23 @@ class Obedient:
     def say(self, topic: t.Topic, message: Any) -> None:
         self._connection.publish(str(topic), b"" if message is None else encode(message), qos=1, retain=True)
 
-    def _hear(self, _topic: str, payload: bytes, _retained: bool) -> None:
+    def report(self, revision: int) -> None:
+        """Say that so high a revision is known."""
+        self.say(t.ReportedTopic(*self.place), _report(revision, BEFORE, DesiredState.NONE))
+
+    def answer(self, name: str, id_: str, **more: Any) -> None:
+        """Say that a command was carried out, or what else is given."""
+        ack = Ack(**{"id": id_, "name": name, "ok": True, "at": NOW, **more})
+        self._connection.publish(str(t.AckTopic(*self.place, id_)), encode(ack), qos=1, retain=False)
+
+    def _hear(self, topic: str, payload: bytes, _retained: bool) -> None:
         if not payload:
+            return
+        if isinstance(where := t.parse(topic), t.CommandTopic):
+            order = decode(payload, Command)
+            self.orders.append((where.name, order))
+            if not self.mute:
+                self.answer(where.name, order.id, result={"did": where.name})
             return
         wanted = decode(payload, Desired)
         self.heard.append(wanted)

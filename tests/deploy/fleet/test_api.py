@@ -212,7 +212,9 @@ RANKS = {None: 0, Role.DEVICE: 0, Role.READ: 1, Role.OPERATE: 2, Role.ADMIN: 3}
 def test_each_route_lets_in_those_who_may_and_nobody_else(served: Any) -> None:
     """Every route and every role. What is let in may fail for other reasons: there are no rollouts."""
     for spec, (role, rank) in itertools.product(SPECS, RANKS.items()):
-        path = spec.path.format(rollout="belt-1-0000", site="plant-1", device="belt-1", digest="ab" * 32)
+        path = spec.path.format(
+            rollout="belt-1-0000", site="plant-1", device="belt-1", digest="ab" * 32, name="identify"
+        )
         with served.client(role) as http:
             body: dict[str, Any] = {"json": {}} if spec.body is not None else {}
             status = http.request(spec.method, path, **body).status_code
@@ -683,7 +685,7 @@ def test_the_document_tells_every_route_and_the_servers_answers_fit_it(
         for spec in SPECS:
             operation = document["paths"][spec.path][spec.method.lower()]
             parts = {"rollout": other if spec.method == "POST" else id_, "site": "plant-1", "device": "belt-1"}
-            parts["digest"] = "ab" * 32
+            parts |= {"digest": "ab" * 32, "name": "identify"}
             path = spec.path.format(**parts)
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
             body = {}

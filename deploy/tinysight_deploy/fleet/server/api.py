@@ -201,7 +201,7 @@ _TABLE: Final[tuple[tuple[Spec, Handler], ...]] = (
         Spec(
             "POST", "/v1/devices/{site}/{device}/commands/{name}", Role.OPERATE, "order",
             f"Have a device do one of {', '.join(COMMANDS)} once, and say what it answers.", forms.Ordered,
-            body=forms.Order, example={"args": {}, "seconds": 10}, optional=True,
+            body=forms.Order, example={"args": {"seconds": 5}, "seconds": 10}, optional=True,
         ),
         _order,
     ),
