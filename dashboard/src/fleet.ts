@@ -39,6 +39,7 @@ export interface Device {
   skewMs: number | null;
   /** Messages that do not fit the contract, and what was wrong with the last. */
   broken: { count: number; why: string };
+  /** Events of it that this page read, each once. */
   events: number;
 }
 
@@ -148,8 +149,8 @@ export class Fleet {
           device.broken = { count: device.broken.count + 1, why: "an event names another camera than its topic" };
           return;
         }
+        if (!this.log.add(event, now)) return; // QoS 1 may bring one twice
         device.events += 1;
-        this.log.add(event, now);
         if (event.type === "end") camera.present.delete(event.id);
         else if (!event.replayed && (camera.present.size < MAX_PRESENT || camera.present.has(event.id))) camera.present.set(event.id, { event, at: now });
         return;

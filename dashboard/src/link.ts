@@ -77,6 +77,7 @@ export class Link {
     const client = mqtt.connect(at.href, options);
     this.client = client;
     client.on("connect", () => {
+      this.flush(); // what came in the session before belongs to it
       this.sessions += 1;
       this.state.value = { kind: "online", since: Date.now() };
       this.denied.value = [];
@@ -86,6 +87,7 @@ export class Link {
       this.next();
     });
     client.on("message", (text, payload, packet) => {
+      if (client !== this.client) return;
       if (packet.retain) this.retainedAt = performance.now();
       if (this.waiting.length >= MOST_WAITING) this.lost += 1;
       else this.waiting.push({ text, payload, retained: packet.retain });
@@ -147,6 +149,7 @@ export class Link {
   }
 
   private flush(): void {
+    window.clearTimeout(this.timer);
     this.timer = 0;
     const [batch, lost] = [this.waiting, this.lost];
     this.waiting = [];

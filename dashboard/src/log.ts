@@ -1,66 +1,72 @@
 // The objects that were seen, newest first, with what is missing of each device's numbering; bounded, and sampled in a flood.
 import type { Event } from "./contract";
+import { Facets } from "./facets";
+import { type Gap, Gaps } from "./gaps";
 
-/** One object: its newest event, its first, and how it came. */
+export type { Gap };
+
+/** One object: its newest event, when it came, and its picture. */
 export interface Seen {
   /** `site/device/camera/id`. */
   key: string;
   event: Event;
   /** When its first event came, ms since 1970 by this page's clock. */
   heardAt: number;
+  /** When its newest event came. */
+  lastAt: number;
   /** Rises with each object; for lists. */
   number: number;
   /** An object URL; empty while there is none. */
   picture: string;
 }
 
-/** Events of one run of one device that were not heard, from `from` to `to`. */
-export interface Gap {
-  device: string;
-  boot: string;
-  from: number;
-  to: number;
-  at: number;
-}
-
-interface Run {
-  next: number;
-  holes: Gap[];
-}
-
 export const MOST = 5000;
-const MOST_HOLES = 200;
-const MOST_RUNS = 40_000;
+const MOST_PICTURES = 1000;
 /** Above so many events a second only a sample is read. */
 export const FLOOD_PER_S = 1000;
+const WINDOW_MS = 3000;
+/** After a flood, or after messages were lost, nothing is missed for so long. */
+const BLIND_MS = 5000;
 
 export class Log {
-  /** Oldest first; at most `MOST`. */
+  /** Oldest first; at most `MOST` and a few. */
   readonly seen: Seen[] = [];
   readonly byKey = new Map<string, Seen>();
+  /** What occurs in events, for filters. */
+  readonly facets = new Facets();
   /** Events that came, and those that were read. */
   came = 0;
   read = 0;
   /** One of so many is read at the moment; 1: all. */
   sampling = 1;
-  /** Events a second over the last three seconds. */
-  perSecond = 0;
-  private count = 0;
+  /** Objects since the page was opened. */
+  objects = 0;
   private turn = 0;
   private blindUntil = 0;
-  private readonly runs = new Map<string, Run>();
+  private readonly missing = new Gaps();
   private readonly rates: [number, number][] = [];
+  /** Pictures by object, since one may come before its object's event; and the other way round. */
+  private readonly pictures = new Map<string, string>();
+  private readonly owners = new Map<string, string>();
 
   /** Before a batch: how many events it has and how many messages were lost before it. */
   begin(events: number, lost: number, now: number): void {
     this.came += events + lost;
     this.rates.push([now, events + lost]);
-    while (this.rates.length > 1 && now - (this.rates[0]?.[0] ?? now) > 3000) this.rates.shift();
-    const over_s = Math.max(1, (now - (this.rates[0]?.[0] ?? now)) / 1000);
-    this.perSecond = this.rates.reduce((sum, [, each]) => sum + each, 0) / over_s;
-    this.sampling = this.perSecond > FLOOD_PER_S ? Math.ceil(this.perSecond / (FLOOD_PER_S / 2)) : 1;
-    if (this.sampling > 1 || lost > 0) this.blindUntil = now + 5000;
-    if (now < this.blindUntil) this.runs.clear(); // what was not read is no gap
+    const rate = this.rate(now);
+    this.sampling = rate > FLOOD_PER_S ? Math.ceil(rate / (FLOOD_PER_S / 2)) : 1;
+    if (this.sampling > 1 || lost > 0) this.blindUntil = now + BLIND_MS;
+    if (now < this.blindUntil) this.missing.forget(this.blindUntil); // what was not read is no gap
+  }
+
+  /** Events a second over the last three seconds. */
+  get perSecond(): number {
+    return this.rate(Date.now());
+  }
+
+  /** Since when gaps are looked for without a break, ms since 1970; in the future while they are not. */
+  get watchedSince(): number {
+    return this.missing.since;
   }
 
   /** Whether the next event is to be read. */
@@ -71,62 +77,63 @@ export class Log {
 
   /** The session at the broker ended: what came meanwhile was not for this page. */
   outage(): void {
-    this.runs.clear();
+    this.missing.pause();
   }
 
-  add(event: Event, now: number): void {
+  /** Take in an event; false when it came before. */
+  add(event: Event, now: number): boolean {
     this.read += 1;
-    if (now >= this.blindUntil) this.follow(event, now);
+    if (now >= this.blindUntil && !this.missing.add(event, now)) return false;
+    this.facets.add(event);
     const key = `${event.site}/${event.device}/${event.camera}/${event.id}`;
     const known = this.byKey.get(key);
     if (known) {
-      if (event.seq >= known.event.seq || event.boot_id !== known.event.boot_id) known.event = event;
-      return;
+      known.lastAt = now;
+      if (newer(event, known.event)) known.event = event;
+      return true;
     }
-    const made: Seen = { key, event, heardAt: now, number: (this.count += 1), picture: "" };
+    const made: Seen = { key, event, heardAt: now, lastAt: now, number: (this.objects += 1), picture: this.pictures.get(key) ?? "" };
     this.seen.push(made);
     this.byKey.set(key, made);
     if (this.seen.length > MOST + 500) for (const old of this.seen.splice(0, this.seen.length - MOST)) this.byKey.delete(old.key);
+    return true;
   }
 
+  /** A picture of an object came, as an object URL. */
   picture(key: string, url: string): void {
+    if (this.pictures.size >= MOST_PICTURES) return;
+    this.pictures.set(key, url);
+    this.owners.set(url, key);
     const seen = this.byKey.get(key);
     if (seen) seen.picture = url;
   }
 
+  /** A picture is no more. */
   unpicture(url: string): void {
-    for (const each of this.seen) if (each.picture === url) each.picture = "";
+    const key = this.owners.get(url);
+    if (key === undefined) return;
+    this.owners.delete(url);
+    if (this.pictures.get(key) !== url) return; // a newer one took its place
+    this.pictures.delete(key);
+    const seen = this.byKey.get(key);
+    if (seen) seen.picture = "";
   }
 
-  /** What is missing now, over all devices, newest first. */
+  /** What is missing now, over all devices or of one (`site/device`), newest first. */
   gaps(device?: string): Gap[] {
-    const found: Gap[] = [];
-    for (const run of this.runs.values()) for (const hole of run.holes) if (device === undefined || hole.device === device) found.push(hole);
-    return found.sort((a, b) => b.at - a.at);
+    return this.missing.list(device);
   }
 
-  private follow(event: Event, now: number): void {
-    const device = `${event.site}/${event.device}`;
-    const name = `${device} ${event.boot_id}`;
-    const run = this.runs.get(name);
-    if (!run) {
-      if (this.runs.size < MOST_RUNS) this.runs.set(name, { next: event.seq + 1, holes: [] });
-      return;
-    }
-    if (event.seq === run.next) run.next += 1;
-    else if (event.seq > run.next) {
-      run.holes.push({ device, boot: event.boot_id, from: run.next, to: event.seq - 1, at: now });
-      if (run.holes.length > MOST_HOLES) run.holes.shift();
-      run.next = event.seq + 1;
-    } else fill(run.holes, event.seq);
+  private rate(now: number): number {
+    while (now - (this.rates[0]?.[0] ?? now) > WINDOW_MS) this.rates.shift();
+    const over_s = Math.max(1, (now - (this.rates[0]?.[0] ?? now)) / 1000);
+    return this.rates.reduce((sum, [, each]) => sum + each, 0) / over_s;
   }
 }
 
-/** Take one number out of what is missing. */
-function fill(holes: Gap[], seq: number): void {
-  const at = holes.findIndex((hole) => hole.from <= seq && seq <= hole.to);
-  const hole = holes[at];
-  if (!hole) return;
-  const parts = [{ ...hole, to: seq - 1 }, { ...hole, from: seq + 1 }].filter((part) => part.from <= part.to);
-  holes.splice(at, 1, ...parts);
+/** Whether an event tells more than another of the same object. A killed agent's object is ended by its next run, which numbers anew. */
+function newer(event: Event, known: Event): boolean {
+  if (event.boot_id === known.boot_id) return event.seq >= known.seq;
+  if ((event.type === "end") !== (known.type === "end")) return event.type === "end";
+  return !(Date.parse(event.seen_at) < Date.parse(known.seen_at));
 }

@@ -7,6 +7,8 @@ interface Props<T> {
   label: string;
   /** Column heads; a narrow screen shows a row's cells as `rows.css` places them. */
   heads: readonly ComponentChildren[];
+  /** By head: how the rows are sorted by it; missing where they cannot be. */
+  sorts?: readonly ("ascending" | "descending" | "none" | undefined)[];
   rows: readonly T[];
   /** Pixels; the style sheet has to agree (`--row`). */
   height: number;
@@ -17,7 +19,7 @@ interface Props<T> {
   class: string;
 }
 
-export function Rows<T>({ label, heads, rows, height, keyOf, draw, class: name }: Props<T>): JSX.Element {
+export function Rows<T>({ label, heads, sorts, rows, height, keyOf, draw, class: name }: Props<T>): JSX.Element {
   const box = useRef<HTMLDivElement>(null);
   const [view, setView] = useState({ top: 0, high: 800 });
   useEffect(() => {
@@ -39,7 +41,7 @@ export function Rows<T>({ label, heads, rows, height, keyOf, draw, class: name }
     <div class={`rows ${name}`} role="table" aria-label={label} aria-rowcount={rows.length + 1}>
       <div role="row" class="heads" aria-rowindex={1}>
         {heads.map((head, at) => (
-          <div role="columnheader" key={at}>{head}</div>
+          <div role="columnheader" key={at} aria-sort={sorts?.[at]}>{head}</div>
         ))}
       </div>
       <div class="scroll" ref={box} role="rowgroup" tabIndex={0} aria-label={`${label}, rows`}>

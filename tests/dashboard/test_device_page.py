@@ -1,0 +1,261 @@
+"""The page of one device: boxes that move, counts as the device counts, what was seen, what is wrong, orders.
+
+With a real agent, but where something is said that no agent says.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tinysight_contract import topics as t
+from tinysight_contract.messages import Alert, Counts, Event, State, Status, decode, encode
+
+AT = ("plant-1", "belt-1")
+CAMERA = (*AT, "belt")
+GOLDEN = Path(__file__).parents[1] / "golden"
+AXE = Path(__file__).parents[2] / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
+ZONES = """\
+source = "synthetic:belt?seed=5&fps=20"
+[cameras.belt.zones.left]
+polygon = [[0, 0], [0.5, 0], [0.5, 1], [0, 1]]
+[cameras.belt.zones.few]
+polygon = [[0.5, 0], [1, 0], [1, 1], [0.5, 1]]
+labels = ["3", "7"]
+[cameras.belt.lines.across]
+start = [0.5, 1]
+end = [0.5, 0]
+"""
+TABLES = """() => {
+  const rows = (name) => [...document.querySelectorAll(`table.${name} tbody tr`)].map((row) => [...row.children].map((cell) => cell.textContent));
+  const heads = [...document.querySelectorAll("table.counts thead th")].map((cell) => cell.textContent);
+  return { at: document.querySelector("table.counts")?.dataset.at, heads, counts: rows("counts"), crossings: rows("crossings") };
+}"""  # fmt: skip
+PAINTED = """() => {
+  const canvas = document.querySelector(".stage canvas");
+  return [canvas.dataset.seenAt, Number(canvas.dataset.boxes), canvas.toDataURL()];
+}"""
+
+expect.set_options(timeout=20_000)
+
+
+def show(page: Page, site: str, device: str = "plant-1/belt-1", query: str = "") -> None:
+    page.goto(f"{site}/#/device/{device}{query}")
+    expect(page.locator("h1")).to_have_text(device)
+
+
+def complaints(page: Page) -> list[str]:
+    """What axe finds that is wrong for people who cannot see, or not well."""
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE.read_text())
+    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
+
+
+def overflows(page: Page) -> bool:
+    return bool(page.evaluate("() => document.documentElement.scrollWidth > innerWidth"))
+
+
+def as_told(counts: Counts, heads: list[str]) -> list[list[str]]:
+    """The rows that a table with these heads shall have."""
+    zones = heads[2:]
+    assert zones == list(counts.zones)
+    return [
+        [label, str(count), *(str(counts.zones[zone].get(label, "–")) for zone in zones)]  # noqa: RUF001
+        for label, count in counts.objects.items()
+    ]
+
+
+def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
+    page: Page,
+    site: str,
+    broker: Any,
+    make_device: Callable[..., Any],
+    make_voice: Callable[[str], Any],
+    eventually: Callable[[Callable[[], object]], None],
+) -> None:
+    voice = make_voice(broker.url)
+    voice.listen(f"{t.ROOT}/#")
+    device = make_device(broker.url, cameras={"belt": ZONES})
+    page.goto(f"{site}/#/device/plant-1/belt-1")
+    canvas = page.locator(".stage canvas")
+    expect(canvas).to_have_attribute("data-source", "frame")
+    expect(canvas).to_have_attribute("data-boxes", re.compile(r"[1-9]"))
+    expect(canvas).to_have_attribute("aria-label", re.compile(r"Camera belt: \d "))
+    expect(page.locator(".stage .name")).to_have_text(["few", "left", "across →"])
+
+    seen: dict[str, tuple[int, str]] = {}
+
+    def moves() -> bool:
+        at, boxes, pixels = page.evaluate(PAINTED)
+        seen[at] = (boxes, pixels)
+        return len(seen) >= 5
+
+    eventually(moves)
+    assert len({pixels for _, pixels in seen.values()}) >= 4, "the boxes stand still"
+    frames = {
+        message["seen_at"]: len(message["detections"])
+        for topic, payload, _ in list(voice.heard)
+        if isinstance(t.parse(topic), t.FrameTopic)
+        for message in [json.loads(payload)]
+    }
+    assert all(boxes == frames[at] for at, (boxes, _) in seen.items()), "as many boxes as the device told of"
+
+    def counted() -> dict[str, Counts]:
+        heard = (payload for topic, payload, _ in list(voice.heard) if t.parse(topic) == t.CountsTopic(*CAMERA))
+        return {json.loads(payload)["at"]: decode(payload, Counts) for payload in heard if payload}
+
+    compared: set[str] = set()
+
+    def agrees() -> bool:
+        table = page.evaluate(TABLES)
+        if table["at"] is None:
+            return False
+        counts = counted()[table["at"]]
+        assert table["counts"] == as_told(counts, table["heads"])
+        assert table["crossings"] == [[line, str(way["in"]), str(way["out"])] for line, way in counts.lines.items()]
+        compared.add(table["at"])
+        return len(compared) >= 4 and counts.lines["across"]["in"] > 0
+
+    eventually(agrees)
+
+    # What was seen: each a link to its event, with its picture when one was sent.
+    expect(page.locator(".seen img").first).to_be_visible()
+    expect(page.locator(".stage img")).to_have_js_property("naturalWidth", 320)
+    links = page.locator(".seen a").evaluate_all("(all) => all.map((each) => each.getAttribute('href'))")
+    assert len(links) >= 3
+    bars = page.locator(".lanes a").evaluate_all("(all) => all.map((each) => each.getAttribute('href'))")
+    known = {
+        decode(payload, Event).id
+        for topic, payload, _ in list(voice.heard)
+        if isinstance(t.parse(topic), t.EventTopic)
+    }
+    assert set(links) | set(bars) <= {f"#/event/plant-1/belt-1/belt/{each}" for each in known}
+    assert bars
+    expect(page.locator("#figures ~ .charts .chart").first).to_contain_text("inference")
+    assert complaints(page) == []
+
+    # What is left when it goes.
+    device.end()
+    expect(page.locator(".device-head")).to_contain_text("Offline")
+    eventually(lambda: page.evaluate(TABLES)["at"] == max(counted()))
+    table, last = page.evaluate(TABLES), counted()[max(counted())]
+    assert table["counts"] == as_told(last, table["heads"])
+    page.reload()
+    expect(page.locator("main")).to_contain_text("It did not come back since this page was opened")
+    eventually(lambda: page.evaluate(TABLES)["counts"] == as_told(last, table["heads"]))
+
+
+def test_what_nobody_knows_and_what_no_device_should_say_stands_there_in_words(
+    make_page: Callable[..., Page], site: str, broker: Any, make_voice: Callable[[str], Any]
+) -> None:
+    page = make_page(viewport={"width": 360, "height": 740})
+    page.goto(f"{site}/#/device/plant-1/nobody")
+    expect(page.locator("main")).to_contain_text("Nobody has heard of this device.")
+    page.goto(f"{site}/#/device/+/%23")
+    expect(page.locator("main")).to_contain_text("An id has 1 to 63")
+
+    voice, now = make_voice(broker.url), datetime.now(UTC)
+    long = "<img src=x onerror=alert(1)>" + "\u202e" + "w" * 10_000
+    status = Status(state=State.ONLINE, boot_id="b1", reason="", at=now)
+    voice.say(t.StatusTopic(*AT), encode(status), retain=True)
+    alert = Alert(severity="error", what="No pictures come.", mend="Look at the cable.", since=now, boot_id="b1")
+    voice.say(t.AlertTopic(*AT, "camera-stalled"), encode(alert), retain=True)
+    info, health, event, counts = (
+        json.loads((GOLDEN / f"{name}.json").read_bytes()) for name in ("info", "health", "event", "counts")
+    )
+    voice.say(t.InfoTopic(*AT), json.dumps({**info, "publishes": [], "software": {long: long}}).encode(), retain=True)
+    show(page, site)
+    head = page.locator(".device-head")
+    expect(head).to_contain_text("Failing")
+    expect(head).to_contain_text("No pictures come.")
+    expect(page.locator(".alerts")).to_contain_text("Look at the cable.")
+    expect(page.locator("#figures ~ p")).to_contain_text("a report comes every 30 s")
+
+    voice.say(t.StatusTopic(*AT), b"{}")
+    expect(page.locator("main")).to_contain_text("1 of its messages does not fit the contract")
+    late = {**health, "at": (now + timedelta(hours=2)).isoformat(), "temperature_c": None}
+    voice.say(t.HealthTopic(*AT), json.dumps(late).encode())
+    expect(page.locator("main")).to_contain_text("Its clock is 2 h ahead of this page's.")
+    where = dict(zip(("site", "device", "camera"), CAMERA, strict=True))
+    odd = {**event, **where, "type": "start", "ended_at": None, "label": long, "started_at": now.isoformat()}
+    voice.say(t.EventTopic(*CAMERA), json.dumps(odd).encode())
+    strange = {**counts, "objects": {long: 3, "__proto__": 4}, "zones": {long: {"__proto__": 1}}, "lines": {}}
+    voice.say(t.CountsTopic(*CAMERA), json.dumps(strange).encode())
+    page.evaluate("() => location.hash = '#/device/plant-1/belt-1?camera=belt'")
+    expect(page.locator(".seen a")).to_have_text(long)
+    expect(page.locator("table.counts tbody tr").first.locator("td").first).to_have_text("3")
+    expect(page.locator(".stage canvas")).to_have_attribute("data-source", "events")
+    expect(page.locator(".stage figcaption")).to_contain_text("[publish] snapshots = true")
+    assert not overflows(page), "the page scrolls sideways"
+    assert complaints(page) == []
+
+
+@pytest.fixture
+def served(
+    module: Callable[[str], ModuleType], playing: Any, tmp_path: Path, broker: Any, belt_repo: Path
+) -> Iterator[tuple[Any, int]]:
+    """A fleet's server, and the port at which a page may be that asks it."""
+    [port] = playing.free_ports(1)
+    options = {"origins": [f"http://127.0.0.1:{port}"]}
+    with module("deploy/fleet/serving").Served(tmp_path, broker.url, belt_repo, options) as server:
+        yield server, port
+
+
+def test_orders_are_given_and_the_device_itself_answers(
+    page: Page,
+    make_site: Callable[..., str],
+    broker: Any,
+    device: Any,  # noqa: ARG001
+    served: tuple[Any, int],
+    eventually: Callable[[Callable[[], object]], None],
+) -> None:
+    server, port = served
+    site = make_site(broker.ws, api=server.url, options=("--bind", f"127.0.0.1:{port}"))
+    show(page, site)
+    expect(page.get_by_role("button", name="Identify")).to_be_disabled()
+    page.goto(f"{site}/#/sign-in")
+    page.locator("input[name=token]").fill(next(token for role, token in server.tokens.items() if role == "operate"))
+    page.get_by_role("button", name="Use it").click()
+    expect(page.locator("main")).to_contain_text("Signed in as operate-1 (operate).")
+    show(page, site)
+    expect(page.locator(".device-head")).to_contain_text("belt-1")
+
+    def order(button: str, verb: str) -> str:
+        page.get_by_role("button", name=button, exact=True).click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_role("button", name=verb, exact=True).click()
+        expect(dialog.locator(".note")).to_be_visible()
+        said = dialog.locator(".note").inner_text()
+        dialog.get_by_role("button", name="Close").click()
+        return str(said)
+
+    said: list[str] = []
+
+    def identified() -> bool:
+        """A device whose clock is not set does nothing in the first seconds after it has connected, and says so."""
+        said.append(order("Identify", "Identify"))
+        return "IDENTIFY" in said[-1] or "LED" in said[-1] or "It blinks" in said[-1]
+
+    eventually(identified)
+    assert all("clock" in each for each in said[:-1])
+    assert "320×240" in order("Picture of belt", "Take a picture")  # noqa: RUF001
+    expect(page.locator(".stage img")).to_be_visible()
+    assert "belt is disabled." in order("Disable belt", "Disable")
+    expect(page.locator(".camera-state")).to_contain_text("disabled")
+    assert "belt is enabled." in order("Enable belt", "Enable")
+    expect(page.locator(".camera-state")).to_contain_text("online")
+
+    told = {"id": "c1", "ack": None, "waited_s": 10.0}
+    page.route("**/commands/restart", lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": site}))
+    assert "No answer in 10 s" in order("Restart", "Restart")
+    told["ack"] = {"id": "c1", "name": "restart", "ok": False, "at": "2026-01-01T00:00:00Z", "code": "expired", "error": "Late."}
+    late = order("Restart", "Restart")
+    assert "Not done" in late
+    assert "too late by the device's clock" in late
