@@ -26,6 +26,9 @@ from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT, EventTopic, Topic, parse
 from tinysight_edge.belt import _digits
 
+# Test processes are as many as cores, or more: TensorFlow's own threads would only wait for each other.
+os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
 hypothesis.settings.register_profile("tinysight", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tinysight")
 
