@@ -100,7 +100,7 @@ def test_the_figures_of_grafana_are_those_of_the_messages(full: Sql) -> None:
     assert figure("Events waiting on devices") == ["8"]
     assert figure("Devices that are not well") == ["1"]
     assert {line.split("|")[1] for line in figure("Temperature")} == {"plant-1 belt-7", "plant-1 belt-8"}
-    assert "plant-1 belt-7 cam0 dock 7" in {line.split("|")[1] for line in figure("Present")}
+    assert "plant-1 belt-7 cam0 dock 7" in {line.split("|")[1] for line in figure("Present, at most")}
 
 
 def test_the_choices_of_grafana_are_the_sites_and_their_devices(full: Sql) -> None:
