@@ -111,10 +111,10 @@ def named() -> set[str]:
     return set(re.findall(r"\b(?:sensor|binary_sensor|event|update)\.plant_1_gate_1_\w+", text))
 
 
-def keep(page: Page, name: str, folder: Path, **options: Any) -> None:
+def keep(page: Page, name: str, folder: Path) -> None:
     """A picture of the page, in few colours so that it stays small."""
     whole = folder / f"{name}.png"
-    page.screenshot(path=whole, **options)
+    page.screenshot(path=whole, timeout=180_000)
     Image.open(whole).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(whole, optimize=True)
     sys.stdout.write(f"{whole}: {whole.stat().st_size} bytes\n")
 
@@ -129,14 +129,15 @@ def pictures(url: str, home: httpx.Client, tokens: dict[str, Any], folder: Path)
         page = browser.new_page(viewport={"width": 1600, "height": 760}, color_scheme="light", locale="en")
         page.add_init_script(f"localStorage.setItem('hassTokens', {json.dumps(json.dumps(known))})")
         page.goto(f"{url}/tinysight-gate/gate-1")
-        page.get_by_text("Last event").first.wait_for(timeout=60_000)
+        page.get_by_text("Last event").first.wait_for(timeout=180_000)
         page.wait_for_timeout(8_000)  # charts are drawn late
-        complaints += page.locator("hui-error-card, hui-warning").all_inner_texts()
+        if bad := page.locator("hui-error-card, hui-warning").count():
+            complaints.append(f"{bad} cards of the dashboard show an error, see the picture")
         keep(page, "home-assistant-dashboard", folder)
         found = "{{ device_id('sensor.plant_1_gate_1_verdict') }}"
         device = home.post("/api/template", json={"template": found}).raise_for_status().text
         page.goto(f"{url}/config/devices/device/{device}")
-        page.get_by_text("Device info").wait_for(timeout=60_000)
+        page.get_by_text("Device info").wait_for(timeout=180_000)
         page.wait_for_timeout(5_000)
         page.set_viewport_size({"width": 1280, "height": 1720})
         page.wait_for_timeout(2_000)
