@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The dashboard in a browser.")
     parser.add_argument("--devices", type=int, default=1000)
     parser.add_argument("--events", type=float, default=500.0, help="a second, of all")
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=10.0, help="1 at least")
     given = parser.parse_args()
     rate = given.events / given.devices / EVENTS_OF_A_DEVICE
     websocket = free_port()
