@@ -1,5 +1,5 @@
 // Asking the fleet's server again and again, while somebody looks: slower after errors, not at all when hidden.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Api } from "./api";
 
 /** What the server said last, and how that goes on. */
@@ -30,6 +30,8 @@ export function pollNow(): void {
  */
 export function usePoll<T>(api: Api | null, key: string, ask: (api: Api) => Promise<T>, every: (value: T) => number = () => EVERY_MS): Polled<T> {
   const [said, say] = useState<{ key: string; polled: Polled<T> }>({ key, polled: { value: null, why: "", again_s: 0 } });
+  const newest = useRef({ ask, every });
+  newest.current = { ask, every };
   useEffect(() => {
     if (!api) return;
     let timer = 0, ended = false, asking = false, failures = 0;
@@ -40,9 +42,9 @@ export function usePoll<T>(api: Api | null, key: string, ask: (api: Api) => Prom
       asking = true;
       let wait = EVERY_MS, why = "";
       try {
-        value = await ask(api);
+        value = await newest.current.ask(api);
         failures = 0;
-        wait = every(value);
+        wait = newest.current.every(value);
       } catch (error) {
         failures += 1;
         why = error instanceof Error ? error.message : String(error);

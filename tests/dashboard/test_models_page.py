@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from playwright.sync_api import Page, WebSocket, expect
+from playwright.sync_api import Page, Route, WebSocket, expect
 
 from tinysight_contract import topics as t
 from tinysight_contract.bundle import Bundle, pack_bundle
@@ -148,6 +148,41 @@ def test_a_bundle_shows_its_devices_what_they_find_and_how_far_they_drift(
     expect(page.get_by_role("heading", name="Models")).to_have_count(0)
     topics = (b"+/+/model", b"+/+/reported")  # asked for once, and ended once
     eventually_in(page, lambda: [b"".join(sent).count(topic) for topic in topics] == [2, 2])
+
+
+def test_the_server_is_asked_again_after_errors_and_not_while_nobody_looks(
+    page: Page, make_site: Callable[..., str], broker: Any, guard: Any
+) -> None:
+    api, asked, told = "http://127.0.0.1:9", [], [503, 200, 200]
+    site = make_site(broker.ws, api=api)
+    me = {"name": "ben", "role": "read", "may": ["read"], "site": None, "device": None}
+    page.route(f"{api}/v1/me", lambda route: route.fulfill(json=me, headers={"Access-Control-Allow-Origin": "*"}))
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.headers["authorization"])
+        body: dict[str, Any] = {"items": [], "next": None, "detail": "The database is away.", "mend": "Wait for it."}
+        status = told.pop(0) if told else 200
+        route.fulfill(json=body, status=status, headers={"Access-Control-Allow-Origin": "*"})
+
+    page.route(f"{api}/v1/rollouts?*", answer)
+    guard.allow("status of 503")
+    page.add_init_script("sessionStorage.setItem('tinysight.session', JSON.stringify({token: 'of-ben'}))")
+    page.clock.install()
+    page.goto(f"{site}#/models")
+    expect(page.get_by_text("The database is away. Wait for it. It is asked again in 6 s.")).to_be_visible()
+    page.clock.run_for(5000)
+    assert asked == ["Bearer of-ben"]
+    page.clock.run_for(2000)
+    expect(page.get_by_text("There was none yet.")).to_be_visible()
+
+    page.evaluate("Object.defineProperty(document, 'hidden', {get: () => window.unseen, configurable: true})")
+    page.evaluate("window.unseen = true")
+    page.clock.run_for(60_000)
+    seen = len(asked)
+    page.clock.run_for(60_000)
+    assert len(asked) == seen
+    page.evaluate("window.unseen = false; document.dispatchEvent(new Event('visibilitychange'))")
+    eventually_in(page, lambda: len(asked) == seen + 1)
 
 
 def test_a_rollout_is_looked_at_and_led_to_its_end(

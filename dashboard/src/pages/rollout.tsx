@@ -179,7 +179,7 @@ function Who({ api, rollout }: { api: Api; rollout: Rollout }): JSX.Element {
       <Missing polled={polled} what="The audit log" />
       {polled.value && polled.value.length > 0 && (
         <Boxed rows={polled.value.length} height={44}>
-          <Rows class="audit" label="Audit log of this rollout" height={44} rows={polled.value} keyOf={(line) => line.seq} heads={["When", "Who", "What", ""]}
+          <Rows class="audit" label="Audit log of this rollout" height={44} rows={polled.value} keyOf={(line) => line.seq} heads={["When", "Who", "What", "Of what"]}
             draw={({ at, who, what, told }) => (
               <>
                 <div role="cell" class="c-when" title={at}>{clock(at)}</div>

@@ -45,7 +45,7 @@ function List({ api }: { api: Api }): JSX.Element {
   const told = polled.value;
   return (
     <>
-      <Acts><button type="button" class="main" disabled={whyNot() !== ""} title={whyNot()} onClick={() => (location.hash = to(["rollout", "new"]))}>Start a rollout</button></Acts>
+      <Acts><button type="button" class="main" disabled={whyNot() !== ""} aria-describedby={whyNot() ? "why-not" : undefined} onClick={() => (location.hash = to(["rollout", "new"]))}>Start a rollout</button></Acts>
       <Missing polled={polled} what="The rollouts" />
       {told && told.rows.items.length === 0 && <p class="dim">There was none yet.</p>}
       {told && told.rows.items.length > 0 && (
