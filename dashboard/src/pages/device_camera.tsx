@@ -51,7 +51,7 @@ export function CameraPanel({ device, id }: { device: Device; id: string }): JSX
       <div class="camera-side">
         {status ? (
           <p class="camera-state">
-            <StateMark state={status.state} stale={isGone(device)} /> <span>since {clock(status.since)}, {ago(Date.now() - Date.parse(status.since))}{status.reason && <span class="reason" title={status.reason.slice(0, 2000)}>{status.reason}</span>} 
+            <StateMark state={status.state} stale={isGone(device)} /> <span>since {clock(status.since)}, {ago(Date.now() - Date.parse(status.since))}{status.reason && <span class="camera-reason" title={status.reason.slice(0, 2000)}>{status.reason}</span>} 
               {status.state !== "online" && STATES[status.state][2]}</span>
           </p>
         ) : <p class="dim">It has told no state.</p>}
