@@ -148,7 +148,7 @@ def measure(url: str, *, minutes: float) -> dict[str, Any]:
         page.wait_for_timeout(settle_s * 1000)
         heaps, rates = [heap_mb(client)], list[float]()
         tasks = sorted(each for each in tasks_ms(browser, page) if each >= 1.0)
-        while time.monotonic() - begun_s < minutes * 60:
+        while not rates or time.monotonic() - begun_s < minutes * 60:
             page.wait_for_timeout(min(60_000, minutes * 6000))
             heaps.append(heap_mb(client))
             rates.append(float((page.text_content(".rate") or "0").split()[0].replace(",", "")))
@@ -178,7 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The dashboard in a browser.")
     parser.add_argument("--devices", type=int, default=1000)
     parser.add_argument("--events", type=float, default=500.0, help="a second, of all")
-    parser.add_argument("--minutes", type=float, default=10.0, help="1 at least")
+    parser.add_argument("--minutes", type=float, default=10.0)
     given = parser.parse_args()
     rate = given.events / given.devices / EVENTS_OF_A_DEVICE
     websocket = free_port()
