@@ -20,7 +20,23 @@ from tinysight_contract.messages import Alert, Counts, Event, State, Status, dec
 AT = ("plant-1", "belt-1")
 CAMERA = (*AT, "belt")
 GOLDEN = Path(__file__).parents[1] / "golden"
-AXE = Path(__file__).parents[2] / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
+DASHBOARD = Path(__file__).parents[2] / "dashboard"
+AXE = DASHBOARD / "node_modules" / "axe-core" / "axe.min.js"
+BOXES = f"""
+const {{ marksOf, paint }} = await import({json.dumps((DASHBOARD / "src" / "ui" / "boxes.ts").as_uri())});
+const golden = (path) => JSON.parse(readFileSync(`{GOLDEN.as_posix()}/${{path}}.json`, "utf8"));
+const [event, frame] = [golden("event"), golden("frame")];
+const camera = {{ id: "c", frame: {{ frame, at: 10_000 }}, present: new Map([["a", {{ event, at: 10_000 }}]]) }};
+const told = [0, 1900, 2100, 3000, 60_000, 91_000].map((age) => marksOf(camera, 10_000 + age));
+const said = [];
+const known = {{ measureText: (text) => ({{ width: text.length * 7 }}), fillText: (text) => said.push(text) }};
+const to = new Proxy(known, {{ get: (of, name) => of[name] ?? (() => undefined), set: () => true }});
+const mark = (label, box) => ({{ label, classId: 3, score: 0.876, box, strength: 1, followed: true }});
+paint(to, 1000, 500, [mark("w".repeat(10_000), [0, 0, 0.05, 1]), mark("nut", [0.99, 0, 1, 1])], ["red"], "black");
+console.log(JSON.stringify({{
+  sources: told.map((each) => each.source), strengths: told.slice(2, 5).map((each) => each.marks[0].strength), said,
+}}));
+"""
 ZONES = """\
 source = "synthetic:belt?seed=5&fps=20"
 [cameras.belt.zones.left]
@@ -33,13 +49,19 @@ start = [0.5, 1]
 end = [0.5, 0]
 """
 TABLES = """() => {
-  const rows = (name) => [...document.querySelectorAll(`table.${name} tbody tr`)].map((row) => [...row.children].map((cell) => cell.textContent));
-  const heads = [...document.querySelectorAll("table.counts thead th")].map((cell) => cell.textContent);
-  return { at: document.querySelector("table.counts")?.dataset.at, heads, counts: rows("counts"), crossings: rows("crossings") };
-}"""  # fmt: skip
+  const texts = (cells) => [...cells].map((cell) => cell.textContent);
+  const rows = (name) => [...document.querySelectorAll(`table.${name} tbody tr`)].map((row) => texts(row.children));
+  return {
+    at: document.querySelector("table.counts")?.dataset.at,
+    heads: texts(document.querySelectorAll("table.counts thead th")),
+    counts: rows("counts"),
+    crossings: rows("crossings"),
+  };
+}"""
 PAINTED = """() => {
   const canvas = document.querySelector(".stage canvas");
-  return [canvas.dataset.seenAt, Number(canvas.dataset.boxes), canvas.toDataURL()];
+  const { source, seenAt, boxes } = canvas.dataset;
+  return source === "frame" ? [seenAt, Number(boxes), canvas.toDataURL()] : null;
 }"""
 
 expect.set_options(timeout=20_000)
@@ -93,19 +115,19 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
     seen: dict[str, tuple[int, str]] = {}
 
     def moves() -> bool:
-        at, boxes, pixels = page.evaluate(PAINTED)
-        seen[at] = (boxes, pixels)
+        if (painted := page.evaluate(PAINTED)) is not None:
+            seen[painted[0]] = (painted[1], painted[2])
         return len(seen) >= 5
 
     eventually(moves)
     assert len({pixels for _, pixels in seen.values()}) >= 4, "the boxes stand still"
-    frames = {
-        message["seen_at"]: len(message["detections"])
-        for topic, payload, _ in list(voice.heard)
-        if isinstance(t.parse(topic), t.FrameTopic)
-        for message in [json.loads(payload)]
-    }
-    assert all(boxes == frames[at] for at, (boxes, _) in seen.items()), "as many boxes as the device told of"
+
+    def frames() -> dict[str, int]:
+        heard = (payload for topic, payload, _ in list(voice.heard) if t.parse(topic) == t.FrameTopic(*CAMERA))
+        return {each["seen_at"]: len(each["detections"]) for each in map(json.loads, heard)}
+
+    eventually(lambda: seen.keys() <= frames().keys())
+    assert {at: boxes for at, (boxes, _) in seen.items()}.items() <= frames().items(), "as many boxes as were told of"
 
     def counted() -> dict[str, Counts]:
         heard = (payload for topic, payload, _ in list(voice.heard) if t.parse(topic) == t.CountsTopic(*CAMERA))
@@ -115,9 +137,8 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
 
     def agrees() -> bool:
         table = page.evaluate(TABLES)
-        if table["at"] is None:
+        if (counts := counted().get(table["at"])) is None:
             return False
-        counts = counted()[table["at"]]
         assert table["counts"] == as_told(counts, table["heads"])
         assert table["crossings"] == [[line, str(way["in"]), str(way["out"])] for line, way in counts.lines.items()]
         compared.add(table["at"])
@@ -131,23 +152,42 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
     links = page.locator(".seen a").evaluate_all("(all) => all.map((each) => each.getAttribute('href'))")
     assert len(links) >= 3
     bars = page.locator(".lanes a").evaluate_all("(all) => all.map((each) => each.getAttribute('href'))")
-    known = {
-        decode(payload, Event).id for topic, payload, _ in list(voice.heard) if isinstance(t.parse(topic), t.EventTopic)
-    }
-    assert set(links) | set(bars) <= {f"#/event/plant-1/belt-1/belt/{each}" for each in known}
+
+    def known() -> set[str]:
+        heard = (payload for topic, payload, _ in list(voice.heard) if t.parse(topic) == t.EventTopic(*CAMERA))
+        return {f"#/event/plant-1/belt-1/belt/{decode(each, Event).id}" for each in heard}
+
     assert bars
+    eventually(lambda: set(links) | set(bars) <= known())
     expect(page.locator("#figures ~ .charts .chart").first).to_contain_text("inference")
     assert complaints(page) == []
 
     # What is left when it goes.
     device.end()
     expect(page.locator(".device-head")).to_contain_text("Offline")
+    expect(page.locator(".camera-state")).to_contain_text("was ")
     eventually(lambda: page.evaluate(TABLES)["at"] == max(counted()))
     table, last = page.evaluate(TABLES), counted()[max(counted())]
     assert table["counts"] == as_told(last, table["heads"])
     page.reload()
     expect(page.locator("main")).to_contain_text("It did not come back since this page was opened")
     eventually(lambda: page.evaluate(TABLES)["counts"] == as_told(last, table["heads"]))
+
+
+def test_boxes_are_of_frames_while_those_come_then_of_events_and_fade(builder: Any) -> None:
+    node = builder.node()
+    program = 'import { readFileSync } from "node:fs";\n' + BOXES
+    done = node.run(node.folder / "node", "--no-warnings", "--input-type=module", "--eval", program, timeout_s=60)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["sources"] == ["frame", "frame", "events", "events", "events", "none"]
+    fresh, still, old = told["strengths"]
+    assert (fresh, still) == (1, 1)
+    assert 0.35 < old < 0.7
+    short, long = told["said"]
+    assert short == "nut 88%"
+    assert re.fullmatch(r"w+… 88%", long)
+    assert len(long) < 16, "as much as there is room for"
 
 
 def test_what_nobody_knows_and_what_no_device_should_say_stands_there_in_words(
@@ -173,7 +213,7 @@ def test_what_nobody_knows_and_what_no_device_should_say_stands_there_in_words(
     head = page.locator(".device-head")
     expect(head).to_contain_text("Failing")
     expect(head).to_contain_text("No pictures come.")
-    expect(page.locator(".alerts")).to_contain_text("Look at the cable.")
+    expect(page.locator(".device-alerts")).to_contain_text("Look at the cable.")
     expect(page.locator("#figures ~ p")).to_contain_text("a report comes every 30 s")
 
     voice.say(t.StatusTopic(*AT), b"{}")
@@ -250,7 +290,7 @@ def test_orders_are_given_and_the_device_itself_answers(
     assert "belt is enabled." in order("Enable belt", "Enable")
     expect(page.locator(".camera-state")).to_contain_text("online")
 
-    told = {"id": "c1", "ack": None, "waited_s": 10.0}
+    told: dict[str, Any] = {"id": "c1", "ack": None, "waited_s": 10.0}
     page.route(
         "**/commands/restart", lambda route: route.fulfill(json=told, headers={"Access-Control-Allow-Origin": site})
     )

@@ -90,8 +90,8 @@ def test_an_object_of_the_belt_has_a_row_a_picture_and_a_link(
     assert page.evaluate("document.querySelector('.events img').naturalWidth") > 100
     row.locator(".c-time a").click()
     expect(page.get_by_text("heard by this page", exact=True)).to_be_visible()
-    expect(page.locator(".stage img")).to_be_visible()
-    expect(page.locator(".stage rect.box")).to_have_count(1)
+    expect(page.locator(".event-stage img")).to_be_visible()
+    expect(page.locator(".event-stage rect.box")).to_have_count(1)
     expect(page.get_by_role("heading", name="From the frame to the event")).to_be_visible()
 
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -104,7 +104,7 @@ def test_an_object_of_the_belt_has_a_row_a_picture_and_a_link(
     other.goto(address)
     expect(other.get_by_role("heading", level=1)).to_have_text(heading)
     expect(other.get_by_text("As the link tells it; this page has not heard it.")).to_be_visible()
-    expect(other.locator(".stage img")).to_have_count(0)
+    expect(other.locator(".event-stage img")).to_have_count(0)
 
 
 def test_gaps_stand_in_the_list_until_replays_fill_them(reader: Reader) -> None:

@@ -14,7 +14,7 @@ export function Stage({ event, picture }: { event: Event; picture: string }): JS
   const where = `from ${percent(x1)}, ${percent(y1)} to ${percent(x2)}, ${percent(y2)}`;
   return (
     <figure class="stage-box">
-      <div class="stage" style={{ aspectRatio: `1000 / ${high}` }}>
+      <div class="event-stage" style={{ aspectRatio: `1000 / ${high}` }}>
         {picture && <img src={picture} alt="The object at its best moment, as the device drew it" />}
         <svg viewBox={`0 0 1000 ${high}`} role="img" aria-label={`The frame with the object's box, ${where} of it`} class={picture ? "over" : ""}>
           {["halo", "box"].map((name) => (

@@ -31,6 +31,9 @@ const FAINTEST = 0.35;
 const MOST = 300;
 const MOST_LABELS = 80;
 const LONGEST = 28;
+/** Of a chip, pixels: what is not text, and how narrow it may be. */
+const PAD = 14;
+const LEAST_CHIP = 96;
 
 /** What is to be painted now. */
 export function marksOf(camera: Camera, now: number): Marks {
@@ -83,22 +86,30 @@ export function paint(to: CanvasRenderingContext2D, width: number, height: numbe
   }
   for (const mark of last.slice(-MOST_LABELS)) {
     to.globalAlpha = mark.strength;
-    chip(to, mark, mark.box[0] * width, mark.box[1] * height, width, colourOf(mark, colours), dark);
+    const [x1, y1, x2] = mark.box;
+    chip(to, mark, x1 * width, y1 * height, (x2 - x1) * width, width, colourOf(mark, colours), dark);
   }
   to.globalAlpha = 1;
 }
 
 const colourOf = (mark: Mark, colours: readonly string[]): string => colours[Math.abs(mark.classId) % colours.length] ?? "white";
 
-/** The label in a chip above the box, or within when there is no room; never outside of the picture. */
-function chip(to: CanvasRenderingContext2D, mark: Mark, x: number, y: number, width: number, colour: string, dark: string): void {
-  const label = mark.label.length > LONGEST ? `${mark.label.slice(0, LONGEST - 1)}…` : mark.label;
-  const text = `${label} ${Math.round(mark.score * 100)}%`;
-  const wide = Math.min(width, to.measureText(text).width + 14), high = 18;
+/** The label in a chip as wide as the box, above it or within when there is no room; never outside of the picture. */
+function chip(to: CanvasRenderingContext2D, mark: Mark, x: number, y: number, boxWide: number, width: number, colour: string, dark: string): void {
+  const text = fitted(to, mark.label, ` ${Math.round(mark.score * 100)}%`, Math.min(width, Math.max(boxWide, LEAST_CHIP)) - PAD);
+  const wide = to.measureText(text).width + PAD, high = 18;
   const left = Math.max(0, Math.min(x - 2, width - wide)), top = y - high - 2 >= 0 ? y - high - 2 : Math.max(0, y);
   to.fillStyle = dark;
   to.fillRect(left, top, wide, high);
   to.fillStyle = colour;
   to.fillRect(left, top, 3, high);
-  to.fillText(text, left + 8, top + high / 2 + 1, wide - 12);
+  to.fillText(text, left + 8, top + high / 2 + 1);
+}
+
+/** As much of a label as there is room for, and all of its score. */
+function fitted(to: CanvasRenderingContext2D, label: string, score: string, room: number): string {
+  let keep = Math.min(label.length, LONGEST);
+  const text = (): string => (keep < label.length ? `${label.slice(0, keep)}…${score}` : label + score);
+  while (keep > 1 && to.measureText(text()).width > room) keep -= Math.ceil(keep / 8);
+  return text();
 }
