@@ -6,10 +6,10 @@
 Debian's Chromium, headless and without a GPU, opens what `tinysight dashboard` serves; the devices are those of
 `tinysight simulate`, with a camera each; Mosquitto brings them together over WebSockets. All share the machine.
 
-``first_paint_ms`` is from the begin of the navigation until a dozen devices stand in the list, which fills the window, as drawn: the best that a
-user can use. It is the median of five loads, while all of the traffic runs. ``long_task_p95_ms`` is of all tasks of the
-page's main thread in half a minute that took a millisecond or more (shorter ones are too many to be of interest, and
-would only make the figure better); ``longest_task_ms`` and how many took more than 50 ms stand beside it.
+``first_paint_ms`` is from the begin of the navigation until a dozen devices stand in the list and are drawn, which fills
+the window: then it is of use. It is the median of five loads, while all of the traffic runs. ``long_task_p95_ms`` is of
+all tasks of the page's main thread in half a minute that took a millisecond or more (shorter ones are many, and would
+only make the figure better); ``longest_task_ms`` and how many took more than 50 ms stand beside it.
 ``scripting_core`` is the share of a core that JavaScript took over the whole time, ``main_core`` that and layout, style
 and painting. ``heap_growth_mb`` is the heap at the end, collected, less what it was after a tenth of the time (two
 minutes at most), when the list of objects is full. ``js_gzip_kib`` is all JavaScript that the page loads, by gzip.
@@ -41,6 +41,7 @@ EVENTS_OF_A_DEVICE: Final = 4.85
 """Events a second at rate 1, as the recording that is simulated has it."""
 LOADS: Final = 5
 TRACE_S: Final = 30.0
+TRACED: Final = ("disabled-by-default-devtools.timeline", "devtools.timeline", "__metadata")
 LIST_ROWS: Final = ".devices .row"
 WATCH: Final = """
 new MutationObserver((_, watch) => {
@@ -106,7 +107,7 @@ def heap_mb(client: CDPSession) -> float:
 
 def tasks_ms(browser: Browser, page: Page) -> list[float]:
     """How long each task of the page's main thread takes for half a minute."""
-    browser.start_tracing(page=page, categories=["disabled-by-default-devtools.timeline", "devtools.timeline", "__metadata"])
+    browser.start_tracing(page=page, categories=list(TRACED))
     page.wait_for_timeout(TRACE_S * 1000)
     events: list[dict[str, Any]] = json.loads(browser.stop_tracing())["traceEvents"]
     main = {

@@ -21,6 +21,8 @@ export interface Heard {
 const BATCH_MS = 100;
 const QUIET_MS = 60;
 const MOST_WAITING = 20_000;
+/** Larger packets are not sent to an MQTT 5 client; the contract's largest payload is 256 KiB. */
+const MOST_PACKET = 300 << 10;
 const REFUSALS: Record<number, [string, string]> = {
   1: ["The broker speaks another version of MQTT.", "Add ?version=3 to the broker's address, or take it away."],
   4: ["The broker does not know this user or password.", "Check both, and sign in again."],
@@ -71,6 +73,7 @@ export class Link {
       reconnectPeriod: 1500,
       resubscribe: false,
       reconnectOnConnackError: false,
+      ...(version === 5 ? { properties: { maximumPacketSize: MOST_PACKET } } : {}),
       ...(session.username ? { username: session.username, password: session.password } : {}),
     };
     this.state.value = { kind: "connecting" };

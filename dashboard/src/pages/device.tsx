@@ -7,6 +7,7 @@ import { type Device as Known, MAX_SKEW_MS, moodOf } from "../fleet";
 import { ask, route, to } from "../router";
 import { useTick } from "../tick";
 import { MoodMark, Note, ago, clock } from "../ui/bits";
+import { Said } from "../ui/fleet_bits";
 import { DeviceActs } from "./device_acts";
 import { CameraPanel, CameraTab, camerasOf } from "./device_camera";
 import { Charts, Facts } from "./device_facts";
@@ -64,7 +65,7 @@ function Page({ device }: { device: Known }): JSX.Element {
       <header class="device-head">
         <div>
           <h1 class="wide-id"><span class="dim">{device.site}/</span>{device.device}</h1>
-          <p class="device-mood"><MoodMark mood={mood} /> <span>{what || "All is as it should be."} {!listed && mend}</span></p>
+          <p class="device-mood"><MoodMark mood={mood} /> <span><Said text={`${what || "All is as it should be."} ${listed ? "" : mend}`} /></span></p>
         </div>
         <DeviceActs device={device} camera={chosen} />
       </header>
@@ -122,7 +123,7 @@ function Alerts({ alerts }: { alerts: Known["alerts"] }): JSX.Element {
         {sorted.map(([code, { severity, what, mend, since }]) => (
           <li key={code}>
             <span class={`mood ${grave(severity) ? "failing" : "degraded"}`}><span aria-hidden="true">{grave(severity) ? "■" : "▲"}</span> {grave(severity) ? "Error" : "Warning"}</span>
-            <span><strong>{what}</strong> {mend}</span>
+            <span><strong><Said text={what} /></strong> <Said text={mend} /></span>
             <span class="dim"><code>{code}</code> since {clock(since, true)}, {ago(Date.now() - Date.parse(since))}</span>
           </li>
         ))}

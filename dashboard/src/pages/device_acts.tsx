@@ -4,6 +4,7 @@ import { app } from "../app";
 import type { Ack, AckCode } from "../contract";
 import type { Device } from "../fleet";
 import { type Act, ActButton, type Outcome } from "../ui/act";
+import { Said } from "../ui/fleet_bits";
 
 const WAIT_S = 10;
 const MEANINGS: Record<AckCode, string> = {
@@ -32,7 +33,7 @@ async function command(device: Device, name: string, args: Record<string, unknow
   if (ack === null) return { good: false, what: `No answer in ${WAIT_S} s: it may be offline. The command expires and is not done later.` };
   if (ack.ok) return { good: true, what: done(ack.result ?? {}) };
   const code = ack.code ?? "failed";
-  return { good: false, what: <><p>{MEANINGS[code]} <code>{code}</code></p>{ack.error && <p class="wrap"><span class="dim">It says:</span> {ack.error}</p>}</> };
+  return { good: false, what: <><p>{MEANINGS[code]} <code>{code}</code></p>{ack.error && <p class="wrap"><span class="dim">It says:</span> <Said text={ack.error} /></p>}</> };
 }
 
 const text = (value: unknown): string => (typeof value === "string" || typeof value === "number" ? String(value).slice(0, 100) : "");

@@ -27,13 +27,17 @@ export function camerasOf(device: Device): string[] {
   return [...new Set([...Object.keys(device.info?.cameras ?? {}), ...device.cameras.keys()])].sort();
 }
 
-export function StateMark({ state }: { state: CameraState | undefined }): JSX.Element {
+/** A camera's state; `stale` when its device is not there to say another. */
+export function StateMark({ state, stale }: { state: CameraState | undefined; stale: boolean }): JSX.Element {
+  if (state && stale) return <span class="mood offline"><span aria-hidden="true">○</span> was {state}</span>;
   const [shape, mood] = state ? STATES[state] : ["?", "unknown"];
   return <span class={`mood ${mood}`}><span aria-hidden="true">{shape}</span> {state ?? "unknown"}</span>;
 }
 
+const isGone = (device: Device): boolean => device.status?.state === "offline";
+
 export function CameraTab({ device, id, chosen, choose }: { device: Device; id: string; chosen: boolean; choose: () => void }): JSX.Element {
-  return <button type="button" aria-pressed={chosen} onClick={choose}><span class="clip">{id}</span> <StateMark state={device.cameras.get(id)?.status?.state} /></button>;
+  return <button type="button" aria-pressed={chosen} onClick={choose}><span class="clip">{id}</span> <StateMark state={device.cameras.get(id)?.status?.state} stale={isGone(device)} /></button>;
 }
 
 export function CameraPanel({ device, id }: { device: Device; id: string }): JSX.Element {
@@ -47,7 +51,7 @@ export function CameraPanel({ device, id }: { device: Device; id: string }): JSX
       <div class="camera-side">
         {status ? (
           <p class="camera-state">
-            <StateMark state={status.state} /> <span>since {clock(status.since)}, {ago(Date.now() - Date.parse(status.since))}{status.reason && <span class="reason" title={status.reason.slice(0, 2000)}>{status.reason}</span>} 
+            <StateMark state={status.state} stale={isGone(device)} /> <span>since {clock(status.since)}, {ago(Date.now() - Date.parse(status.since))}{status.reason && <span class="camera-reason" title={status.reason.slice(0, 2000)}>{status.reason}</span>} 
               {status.state !== "online" && STATES[status.state][2]}</span>
           </p>
         ) : <p class="dim">It has told no state.</p>}

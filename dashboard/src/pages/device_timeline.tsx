@@ -8,7 +8,7 @@ import { Note, Tag, ago, clock, figure } from "../ui/bits";
 
 const SPAN_MS = 120_000;
 const MOST_BARS = 300;
-const MOST_LANES = 14;
+const MOST_LANES = 20;
 const MOST_TRACKS = 3;
 const MOST_LISTED = 40;
 const TRUSTED_SKEW_MS = 2000;
@@ -72,7 +72,7 @@ export function Timeline({ device }: { device: Device }): JSX.Element {
   const missing = gaps.reduce((sum, gap) => sum + gap.to - gap.from + 1, 0);
   return (
     <section class="card" aria-labelledby="timeline">
-      <h2 id="timeline">Seen <span class="dim">last two minutes · {device.events} events since this page was opened</span> <a class="more" href={to(["events"], { site: device.site, device: device.device })}>All of them</a></h2>
+      <h2 id="timeline">Seen <span class="dim">last two minutes · {device.events} events since this page was opened</span> <a class="device-more" href={to(["events"], { site: device.site, device: device.device })}>All of them</a></h2>
       {missing > 0 && <Note tone="warn" title={`${missing} ${missing === 1 ? "event is" : "events are"} missing.`}>They were not heard yet; those that waited on the device come later.</Note>}
       {listed.length === 0 ? <p class="dim">Nothing yet: events come when something appears, moves on or leaves. Those from before this page was opened are not kept by the broker.</p> : (
         <>
@@ -102,12 +102,12 @@ function LaneRow({ lane, now }: { lane: Lane; now: number }): JSX.Element {
   return (
     <div class="lane">
       <span class="lane-name" title={`${lane.camera} ${lane.label}`}><span class="dim">{lane.camera}</span> {lane.label}</span>
-      <div class="track" style={{ height: `${lane.tracks * 22}px` }}>
+      <div class="track" style={{ height: `${lane.tracks * 18}px` }}>
         {lane.bars.map(({ seen, start, end, open, track }) => {
           const left = share(start), wide = share(end) - left;
           return (
             <a key={seen.key} class={`bar-of ${open ? "open" : ""}`} href={pageOf(seen)} tabIndex={-1} title={`${lane.label}, ${lasted(end - start)}, from ${clock(start)}`}
-              style={{ left: `${left}%`, width: `max(5px, ${wide}%)`, top: `${track * 22 + 1}px` }}>
+              style={{ left: `${left}%`, width: `max(5px, ${wide}%)`, top: `${track * 18 + 1}px` }}>
               {seen.picture && wide > 4 && <img src={seen.picture} alt="" />}
               {wide > 6 && <span>{lasted(end - start)}</span>}
             </a>

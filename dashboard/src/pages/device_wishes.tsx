@@ -3,6 +3,7 @@ import type { JSX } from "preact";
 import type { Gate, Reported, Update, UpdateState } from "../contract";
 import type { Device } from "../fleet";
 import { Note, Tag, clock, figure, short } from "../ui/bits";
+import { Said } from "../ui/fleet_bits";
 
 type Tone = "plain" | "good" | "warn" | "bad";
 const STATES: Record<Reported["state"], [Tone, string]> = {
@@ -54,12 +55,12 @@ export function Wishes({ device }: { device: Device }): JSX.Element {
           <h3>Reported</h3>
           {reported ? (
             <>
-              <p><Tag tone={tone}>{reported.state}</Tag> revision <b>{reported.revision}</b> at {clock(reported.at)}. {meaning} {refused.length === 0 && reported.reason && <span class="wrap">{reported.reason}</span>}</p>
+              <p><Tag tone={tone}>{reported.state}</Tag> revision <b>{reported.revision}</b> at {clock(reported.at)}. {meaning} {refused.length === 0 && reported.reason && <span class="wrap"><Said text={reported.reason} /></span>}</p>
               {behind && <Note tone="warn" title={`It has not taken revision ${desired.revision} yet.`}>It does when it is connected, one every 10 s.</Note>}
               {reported.applied !== null && reported.applied !== undefined && reported.applied !== reported.revision && <p>The configuration of revision <b>{reported.applied}</b> holds.</p>}
               {reported.due_at && <p>It goes on at {clock(reported.due_at, true)}.</p>}
               {reported.restart && reported.restart.length > 0 && <p>Waits for a restart: {reported.restart.slice(0, 20).map((key) => <code key={key}>{key}</code>)}</p>}
-              {refused.length > 0 && <dl class="refused">{refused.slice(0, 30).map(([key, why]) => <div key={key} class="fact"><dt><code>{key}</code></dt><dd>{why}</dd></div>)}</dl>}
+              {refused.length > 0 && <dl class="refused">{refused.slice(0, 30).map(([key, why]) => <div key={key} class="fact"><dt><code>{key}</code></dt><dd><Said text={why} /></dd></div>)}</dl>}
             </>
           ) : <p class="dim">It has reported nothing.</p>}
         </div>
@@ -77,7 +78,7 @@ function UpdateOf({ update }: { update: Update }): JSX.Element {
     <div class="update">
       <h3>Newest bundle</h3>
       <p><Tag tone={tone}>{update.state}</Tag> <b>{update.bundle ? `${update.bundle.name} ${update.bundle.version}` : update.target}</b> at {clock(update.at)}. {meaning}
-        {update.code && <> <code>{update.code}</code></>} <span class="wrap">{update.reason}</span></p>
+        {update.code && <> <code>{update.code}</code></>} <span class="wrap"><Said text={update.reason ?? ""} /></span></p>
       {update.state === "downloading" && <p><label>Fetched <progress max={1} value={share} /> {Math.round(share * 100)} %</label></p>}
       {update.transfer && <p class="dim">{update.transfer === "delta" ? "Only the difference was moved" : `Moved whole${update.why_full ? ` (${update.why_full})` : ""}`}: {figure((update.moved_bytes ?? 0) / 1e6, 2, "MB")}. {(update.attempts ?? 0) > 1 && `${update.attempts} attempts.`}</p>}
       {gates.length > 0 && (

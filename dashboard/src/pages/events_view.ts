@@ -18,7 +18,7 @@ export function wantedOf(query: URLSearchParams): Wanted {
   return { ...asked, min: Number.isFinite(least) ? Math.min(1, Math.max(0, least)) : 0, state: query.get("state") ?? "" };
 }
 
-/** Newest first. `seen` is in the order in which objects were heard first, `gaps` newest first. */
+/** Newest first; a gap stands below the event that showed it. `seen` is in the order in which objects were heard first, `gaps` newest first. */
 export function entries(seen: readonly Seen[], gaps: readonly Gap[], wanted: Wanted): Entry[] {
   const found: Entry[] = [];
   const holes = wanted.state === "" || wanted.state === "gaps" ? gaps.filter((gap) => hasGap(gap, wanted)) : [];
@@ -26,7 +26,7 @@ export function entries(seen: readonly Seen[], gaps: readonly Gap[], wanted: Wan
   for (let at = seen.length - 1; at >= 0 && wanted.state !== "gaps"; at -= 1) {
     const each = seen[at];
     if (!each || !has(each, wanted)) continue;
-    for (let hole = holes[next]; hole && hole.at >= each.heardAt; hole = holes[(next += 1)]) found.push({ seen: null, gap: hole });
+    for (let hole = holes[next]; hole && hole.at > each.heardAt; hole = holes[(next += 1)]) found.push({ seen: null, gap: hole });
     found.push({ seen: each, gap: null });
   }
   for (const hole of holes.slice(next)) found.push({ seen: null, gap: hole });

@@ -124,7 +124,7 @@ function Alerts({ all }: { all: readonly Standing[] }): JSX.Element | null {
   if (all.length === 0) return null;
   const shown = all.slice(0, open ? MOST_ALERTS : FIRST_ALERTS), more = all.length - FIRST_ALERTS;
   return (
-    <section class="alerts" aria-label="Alerts">
+    <section class="standing" aria-label="Alerts">
       <ul class={open ? "open" : ""}>
         {shown.map(({ device, code, alert }) => (
           <li key={`${device.key} ${code}`}>

@@ -29,6 +29,8 @@ export function Chart({ title, unit, at, lines, height = 140 }: Props): JSX.Elem
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const names = lines.map((line) => line.name).join("|");
+  const data = useRef<() => void>(() => {});
+  data.current = () => plot.current?.setData([at, ...lines.map((line) => line.values)] as uPlot.AlignedData);
   useEffect(() => {
     const element = box.current;
     if (!element) return;
@@ -46,6 +48,7 @@ export function Chart({ title, unit, at, lines, height = 140 }: Props): JSX.Elem
         [[], ...names.split("|").map(() => [])] as unknown as uPlot.AlignedData,
         element,
       );
+      data.current();
     };
     make();
     const watch = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height }));
@@ -59,9 +62,7 @@ export function Chart({ title, unit, at, lines, height = 140 }: Props): JSX.Elem
       plot.current = null;
     };
   }, [names, height]);
-  useEffect(() => {
-    plot.current?.setData([at, ...lines.map((line) => line.values)] as uPlot.AlignedData);
-  });
+  useEffect(() => data.current(), [names, at.length, at[at.length - 1]]); // the page is drawn far more often than a report comes
   return (
     <figure class="chart">
       <figcaption>{title} <span class="dim">{unit}</span></figcaption>

@@ -38,7 +38,7 @@ export function LinkNotes(): JSX.Element | null {
         </Note>
       )}
       {fleet.foreign.size > 0 && (
-        <Note tone="warn" title={`${fleet.foreign.size} devices speak another version of the contract.`}>
+        <Note tone="warn" title={`${fleet.foreign.size === 1 ? "A device speaks" : `${fleet.foreign.size} devices speak`} another version of the contract.`}>
           {[...fleet.foreign].slice(0, 5).map(([key, version]) => `${key} (${version})`).join(", ")}. This page knows v1: get a newer one.
         </Note>
       )}

@@ -74,6 +74,8 @@ export function pointOf(event: PointerEvent | MouseEvent): Point {
 /** Paint at each frame that comes, at each turn of the page, and twice a second so that what is old fades. */
 function keepPainted(canvas: HTMLCanvasElement, now: { device: Device; camera: Camera; ask: () => void }): () => void {
   const fleet = app.value?.fleet;
+  const style = getComputedStyle(canvas);
+  const colours = [1, 2, 3, 4, 5, 6].map((n) => style.getPropertyValue(`--box${n}`).trim()), back = style.getPropertyValue("--box-back").trim();
   let asked = 0;
   const turn = (): void => {
     asked = 0;
@@ -86,10 +88,8 @@ function keepPainted(canvas: HTMLCanvasElement, now: { device: Device; camera: C
       canvas.height = Math.round(height * scale);
     }
     to.setTransform(scale, 0, 0, scale, 0, 0);
-    const style = getComputedStyle(canvas);
-    const colours = [1, 2, 3, 4, 5, 6].map((n) => style.getPropertyValue(`--box${n}`).trim());
     const marks = marksOf(now.camera, Date.now());
-    paint(to, width, height, marks.marks, colours, style.getPropertyValue("--box-back").trim());
+    paint(to, width, height, marks.marks, colours, back);
     tell(canvas, marks);
   };
   const ask = (): void => {
@@ -179,11 +179,13 @@ function Caption({ device, camera }: { device: Device; camera: Camera }): JSX.El
       {source === "frame" && "Boxes: every frame, live. "}
       {source === "events" && "Boxes: as events tell, they fade until the next. "}
       {source !== "frame" && sends?.includes("frame") === false && <><code>[publish] frames = 10</code> in agent.toml has them follow every frame. </>}
-      {camera.picture
-        ? `Picture: ${clock(camera.picture.at)}, the newest that was sent.`
-        : sends?.includes("snapshot")
-          ? "No picture yet: one comes when an object leaves."
-          : <>No picture: <code>[publish] snapshots = true</code> in agent.toml has the device send some.</>}
+      {camera.picture ? `Picture: ${clock(camera.picture.at)}, the newest that was sent.` : <NoPicture device={device} />}
     </>
   );
+}
+
+function NoPicture({ device }: { device: Device }): JSX.Element {
+  if (device.status?.state === "offline") return <>No picture: the device is offline.</>;
+  if (device.info?.publishes?.includes("snapshot")) return <>No picture yet: one comes when an object leaves.</>;
+  return <>No picture: <code>[publish] snapshots = true</code> in agent.toml has the device send some.</>;
 }

@@ -18,7 +18,7 @@ __all__ = ["dashboard"]
 def dashboard(
     *,
     broker: Annotated[
-        str, typer.Option(help="Its WebSocket listener: wss://host[:port][/path], or ws:// on this machine.")
+        str, typer.Option(help="Its WebSocket listener: wss://HOST:PORT/PATH, or ws:// on this machine.")
     ],
     api: Annotated[
         str | None, typer.Option(help="The fleet's server: https://host[:port].", show_default=False)

@@ -20,6 +20,7 @@ from tinysight_contract.client import Client
 from tinysight_contract.errors import BrokerError, ConfigError, NoSuch
 from tinysight_contract.fleet import Heard
 from tinysight_contract.messages import Ack, Command, encode, utc_now
+from tinysight_deploy.fleet.control.publishing import TAKEN_WITHIN_S
 from tinysight_deploy.fleet.types import Key
 from tinysight_edge.orders.ruling import MAX_BYTES
 
@@ -93,12 +94,25 @@ class Orders:
                 raise BrokerError("The broker has gone: nothing was sent.", mend="Send it again in a moment.")
             begun_s, ack = time.monotonic(), None
             order = replace(order, expires_at=utc_now() + until)  # the log may have waited for its database
-            await client.publish(t.CommandTopic(*key, name), order, within_s=within_s)
+            await _send(client, t.CommandTopic(*key, name), order, within_s=min(within_s, TAKEN_WITHIN_S))
             with suppress(TimeoutError):
                 ack = await asyncio.wait_for(answer, within_s - (time.monotonic() - begun_s))
             return order.id, ack, time.monotonic() - begun_s
         finally:
             del self._waiting[place]
+
+
+async def _send(client: Client, topic: t.CommandTopic, order: Command, *, within_s: float) -> None:
+    """Publish, and wait until the broker has it.
+
+    Raises:
+        BrokerError: it has not; the device may have heard it all the same.
+    """
+    try:
+        await client.publish(topic, order, within_s=within_s)
+    except BrokerError as error:
+        what = f"{error.what} The device may have heard it all the same."
+        raise BrokerError(what, mend="Look at what it does before you send it again.") from error
 
 
 def _refuse_long(order: Command) -> None:

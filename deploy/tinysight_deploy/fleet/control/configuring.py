@@ -36,8 +36,8 @@ __all__ = ["MAX_CONFIG_BYTES", "MOST_WAITING", "SHOWN_WITHIN_S", "Configs"]
 MAX_CONFIG_BYTES: Final = 32 << 10
 MOST_WAITING: Final = 64
 """Configurations that wait to be written at once."""
-SHOWN_WITHIN_S: Final = 10.0
-"""So long a turn and the broker have; then nobody waits any more."""
+SHOWN_WITHIN_S: Final = 15.0
+"""So long the controller and the broker have; then nobody waits any more. It begins when it has heard for ten turns."""
 
 
 @dataclass(slots=True, eq=False)
@@ -108,13 +108,14 @@ class Configs:
         finally:
             self._waiting.remove(each)
 
-    async def turn(self, books: Books, odd: Odd, sender: Sender) -> None:
+    async def turn(self, books: Books, odd: Odd, sender: Sender, *, complete: bool) -> None:
         """Write those that wait, and say so to those whose the broker shows. Of one device one after the other.
 
         Args:
             books: with all wishes.
             odd: devices that nobody may ask.
             sender: of the session.
+            complete: all that the broker keeps is known; nothing is begun before.
 
         Raises:
             FleetError: the state cannot be written, or another controller leads.
@@ -124,7 +125,7 @@ class Configs:
             if each.done.done():
                 continue
             if each.sent is None:
-                if each.key not in self.busy:
+                if complete and each.key not in self.busy:
                     await self._begin(each, books, odd, sender)
             elif known.desired == each.sent:
                 each.done.set_result(each.sent.revision)

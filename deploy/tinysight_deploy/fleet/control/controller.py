@@ -255,7 +255,8 @@ class Controller:
                     self._books.forget(rollout.id)
             troubles.append(await self._copy())
             self._odd.note(self._hearing.refresh())  # somebody may have wished for something while we wrote
-            await self._configs.turn(self._books, self._odd, sender)
+            complete = self._hearing.complete(self._patience_s)
+            await self._configs.turn(self._books, self._odd, sender, complete=complete)
             self._send(sender)
         except TinySightError as error:
             await self._stand_by(sender, str(error))
@@ -297,7 +298,7 @@ class Controller:
         self._held.clear()
         self._last_s = None
         self._say(why)
-        self._configs.stop("This server does not lead any more.")
+        self._configs.stop(why or "This server does not lead any more.")
         await sender.stop()
 
     def _say(self, trouble: str) -> None:
@@ -349,9 +350,9 @@ class Controller:
 
     def _asked(self, rollout: Rollout, keys: Iterable[Key], sender: Sender) -> dict[Key, Wish]:
         """The wishes for devices that are to be asked; one that has to forget something first gets none yet."""
-        hearing, odd = self._hearing, self._odd
+        hearing, odd, busy = self._hearing, self._odd, self._configs.busy
         odd.clear(keys, sender)
-        ready = [key for key in keys if key not in odd.restoring and key not in self._configs.busy]
+        ready = [key for key in keys if key not in odd.restoring and key not in busy]
         asked = new_wishes(rollout, ready, hearing.facts, self._books, self._wanted)
         long = {key for key, wish in asked.items() if not fits(document(rollout, wish, hearing.config(key)))}
         odd.note_long(long)
@@ -410,10 +411,10 @@ class Controller:
             FleetError: the state cannot be written, or another controller leads.
         """
         self._odd.note(self._hearing.refresh())
-        facts = self._hearing.facts
+        facts, busy = self._hearing.facts, self._configs.busy
         news, back = ended(rollout, self._books.wishes[rollout.id], facts, self._odd.lost)
         for key, wish in back.items():
-            if key not in self._configs.busy:
+            if key not in busy:
                 config, given = self._hearing.config(key), self._configs.given(key)
                 sender.send(key, take_back(wish, facts.get(key, NOTHING), config, given=given))
         if news:
