@@ -88,7 +88,7 @@ export class Gaps {
         if (before && after?.missing) found.push({ device: run.device, boot: run.boot, from: before.to + 1, to: after.from - 1, at: after.at });
       }
     }
-    return found.sort((a, b) => b.at - a.at);
+    return found.sort((a, b) => b.at - a.at || b.from - a.from);
   }
 }
 

@@ -41,6 +41,8 @@ export class Draft {
   sent: Sent | null = null;
   /** What became of `sent` was taken in. */
   settled = false;
+  /** The fleet's server has not answered yet. */
+  sending = false;
   leaving = false;
   private readonly steps: Shape[][] = [];
 

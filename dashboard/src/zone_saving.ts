@@ -55,6 +55,7 @@ export function settle(device: Device, draft: Draft): void {
     // The next one begins at what holds: nothing of what was refused stays in it. What was drawn stays.
     if (now === "refused" || now === "rolled-back") draft.wanted = { revision: sent.revision, config: sent.before ?? null };
   }
+  if (sent && draft.settled && !draft.overtaken && fateOf(device.reported, sent.revision) === "passed") draft.sent = null; // it is history
   if (differs(device, draft) && !draft.changed && !draft.drawing) draft.refresh(device);
 }
 
@@ -93,6 +94,7 @@ export async function takeBack(api: Api, device: Device, draft: Draft): Promise<
 
 async function put(api: Api, device: Device, draft: Draft, config: Record<string, unknown> | null, back: boolean): Promise<void> {
   const wanted = draft.wanted ?? { revision: 0, config: null };
+  draft.sending = true;
   try {
     const { revision } = await api.ask<{ revision: number }>("PUT", `${at(device)}/config`, { config, based_on: wanted.revision });
     draft.sent = { revision, before: wanted.config ?? null, back, shapes: draft.now };
@@ -104,6 +106,7 @@ async function put(api: Api, device: Device, draft: Draft, config: Record<string
     draft.overtaken = true;
     throw new Problem(409, error.what, "Nothing was written. Load again: what you changed is kept, over what is wanted now.");
   } finally {
+    draft.sending = false;
     redraw();
   }
 }

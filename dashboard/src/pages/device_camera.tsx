@@ -55,9 +55,9 @@ export function CameraPanel({ device, id }: { device: Device; id: string }): JSX
               {status.state !== "online" && STATES[status.state][2]}</span>
           </p>
         ) : <p class="dim">It has told no state.</p>}
+        <EditZones device={device} id={id} />
         <Flow device={device} id={id} />
         {counts ? <CountsTables counts={counts} /> : <p class="dim">It has counted nothing yet.</p>}
-        <EditZones device={device} id={id} />
       </div>
     </div>
   );

@@ -21,11 +21,12 @@ export function wantedOf(query: URLSearchParams): Wanted {
 /** Newest first; a gap stands below the event that showed it. `seen` is in the order in which objects were heard first, `gaps` newest first. */
 export function entries(seen: readonly Seen[], gaps: readonly Gap[], wanted: Wanted): Entry[] {
   const found: Entry[] = [];
-  const holes = wanted.state === "" || wanted.state === "gaps" ? gaps.filter((gap) => hasGap(gap, wanted)) : [];
+  const exact = wanted.device !== "" && seen.some(({ event }) => event.device === wanted.device);
+  const holes = wanted.state === "" || wanted.state === "gaps" ? gaps.filter((gap) => hasGap(gap, wanted, exact)) : [];
   let next = 0;
   for (let at = seen.length - 1; at >= 0 && wanted.state !== "gaps"; at -= 1) {
     const each = seen[at];
-    if (!each || !has(each, wanted)) continue;
+    if (!each || !has(each, wanted, exact)) continue;
     for (let hole = holes[next]; hole && hole.at > each.heardAt; hole = holes[(next += 1)]) found.push({ seen: null, gap: hole });
     found.push({ seen: each, gap: null });
   }
@@ -33,10 +34,13 @@ export function entries(seen: readonly Seen[], gaps: readonly Gap[], wanted: Wan
   return found;
 }
 
-function has({ event }: Seen, wanted: Wanted): boolean {
+/** What is typed is looked for within names; once it is one of them (`exact`), only that is meant. */
+const isDevice = (id: string, wanted: Wanted, exact: boolean): boolean => (exact ? id === wanted.device : id.includes(wanted.device));
+
+function has({ event }: Seen, wanted: Wanted, exact: boolean): boolean {
   if (event.best_score < wanted.min) return false;
   if (wanted.site && event.site !== wanted.site) return false;
-  if (wanted.device && !event.device.includes(wanted.device)) return false;
+  if (wanted.device && !isDevice(event.device, wanted, exact)) return false;
   if (wanted.camera && event.camera !== wanted.camera) return false;
   if (wanted.label && event.label !== wanted.label) return false;
   if (wanted.zone && !event.zones.entered.includes(wanted.zone)) return false;
@@ -50,7 +54,7 @@ function has({ event }: Seen, wanted: Wanted): boolean {
 }
 
 /** A gap is of a device; what its events would have been nobody knows. */
-function hasGap({ device }: Gap, wanted: Wanted): boolean {
+function hasGap({ device }: Gap, wanted: Wanted, exact: boolean): boolean {
   const [site, id = ""] = device.split("/");
-  return (!wanted.site || site === wanted.site) && (!wanted.device || id.includes(wanted.device));
+  return (!wanted.site || site === wanted.site) && (!wanted.device || isDevice(id, wanted, exact));
 }

@@ -41,14 +41,15 @@ export function Overview(): JSX.Element {
     <div class="page fill">
       <h1 class="unseen">Overview</h1>
       <Alerts all={alertsOf(lines.map((line) => line.device))} />
-      {sites.length > 1 && <Sites sites={sites} site={site} />}
-      <div class="filters" role="group" aria-label="Filter by state">
+      {sites.length > 1 && sites.length <= FEW_SITES && <FewSites sites={sites} site={site} />}
+      <div class="filters" role="group" aria-label="Filter">
         <button type="button" aria-pressed={only === ""} onClick={() => want({ state: "" })}>All {lines.length.toLocaleString()}</button>
         {MOODS.filter((mood) => counts.has(mood) || only === mood).map((mood) => (
           <button type="button" key={mood} aria-pressed={only === mood} onClick={() => want({ state: only === mood ? "" : mood })}>
             <MoodMark mood={mood} /> {(counts.get(mood) ?? 0).toLocaleString()}
           </button>
         ))}
+        {sites.length > FEW_SITES && <ManySites sites={sites} site={site} />}
         <label class="find"><span class="unseen">Find a device, a bundle or a problem</span>
           <input type="search" placeholder="Find" value={find} onInput={(event) => want({ find: event.currentTarget.value })} />
         </label>
@@ -99,17 +100,20 @@ function Head({ name, column, by, descending }: { name: string; column: Order; b
   );
 }
 
-function Sites({ sites, site }: { sites: readonly string[]; site: string }): JSX.Element {
-  if (sites.length > FEW_SITES) {
-    return (
-      <label class="site-choice">Site{" "}
-        <select value={site} onChange={(event) => want({ site: event.currentTarget.value })}>
-          <option value="">All {sites.length.toLocaleString()} sites</option>
-          {sites.slice(0, 2000).map((each) => <option key={each} value={each}>{each}</option>)}
-        </select>
-      </label>
-    );
-  }
+type OfSites = { sites: readonly string[]; site: string };
+
+function ManySites({ sites, site }: OfSites): JSX.Element {
+  return (
+    <label class="site-choice">Site{" "}
+      <select value={site} onChange={(event) => want({ site: event.currentTarget.value })}>
+        <option value="">All {sites.length.toLocaleString()} sites</option>
+        {sites.slice(0, 2000).map((each) => <option key={each} value={each}>{each}</option>)}
+      </select>
+    </label>
+  );
+}
+
+function FewSites({ sites, site }: OfSites): JSX.Element {
   return (
     <div class="filters" role="group" aria-label="Filter by site">
       <button type="button" aria-pressed={site === ""} onClick={() => want({ site: "" })}>All sites</button>

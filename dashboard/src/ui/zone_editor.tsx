@@ -146,6 +146,7 @@ function whyNot(api: Api, draft: Draft): string {
     || (draft.drawing ? "Close what you draw first." : "")
     || (wrong ? `${wrong === 1 ? "One is" : `${wrong} are`} wrong: look at the ▲.` : "")
     || (!draft.changed ? "Nothing is changed." : "")
+    || (draft.sending ? "It is being sent." : "")
     || (draft.pending ? "The device has not answered yet." : "")
     || (draft.overtaken ? "Load again first." : "")
     || (!draft.wanted ? "It is not known yet what is wanted." : "");

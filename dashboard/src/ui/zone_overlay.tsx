@@ -33,7 +33,7 @@ const path = (points: readonly Point[]): string => points.map((point) => point.j
 /** SVG in 0..1 of the frame; `frame` is its size in pixels, for arrows that stand straight. */
 export function ZoneOverlay({ draft, frame }: { draft: Draft; frame: Size }): JSX.Element {
   const gesture = useRef<Gesture | null>(null);
-  const { drawing, shape } = draft;
+  const { drawing, shape, faults } = draft;
 
   const down = (event: PointerEvent): void => {
     if (event.button !== 0 || gesture.current) return;
@@ -102,7 +102,7 @@ export function ZoneOverlay({ draft, frame }: { draft: Draft; frame: Size }): JS
   return (
     <g class={`zones${drawing ? " drawing" : ""}`} tabindex={0} role="application" onKeyDown={key}
       aria-label="Zones and lines over the picture. Arrow keys move what is chosen, Delete takes it out; the form does the same by numbers.">
-      {draft.now.map((each) => <ShapeOver key={each.uid} shape={each} chosen={each === shape} wrong={draft.faults.has(each.uid)} frame={frame} />)}
+      {draft.now.map((each) => <ShapeOver key={each.uid} shape={each} chosen={each === shape} wrong={faults.has(each.uid)} frame={frame} />)}
       {shape && !drawing && <Handles shape={shape} corner={draft.corner} />}
       {drawing && <polyline class="back" points={path([...drawing.points, ...(drawing.loose ? [drawing.loose] : [])])} />}
       {drawing && <polyline class="fresh" points={path([...drawing.points, ...(drawing.loose ? [drawing.loose] : [])])} />}
@@ -154,15 +154,17 @@ export function ZoneNames({ draft, frame }: { draft: Draft; frame: Size }): JSX.
   const put = ([x, y]: Point): { left: string; top: string } => ({ left: `${x * 100}%`, top: `${y * 100}%` });
   return (
     <>
-      {draft.now.map((each) => {
-        const { uid, kind, name, points } = each, arrow = kind === "line" ? arrowOf(points, frame, 0.085) : null;
-        const top = points.reduce((best, point) => (point[1] < best[1] ? point : best), points[0] ?? [0, 0]);
-        const [start, end] = points;
-        return kind === "zone"
-          ? <span key={uid} class="name zone" style={put([Math.min(0.9, top[0]), Math.min(0.92, top[1])])}>{name}</span>
-          : <span key={uid}>{start && <span class="name line" style={put([Math.min(0.94, Math.max(0.06, start[0])), Math.min(0.96, Math.max(0.04, start[1]))])}>{name}</span>}{arrow && end && <span class="name line" style={put(arrow.tip)}>in</span>}</span>;
+      {draft.now.map(({ uid, kind, name, points }) => {
+        if (kind === "zone") {
+          const top = points.reduce((best, point) => (point[1] < best[1] ? point : best), points[0] ?? [0, 0]);
+          return <span key={uid} class="name zone" style={put([Math.min(0.9, top[0]), Math.min(0.92, top[1])])}>{name}</span>;
+        }
+        const right = arrowOf(points, frame, 0.085), left = arrowOf(points, frame, -0.05);
+        return right && left && <span key={uid}><span class="name line" style={put(left.tip)}>{name}</span><span class="name line" style={put(right.tip)}>in</span></span>;
       })}
-      {draft.shape?.points.map((point, n) => <span key={`n${n}`} class={`zone-number${point[0] > 0.9 ? " left" : ""}${point[1] > 0.9 ? " above" : ""}`} style={put(point)}>{draft.shape?.kind === "line" ? ["start", "end"][n] : n + 1}</span>)}
+      {draft.shape?.points.map((point, n) => (
+        <span key={`n${n}`} class={`zone-number${point[0] < 0.1 ? " right" : ""}${point[1] < 0.07 ? " below" : ""}`} style={put(point)}>{draft.shape?.kind === "line" ? ["start", "end"][n] : n + 1}</span>
+      ))}
     </>
   );
 }
