@@ -6,10 +6,11 @@
 Debian's Chromium, headless and without a GPU, opens what `tinysight dashboard` serves; the devices are those of
 `tinysight simulate`, with a camera each; Mosquitto brings them together over WebSockets. All share the machine.
 
-``first_paint_ms`` is from the begin of the navigation until a dozen devices stand in the list and are drawn, which fills
-the window: then it is of use. It is the median of five loads, while all of the traffic runs. ``long_task_p95_ms`` is of
-all tasks of the page's main thread in half a minute that took a millisecond or more (shorter ones are many, and would
-only make the figure better); ``longest_task_ms`` and how many took more than 50 ms stand beside it.
+``first_paint_ms`` is from the begin of the navigation until a dozen devices stand in the list and are drawn, which
+fills the window: then it is of use. It is the median of five loads, while all of the traffic runs.
+``long_task_p95_ms`` is of all tasks of the page's main thread in half a minute that took a millisecond or more (shorter
+ones are many, and would only make the figure better); ``longest_task_ms`` and how many took more than 50 ms stand
+beside it.
 ``scripting_core`` is the share of a core that JavaScript took over the whole time, ``main_core`` that and layout, style
 and painting. ``heap_growth_mb`` is the heap at the end, collected, less what it was after a tenth of the time (two
 minutes at most), when the list of objects is full. ``js_gzip_kib`` is all JavaScript that the page loads, by gzip.
@@ -20,6 +21,7 @@ Needs mosquitto and chromium. Prints one JSON line last.
 import argparse
 import gzip
 import json
+import re
 import socket
 import statistics
 import subprocess
@@ -32,6 +34,7 @@ from typing import Any, Final
 
 from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
 from rig import broker, program, say
+from steps import where
 
 import tinysight_deploy.dashboard
 
@@ -143,19 +146,19 @@ def measure(url: str, *, minutes: float) -> dict[str, Any]:
         begun_s, before = time.monotonic(), metrics(client)
         settle_s = min(120.0, minutes * 6)
         page.wait_for_timeout(settle_s * 1000)
-        heaps = [heap_mb(client)]
+        heaps, rates = [heap_mb(client)], list[float]()
         tasks = sorted(each for each in tasks_ms(browser, page) if each >= 1.0)
-        while time.monotonic() - begun_s < minutes * 60:
+        while not rates or time.monotonic() - begun_s < minutes * 60:
             page.wait_for_timeout(min(60_000, minutes * 6000))
             heaps.append(heap_mb(client))
+            rates.append(float((page.text_content(".rate") or "0").split()[0].replace(",", "")))
             say(f"{time.monotonic() - begun_s:4.0f} s: heap {heaps[-1]:.1f} MB")
         after, took_s = metrics(client), time.monotonic() - begun_s
-        rate = float((page.text_content(".rate") or "0").split()[0].replace(",", ""))
-        devices = int((page.text_content(".filters [aria-pressed]") or "0").split()[-1])
+        every = page.get_by_role("button", name=re.compile(r"^All [\d,]+$")).inner_text()
         browser.close()
     return {
-        "devices": devices,
-        "events_per_s": rate,
+        "devices": int(every.split()[-1].replace(",", "")),
+        "events_per_s": round(statistics.median(rates)),
         "minutes": round(took_s / 60, 1),
         "first_paint_ms": round(statistics.median(paints)),
         "first_paint_worst_ms": round(max(paints)),
@@ -189,8 +192,8 @@ def main() -> None:
             ) as said,
         ):
             time.sleep(15)  # until all have said who they are
-            figures = measure(json.loads(said)["url"], minutes=given.minutes)
-    print(json.dumps({**figures, "js_gzip_kib": round(js_gzip_kib(), 1)}))
+            figures = measure(json.loads(said)["address"], minutes=given.minutes)
+    print(json.dumps({"where": where(), **figures, "js_gzip_kib": round(js_gzip_kib(), 1)}))
 
 
 if __name__ == "__main__":

@@ -256,7 +256,35 @@ FLEET: tuple[Row, ...] = (
         "",
     ),
 )
+PAGE: tuple[Row, ...] = (
+    (
+        "{devices:,} simulated devices, {events_per_s:.0f} events/s: until the list is of use",
+        "first_paint_ms",
+        "{first_paint_ms} ms (worst of five {first_paint_worst_ms})",
+        "at most 2,000 ms",
+    ),
+    (
+        "tasks of the main thread of 1 ms and more: 95 of 100 within; the longest; longer than 50 ms",
+        "first_paint_ms",
+        "{long_task_p95_ms:.0f} ms; {longest_task_ms:.0f} ms; {tasks_over_50_ms} of {tasks}",
+        "at most 50 ms",
+    ),
+    (
+        "share of a core: JavaScript; with layout and painting",
+        "first_paint_ms",
+        "{scripting_core:.2f}; {main_core:.2f}",
+        "at most 0.50",
+    ),
+    (
+        "heap after {minutes:.0f} minutes; grown since the list was full",
+        "first_paint_ms",
+        "{heap_mb:.0f} MB; {heap_growth_mb:.1f} MB",
+        "flat",
+    ),
+    ("JavaScript that is loaded, by gzip", "first_paint_ms", "{js_gzip_kib:.0f} KiB", "at most 200 KiB"),
+)
 TABLES = (
+    ("page", ("the page in a browser, on the same machine as all else", "measured", "target"), PAGE),
     ("fleet", ("rollouts, all on one machine", "measured", "target"), FLEET),
     ("updates", ("updates, on one machine", "measured", "target"), UPDATES),
     ("training", ("training and data", ""), TRAINING),

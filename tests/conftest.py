@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -26,14 +27,20 @@ from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT, EventTopic, Topic, parse
 from tinysight_edge.belt import _digits
 
+# Test processes are as many as cores, or more: TensorFlow's own threads would only wait for each other.
+os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
 hypothesis.settings.register_profile("tinysight", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tinysight")
 
-# A minute or more each, and some make what others wait for: begun first, so that no core idles at the end.
+# What computes for a minute or more, and some of it makes what others wait for: begun first, so that no core idles at
+# the end. There come those that wait more than they compute, for brokers and cameras, with the machine to themselves.
 LONGEST = (
     "e2e/test_demo.py", "trainer/data/test_clean.py", "converters/test_convert.py", "trainer/test_train.py",
-    "faults/test_broker.py",
+    "trainer/test_qat.py", "trainer/test_tune.py", "trainer/test_evaluate.py", "trainer/test_devices.py",
+    "converters/test_foreign_model.py", "converters/test_onnx.py", "e2e/test_wheel.py", "deploy/test_wheelhouse.py",
 )  # fmt: skip
+LAST = "faults"
 GOLDEN = Path(__file__).parent / "golden"
 AS_ROOT = "user root\n" if os.geteuid() == 0 else ""  # else mosquitto gives up rights and cannot read the test's files
 
@@ -46,7 +53,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     if gone := [str(path) for path in long if not path.is_file()]:
         raise pytest.UsageError(f"LONGEST names files that are not there: {gone}")
-    items.sort(key=lambda item: long.get(item.path, len(long)))
+    waits = Path(__file__).parent / LAST
+    items.sort(key=lambda item: long.get(item.path, len(long) + item.path.is_relative_to(waits)))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -273,6 +281,10 @@ class Reader:
         )
         self._connection.open(timeout_s=5)
         self._connection.subscribe(f"{ROOT}/#")
+        until_s = time.monotonic() + 20
+        while not self._connection.subscribed:
+            assert time.monotonic() < until_s, "the broker does not take the subscription"
+            time.sleep(0.005)
 
     def of(self, kind: type[Topic]) -> list[bytes]:
         """Payloads of one kind of topic, in the order they came."""
@@ -323,6 +335,10 @@ def eventually() -> Callable[[Callable[[], object]], None]:
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def _surroundings(folder: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "100"}
+
+
 @pytest.fixture
 def tinysight(tmp_path: Path) -> Run:
     """Run the ``tinysight`` command as a user would, in a folder of its own."""
@@ -331,7 +347,7 @@ def tinysight(tmp_path: Path) -> Run:
         return subprocess.run(
             [sys.executable, "-m", "tinysight_deploy", *map(str, arguments)],
             cwd=tmp_path,
-            env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "COLUMNS": "100"},
+            env=_surroundings(tmp_path),
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -341,22 +357,47 @@ def tinysight(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.fixture(scope="session")
+def warm() -> Any:
+    """``warm.py``: processes that begin with TensorFlow loaded."""
+    return _module("warm").Warm()
+
+
+@pytest.fixture
+def tinysight_warm(warm: Any, tmp_path: Path) -> Run:
+    """As ``tinysight``, for what trains: five seconds less."""
+
+    def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        words = map(str, arguments)
+        done = warm.run("tinysight_deploy", *words, cwd=tmp_path, env=_surroundings(tmp_path), timeout_s=timeout)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def warm_children(warm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions begin with TensorFlow loaded; those of commands that run as processes of their own do not."""
+    instead = SimpleNamespace(run=warm.run_command, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr("tinysight_converters.child.subprocess", instead)
+
+
 def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tinysight_deploy", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="session")
-def world(once: Once) -> Path:
+def world(once: Once, warm: Any) -> Path:
     """A folder with what a user has after a small training of each task.
 
     ``folder`` (images by class), ``belt`` and ``digits`` (data sets), ``detector`` and ``classifier`` (runs),
     ``detector.bundle`` and ``classifier.bundle``: too small to be good, whole in every other way.
     """
-    return once("world", make_world)
+    return once("world", partial(make_world, warm))
 
 
-def make_world(root: Path) -> None:
+def make_world(warm: Any, root: Path) -> None:
     """Draw, train, convert."""
     images, labels = _digits()
     for number, (image, label) in enumerate(zip(images[:300], labels, strict=False)):
@@ -372,7 +413,8 @@ def make_world(root: Path) -> None:
         ("convert", "detector", "--out", "detector.bundle", "--scheme", "int8,float32", "--quiet"),
         ("convert", "classifier", "--out", "classifier.bundle", "--scheme", "int8,float32", "--quiet"),
     ):
-        done = cli(*arguments, cwd=root)
+        trains = arguments[0] == "train"
+        done = warm.run("tinysight_deploy", *arguments, cwd=root) if trains else cli(*arguments, cwd=root)
         assert done.returncode == 0, done.stderr
 
 

@@ -20,7 +20,23 @@ from tinysight_contract.messages import Alert, Counts, Event, State, Status, dec
 AT = ("plant-1", "belt-1")
 CAMERA = (*AT, "belt")
 GOLDEN = Path(__file__).parents[1] / "golden"
-AXE = Path(__file__).parents[2] / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
+DASHBOARD = Path(__file__).parents[2] / "dashboard"
+AXE = DASHBOARD / "node_modules" / "axe-core" / "axe.min.js"
+BOXES = f"""
+const {{ marksOf, paint }} = await import({json.dumps((DASHBOARD / "src" / "ui" / "boxes.ts").as_uri())});
+const golden = (path) => JSON.parse(readFileSync(`{GOLDEN.as_posix()}/${{path}}.json`, "utf8"));
+const [event, frame] = [golden("event"), golden("frame")];
+const camera = {{ id: "c", frame: {{ frame, at: 10_000 }}, present: new Map([["a", {{ event, at: 10_000 }}]]) }};
+const told = [0, 1900, 2100, 3000, 60_000, 91_000].map((age) => marksOf(camera, 10_000 + age));
+const said = [];
+const known = {{ measureText: (text) => ({{ width: text.length * 7 }}), fillText: (text) => said.push(text) }};
+const to = new Proxy(known, {{ get: (of, name) => of[name] ?? (() => undefined), set: () => true }});
+const mark = (label, box) => ({{ label, classId: 3, score: 0.876, box, strength: 1, followed: true }});
+paint(to, 1000, 500, [mark("w".repeat(10_000), [0, 0, 0.05, 1]), mark("nut", [0.99, 0, 1, 1])], ["red"], "black");
+console.log(JSON.stringify({{
+  sources: told.map((each) => each.source), strengths: told.slice(2, 5).map((each) => each.marks[0].strength), said,
+}}));
+"""
 ZONES = """\
 source = "synthetic:belt?seed=5&fps=20"
 [cameras.belt.zones.left]
@@ -156,6 +172,22 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
     page.reload()
     expect(page.locator("main")).to_contain_text("It did not come back since this page was opened")
     eventually(lambda: page.evaluate(TABLES)["counts"] == as_told(last, table["heads"]))
+
+
+def test_boxes_are_of_frames_while_those_come_then_of_events_and_fade(builder: Any) -> None:
+    node = builder.node()
+    program = 'import { readFileSync } from "node:fs";\n' + BOXES
+    done = node.run(node.folder / "node", "--no-warnings", "--input-type=module", "--eval", program, timeout_s=60)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["sources"] == ["frame", "frame", "events", "events", "events", "none"]
+    fresh, still, old = told["strengths"]
+    assert (fresh, still) == (1, 1)
+    assert 0.35 < old < 0.7
+    short, long = told["said"]
+    assert short == "nut 88%"
+    assert re.fullmatch(r"w+… 88%", long)
+    assert len(long) < 16, "as much as there is room for"
 
 
 def test_what_nobody_knows_and_what_no_device_should_say_stands_there_in_words(

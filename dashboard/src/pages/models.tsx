@@ -28,7 +28,7 @@ export function Models(): JSX.Element {
   const chosen = running.find((each) => each.bundle.digest === asked);
   const moving = changing(now.fleet.devices.values());
   return (
-    <div class="page">
+    <div class="page rollout-page">
       <h1>Models</h1>
       <Bundles running={running} untold={untold} asked={asked} />
       {asked && (chosen ? <BundleDetail key={asked} running={chosen} /> : <Note tone="warn" title={`No device says that it runs the bundle ${short(asked)}.`}><a href={to(["models"])}>See all bundles.</a></Note>)}

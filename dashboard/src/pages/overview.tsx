@@ -160,7 +160,7 @@ function Totals({ lines, fleet }: { lines: readonly Line[]; fleet: Fleet }): JSX
   return (
     <p class="totals dim">
       {said(lines.length, "device")} · {said(cameras, "camera")} · {figure(fps, 0)} fps · {said(objects, "object")} in sight
-      {waiting > 0 && <> · {said(waiting, "event")} waiting on devices</>} · <a href={to(["events"])}>{figure(fleet.log.perSecond)} events/s</a>
+      {waiting > 0 && <> · {said(waiting, "event")} waiting on devices</>} · <a class="rate" href={to(["events"])}>{figure(fleet.log.perSecond)} events/s</a>
     </p>
   );
 }

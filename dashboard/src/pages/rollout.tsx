@@ -30,7 +30,7 @@ function Whole({ api, id }: { api: Api; id: string }): JSX.Element {
   const polled = usePoll<View>(api, `rollout ${id}`, (server) => server.get(`/v1/rollouts/${encodeURIComponent(id)}`), ({ rollout }) => (isOver(rollout.phase) ? OVER_MS : EVERY_MS));
   const view = polled.value;
   return (
-    <div class="page">
+    <div class="page rollout-page">
       <div class="filters"><h1>{id}</h1>{view && <PhaseMark phase={view.rollout.phase} />}<a href={to(["models"])}>All rollouts</a></div>
       <Missing polled={polled} what="This rollout" />
       {view && (

@@ -19,7 +19,7 @@ export function WhyPage({ api, id, site, device }: { api: Api; id: string; site:
     else own.push(check);
   }
   return (
-    <div class="page">
+    <div class="page rollout-page">
       <div class="filters">
         <h1>{site}/{device}</h1>
         {why && <OutcomeMark outcome={why.outcome} />}

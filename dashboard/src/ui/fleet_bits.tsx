@@ -105,7 +105,7 @@ export function Missing({ polled: { value, why, again_s }, what }: { polled: Pol
 export function Acts({ children }: { children: ComponentChildren }): JSX.Element {
   const why = whyNot();
   return (
-    <div class="acts">
+    <div class="may">
       <div class="filters">{children}</div>
       {why && <p class="dim" id="why-not">{why}</p>}
     </div>

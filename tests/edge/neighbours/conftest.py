@@ -1,7 +1,12 @@
-"""What tests of neighbours share: a configuration and what the device says of itself."""
+"""What tests of neighbours share: a configuration, what the device says of itself, and the example's database."""
 
+import os
+import shutil
+import subprocess
+import tempfile
+import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,8 @@ end = [1.0, 1.0]
 """
 
 Make = Callable[..., AgentConfig]
+Sql = Callable[[str], list[str]]
+PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
 
 
 @pytest.fixture
@@ -65,3 +72,76 @@ def counts() -> Counts:
 def event() -> Event:
     """The golden one."""
     return decode((GOLDEN / "event.json").read_bytes(), Event)
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Sql]:
+    """A real PostgreSQL with the schema; give it SQL, get its rows as text."""
+    if PROGRAMS is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    # It refuses to be root, and must reach its folder.
+    other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+    folder = Path(tempfile.mkdtemp(prefix="tinysight-pg-"))
+    folder.chmod(0o755)
+    if other:
+        shutil.chown(folder, "postgres", "postgres")
+
+    def call(*command: str | Path, text: str = "") -> str:
+        done = subprocess.run(
+            [*other, *map(str, command)],
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=folder,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        call(PROGRAMS / "initdb", "-D", folder / "data", "--no-sync", "-A", "trust", "-U", "me")
+        server = subprocess.Popen(
+            [*other, PROGRAMS / "postgres", "-D", folder / "data", "-k", folder, "-h", "", "-F"],
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+        )
+        until_s = time.monotonic() + 20
+        while not (folder / ".s.PGSQL.5432").exists():
+            assert time.monotonic() < until_s, "PostgreSQL does not start"
+            time.sleep(0.05)
+
+        def run(text: str) -> list[str]:
+            psql = (PROGRAMS / "psql", "-h", folder, "-U", "me", "-d", "postgres", "-qAt", "-v", "ON_ERROR_STOP=1")
+            return call(*psql, text=text).splitlines()
+
+        schema = (Path(__file__).parents[3] / "examples" / "telegraf" / "schema.sql").read_text()
+        run(schema)
+        run(schema)
+        yield run
+        server.terminate()
+        server.wait(20)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def sql(database: Sql) -> Sql:
+    """The same with empty tables."""
+    database("TRUNCATE event, counts, crossed, health, camera_health")
+    return database
+
+
+@pytest.fixture
+def inbox(sql: Sql) -> Callable[..., None]:
+    """Give it rows of kind and payload of one device, which go in by COPY as Telegraf's do."""
+
+    def put(rows: list[tuple[str, bytes]], *, device: str = "belt-7") -> None:
+        lines = []
+        for kind, payload in rows:
+            camera = "\\N" if kind == "health" else "cam0"
+            value = payload.decode().replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+            lines.append("\t".join(("2026-11-26 00:00:00", "plant-1", device, camera, kind, value)))
+        sql("COPY inbox (time, site, device, camera, kind, value) FROM stdin;\n" + "\n".join(lines) + "\n\\.\n")
+
+    return put

@@ -2,14 +2,11 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,7 @@ from tinysight_edge.neighbours.home_assistant import discovery
 ROOT = Path(__file__).parents[3]
 EXAMPLES, GOLDEN = ROOT / "examples", ROOT / "tests" / "golden"
 FLOW: list[dict[str, Any]] = json.loads((EXAMPLES / "node-red" / "flow.json").read_bytes())
-DASHBOARD: dict[str, Any] = json.loads((EXAMPLES / "grafana" / "dashboard.json").read_bytes())
 TELEGRAF = tomllib.loads((EXAMPLES / "telegraf" / "telegraf.conf").read_text())
-PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), default=None)
-Sql = Callable[[str], list[str]]
 
 
 def of_contract(filter_: str) -> str:
@@ -129,74 +123,15 @@ def test_telegraf_takes_each_level_of_the_topics_by_its_name() -> None:
         of_contract(each["topic"])
 
 
-@pytest.fixture(scope="module")
-def sql() -> Iterator[Sql]:
-    """A real PostgreSQL with the schema; give it SQL, get its rows as text."""
-    if PROGRAMS is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    # It refuses to be root, and must reach its folder.
-    other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
-    folder = Path(tempfile.mkdtemp(prefix="tinysight-pg-"))
-    folder.chmod(0o755)
-    if other:
-        shutil.chown(folder, "postgres", "postgres")
-
-    def call(*command: str | Path, text: str = "") -> str:
-        done = subprocess.run(
-            [*other, *map(str, command)],
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=folder,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    try:
-        call(PROGRAMS / "initdb", "-D", folder / "data", "--no-sync", "-A", "trust", "-U", "me")
-        server = subprocess.Popen(
-            [*other, PROGRAMS / "postgres", "-D", folder / "data", "-k", folder, "-h", "", "-F"],
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-        )
-        until_s = time.monotonic() + 20
-        while not (folder / ".s.PGSQL.5432").exists():
-            assert time.monotonic() < until_s, "PostgreSQL does not start"
-            time.sleep(0.05)
-
-        def run(text: str) -> list[str]:
-            psql = (PROGRAMS / "psql", "-h", folder, "-U", "me", "-d", "postgres", "-qAt", "-v", "ON_ERROR_STOP=1")
-            return call(*psql, text=text).splitlines()
-
-        schema = (EXAMPLES / "telegraf" / "schema.sql").read_text()
-        run(schema)
-        run(schema)
-        yield run
-        server.terminate()
-        server.wait(20)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def copied(rows: list[tuple[str, bytes]]) -> str:
-    """Rows of kind and payload, given by COPY as Telegraf does."""
-    lines = []
-    for kind, payload in rows:
-        camera = "\\N" if kind == "health" else "cam0"
-        value = payload.decode().replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
-        lines.append("\t".join(("2026-11-26 00:00:00", "plant-1", "belt-7", camera, kind, value)))
-    return "COPY inbox (time, site, device, camera, kind, value) FROM stdin;\n" + "\n".join(lines) + "\n\\.\n"
-
-
-def test_messages_come_once_into_their_tables_however_often_they_are_given(sql: Sql, event: Event, counts: Any) -> None:
+def test_messages_come_once_into_their_tables_however_often_they_are_given(
+    sql: Callable[[str], list[str]], inbox: Any, event: Event, counts: Any
+) -> None:
     health = (GOLDEN / "health.json").read_bytes()
     seqs = (1, 2, 2, 5)
     rows = [("event", encode(replace(event, seq=seq, label="it's \"\\ é"))) for seq in seqs]
     rows += [("counts", encode(counts)), ("health", health), ("event", b""), ("event", b"no json"), ("event", b"{}")]
     for _ in range(2):
-        sql(copied(rows))
+        inbox(rows)
     assert sql("SELECT seq, label, time AT TIME ZONE 'UTC', camera FROM event ORDER BY seq") == [
         f"{seq}|it's \"\\ é|2026-11-25 12:30:15.25|cam0" for seq in (1, 2, 5)
     ]
@@ -206,33 +141,6 @@ def test_messages_come_once_into_their_tables_however_often_they_are_given(sql: 
     assert sql("SELECT verdict, waiting, temperature_c, cpu_percent FROM health") == ["ok|0||7.5"]
     assert sql("SELECT camera, fps, age_p95_ms FROM camera_health") == ["cam0|15|2.1"]
     assert sql("SELECT count(*) FROM inbox") == ["0"]
-
-
-def test_every_question_of_the_dashboard_is_one_that_the_database_answers(sql: Sql) -> None:
-    asked = [target["rawSql"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-    asked += [each["query"] for each in DASHBOARD["templating"]["list"] if each["type"] == "query"]
-    assert len(asked) > 10
-    for question in asked:  # what Grafana makes of its macros and variables
-        text = re.sub(r"\$__timeFilter\((\w+)\)", r"\1 BETWEEN now() - interval '9 years' AND now()", question)
-        text = re.sub(
-            r"\$__timeGroupAlias\((\w+), \$__interval\)", r'floor(extract(epoch FROM \1) / 60) * 60 AS "time"', text
-        )
-        text = text.replace("$site", "'plant-1'").replace("$device", "'belt-7'")
-        assert "$" not in text
-        sql(text)
-
-
-def test_the_dashboard_is_whole() -> None:
-    ids = [panel["id"] for panel in DASHBOARD["panels"]]
-    assert len(set(ids)) == len(ids)
-    places = {(x, y) for panel in DASHBOARD["panels"] for x in _span(panel, "x", "w") for y in _span(panel, "y", "h")}
-    assert len(places) == sum(panel["gridPos"]["w"] * panel["gridPos"]["h"] for panel in DASHBOARD["panels"])
-    assert max(x for x, _ in places) < 24
-
-
-def _span(panel: dict[str, Any], start: str, length: str) -> range:
-    at = panel["gridPos"]
-    return range(at[start], at[start] + at[length])
 
 
 def test_brokers_can_let_each_device_write_to_neighbours_and_no_other(configured: Any, info: Info) -> None:
