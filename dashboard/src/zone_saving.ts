@@ -1,24 +1,11 @@
 // Saving zones: what is wanted of the device, with the change in it, written through the fleet's server; then what the device makes of it.
-import type { Desired, Reported } from "./contract";
+import type { Desired } from "./contract";
 import type { Api } from "./api";
 import { Problem } from "./api";
 import { redraw } from "./draw";
 import type { Device } from "./fleet";
 import type { Draft } from "./zone_draft";
-import { allAlike, mergedConfig, shapesOf } from "./zones";
-
-/** How far a change is, in one word; `passed` when something newer is wanted. */
-export type Fate = "sent" | "waiting" | "trial" | "holds" | "refused" | "rolled-back" | "passed";
-
-/** What the device has made of a revision. */
-export function fateOf(reported: Reported | null, revision: number): Fate {
-  if (!reported || reported.revision < revision) return "sent";
-  if (reported.revision > revision) return "passed";
-  const { state } = reported;
-  if (state === "trial") return state;
-  if (state === "applied" || state === "none") return "holds";
-  return reported.applied === revision ? "holds" : state; // the worse of two parts is told; the other part is the bundle
-}
+import { type Fate, allAlike, fateOf, mergedConfig, shapesOf } from "./zones";
 
 /** What became of what was sent, for people: in a word, what it means, and what the device says. */
 export function told(device: Device, draft: Draft): { fate: Fate; title: string; what: string; reasons: [string, string][] } | null {
@@ -26,8 +13,9 @@ export function told(device: Device, draft: Draft): { fate: Fate; title: string;
   const { revision, back } = draft.sent, now = fateOf(device.reported, revision), { reported } = device;
   const away = device.status?.state === "offline";
   const reason = now !== "sent" && now !== "passed" ? (reported?.reason ?? "") : "";
-  const reasons = now === "refused" || now === "rolled-back" ? Object.entries(reported?.refused ?? {}).slice(0, 20) : [];
+  const reasons: [string, string][] = now === "refused" || now === "rolled-back" ? Object.entries(reported?.refused ?? {}).slice(0, 20) : [];
   const named = back ? `Taking back (revision ${revision})` : `Revision ${revision}`;
+  const kept = back ? "" : " What you drew is kept: change it and save again, or take back what is wanted of the device.";
   const says: Record<Fate, [string, string]> = {
     sent: away
       ? [`${named} waits at the broker.`, "The device is offline; it takes it when it is back."]
@@ -35,12 +23,12 @@ export function told(device: Device, draft: Draft): { fate: Fate; title: string;
     waiting: [`${named} waits.`, "The device has it and has not taken it yet."],
     trial: [`${named} is on trial.`, "It holds when the trial is over; the device takes it back by itself when the camera goes blind."],
     holds: [`${named} holds.`, "The device has applied it."],
-    refused: [`The device has refused revision ${revision}.`, "What held before goes on."],
-    "rolled-back": [`The device has tried revision ${revision} and taken it back.`, "What held before goes on."],
+    refused: [`The device has refused revision ${revision}.`, `What held before goes on.${kept}`],
+    "rolled-back": [`The device has tried revision ${revision} and taken it back.`, `What held before goes on.${kept}`],
     passed: [`Something newer than revision ${revision} is wanted of the device.`, "Load again to see what holds."],
   };
   const [title, what] = says[now];
-  return { fate: now, title, what: reason ? `${what} It says: ${reason}` : what, reasons };
+  return { fate: now, title, what: reason && reasons.length === 0 ? `${what} It says: ${reason}` : what, reasons };
 }
 
 /** Take in, once, what became of what was sent; and what the device has otherwise, while nothing is changed here. */

@@ -1,6 +1,6 @@
 // Zones and lines as they are drawn: geometry, what is wrong with them, and what a change makes of a desired state.
 // Pure; nothing here knows the page. Points are in 0..1 of the frame, y down, as in the contract.
-import type { CameraInfo, Point } from "./contract";
+import type { CameraInfo, Point, Reported } from "./contract";
 import { ID } from "./contract";
 
 export type ShapeKind = "zone" | "line";
@@ -253,4 +253,19 @@ export function freeName(kind: ShapeKind, all: readonly Shape[]): string {
     const name = `${kind}-${number}`;
     if (!all.some((each) => each.kind === kind && each.name === name)) return name;
   }
+}
+
+// --- what the device makes of it ---------------------------------------------------------------------------------------
+
+/** How far a change is, in one word; `passed` when something newer is wanted. */
+export type Fate = "sent" | "waiting" | "trial" | "holds" | "refused" | "rolled-back" | "passed";
+
+/** What the device has made of a revision. */
+export function fateOf(reported: Reported | null, revision: number): Fate {
+  if (!reported || reported.revision < revision) return "sent";
+  if (reported.revision > revision) return "passed";
+  const { state } = reported;
+  if (state === "trial") return state;
+  if (state === "applied" || state === "none") return "holds";
+  return reported.applied === revision ? "holds" : state; // the worse of two parts is told; the other part is the bundle
 }

@@ -134,6 +134,21 @@ def wish(old: dict[str, Any] | None) -> dict[str, Any]:
     return desired
 
 
+FATES: list[Any] = [
+    pytest.param(None, "sent", id="nothing was said"),
+    pytest.param({"revision": 6, "state": "applied", "applied": 6}, "sent", id="that is of the one before"),
+    pytest.param({"revision": 7, "state": "waiting", "applied": 6}, "waiting", id="not taken yet"),
+    pytest.param({"revision": 7, "state": "trial", "applied": 7}, "trial", id="on trial"),
+    pytest.param({"revision": 7, "state": "applied", "applied": 7}, "holds", id="applied"),
+    pytest.param({"revision": 7, "state": "none", "applied": None}, "holds", id="nothing is wanted any more"),
+    pytest.param({"revision": 7, "state": "refused", "applied": 6}, "refused", id="refused"),
+    pytest.param({"revision": 7, "state": "refused", "applied": 7}, "holds", id="the bundle alone is refused"),
+    pytest.param({"revision": 7, "state": "waiting", "applied": 7}, "holds", id="the bundle alone waits"),
+    pytest.param({"revision": 7, "state": "rolled-back", "applied": None}, "rolled-back", id="taken back"),
+    pytest.param({"revision": 8, "state": "applied", "applied": 8}, "passed", id="somebody wants something newer"),
+]
+
+
 @pytest.fixture(scope="module")
 def played(play: Play) -> Any:
     """What the page makes of each of `MERGES`, and an arrow; one run of Node.js."""
@@ -144,10 +159,12 @@ def played(play: Play) -> Any:
             f"(() => {{ const base = zones.shapesOf({json.dumps(holds)}); let now = base.map((each) => ({{...each}}));"
             f'{change} return zones.mergedConfig({json.dumps(wish(old))}, "cam", base, now); }})()'
         )
+    said = [each.values[0] for each in FATES]
     arrow = "zones.arrowOf([[0.2, 0.5], [0.8, 0.5]], {width: 200, height: 100}, 0.1)"
     return play(
         f"const RECT = {json.dumps(RECT)};\n"
-        f"console.log(JSON.stringify({{ merges: [{', '.join(steps)}], arrow: {arrow} }}));"
+        f"console.log(JSON.stringify({{ merges: [{', '.join(steps)}], arrow: {arrow}, "
+        f"fates: {json.dumps(said)}.map((each) => zones.fateOf(each, 7)) }}));"
     )
 
 
@@ -172,6 +189,13 @@ def test_in_is_to_the_right_of_a_line_and_the_arrow_stands_straight(played: Any)
     arrow = played["arrow"]
     assert arrow["from"] == [0.5, 0.5]
     assert arrow["tip"] == pytest.approx([0.5, 0.7]), "y points down: right of the way to the right is below"
+
+
+@pytest.mark.parametrize(
+    ("number", "fate"), [pytest.param(n, each.values[1], id=each.id) for n, each in enumerate(FATES)]
+)
+def test_what_became_of_a_change_is_read_from_what_the_device_reports(played: Any, number: int, fate: str) -> None:
+    assert played["fates"][number] == fate
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

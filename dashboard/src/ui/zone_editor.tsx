@@ -43,7 +43,7 @@ export function ZoneEditor({ device, camera }: { device: Device; camera: Camera 
   useEffect(() => draft && settle(device, draft));
   if (!draft || !api) return null;
   const frame = frameSize(camera, device.info?.cameras[camera.id]);
-  const labels = device.info?.bundle.labels ?? [];
+  const labels = device.info?.bundle.labels ?? [], untold = untoldOf(device, camera);
   return (
     <div class="zone-edit">
       <div class="zone-picture">
@@ -54,11 +54,19 @@ export function ZoneEditor({ device, camera }: { device: Device; camera: Camera 
       </div>
       <div class="zone-side">
         <h3>Zones and lines of {camera.id}</h3>
+        {untold.length > 0 && <Note tone="warn" title="The device does not tell where its zones are.">They are too many for a message. They stay as they are; give new ones other names than {untold.slice(0, 20).join(", ")}{untold.length > 20 && " and others"}.</Note>}
         <ZoneForm draft={draft} labels={labels} />
         <Saving api={api} device={device} draft={draft} />
       </div>
     </div>
   );
+}
+
+/** Zones and lines that it counts and does not tell the corners of, when it tells of none. */
+function untoldOf(device: Device, camera: Camera): string[] {
+  const { zones, lines } = device.info?.cameras[camera.id] ?? {};
+  if (Object.keys(zones ?? {}).length > 0 || Object.keys(lines ?? {}).length > 0 || !camera.counts) return [];
+  return [...Object.keys(camera.counts.zones), ...Object.keys(camera.counts.lines)];
 }
 
 /** While something is drawn: Enter closes it, Escape takes the last corner back. */
