@@ -22,6 +22,8 @@ check: $(BIN)/.ready ## format, lint, types, import rules
 	$(BIN)/mypy $(PARTS) tests benchmarks
 	$(BIN)/lint-imports --no-logo
 
+# What is imported is compiled once, and not by each of the thousand processes that the tests start.
+unit: export PYTHONDONTWRITEBYTECODE =
 unit: $(BIN)/.ready ## the tests (one: make unit ARGS='tests/edge/test_track.py -k ends')
 	$(BIN)/python -m pytest $(ARGS)
 
