@@ -273,6 +273,10 @@ class Reader:
         )
         self._connection.open(timeout_s=5)
         self._connection.subscribe(f"{ROOT}/#")
+        until_s = time.monotonic() + 20
+        while not self._connection.subscribed:
+            assert time.monotonic() < until_s, "the broker does not take the subscription"
+            time.sleep(0.005)
 
     def of(self, kind: type[Topic]) -> list[bytes]:
         """Payloads of one kind of topic, in the order they came."""

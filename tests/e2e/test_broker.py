@@ -41,7 +41,7 @@ def test_a_message_crosses_from_each_protocol_to_each_other(urls: dict[str, str]
         connections[name] = Connection(Address.parse(url), client_id=f"test-{name}", on_message=keeper(heard[name]))
         connections[name].open(timeout_s=5)
         connections[name].subscribe("x/#")
-    time.sleep(0.3)
+    eventually(lambda: all(connection.subscribed for connection in connections.values()))
     for name, connection in connections.items():
         connection.publish("x/y", name.encode(), qos=1, retain=False)
     everyone = {name.encode() for name in urls}

@@ -9,7 +9,7 @@ from tinysight_contract.messages import CameraState, Event, EventType
 
 SHORT = 'read_timeout = "1s"\nopen_timeout = "2s"\n'
 AWAY_S = 4.0
-END_WITHIN_S = 6.0  # on a busy machine; what is claimed, three seconds, stands in the table
+END_WITHIN_S = 12.0  # on a busy machine, and far from the camera's 30 s; what is claimed, three, stands in the table
 
 
 def test_a_broker_that_was_gone_gets_every_event_marked_as_replayed(

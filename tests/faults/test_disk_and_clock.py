@@ -19,7 +19,9 @@ NO_SPACE = 28
 WRITES = ("posix/io/rw/write", "posix/io/rw/pwrite", "posix/io/rw/writev", "posix/io/rw/ftruncate")
 
 
-def test_a_full_disk_costs_pictures_and_no_event(ear: Any, make_device: Any, tell: Any, tmp_path: Path) -> None:
+def test_a_full_disk_costs_pictures_and_no_event(
+    ear: Any, make_device: Any, eventually: Any, tell: Any, tmp_path: Path
+) -> None:
     if shutil.which("fiu-ctrl") is None:
         pytest.skip("apt-get install fiu-utils")
     pipe = tmp_path / "fiu"
@@ -44,6 +46,7 @@ def test_a_full_disk_costs_pictures_and_no_event(ear: Any, make_device: Any, tel
     while_s = time.monotonic()
     before = len(list(pictures.rglob("*.jpg")))
     time.sleep(4.0)
+    eventually(lambda: len(ear.of(Event, since_s=while_s)) > 3)
     assert len(list(pictures.rglob("*.jpg"))) == before
     free_s = time.monotonic()
     disk(full=False)

@@ -6,6 +6,7 @@ The agent speaks through a proxy to the real broker, the reader to that directly
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -55,6 +56,11 @@ class Doors:
         """Replace a certificate and its key."""
         for kind in ("crt", "key"):
             shutil.copy(self._pki / f"{by}.{kind}", self.folder / f"{name}.{kind}")
+
+    def shows_its_certificate(self) -> bool:
+        """Whether the broker shows the certificate that lies there now, to whoever asks."""
+        shown = ssl.get_server_certificate(("127.0.0.1", self.by_certificate), timeout=5)
+        return shown.split() == (self.folder / "broker.crt").read_text().split()
 
     @property
     def settings(self) -> str:
@@ -127,7 +133,9 @@ NETWORKS = (
 """Fault, how to make it, what status the reader hears of it (online: of a new session), and why the session ended."""
 
 
-def test_a_network_that_fails_without_a_word_costs_no_event(proxy: Any, ear: Any, make_device: Any, tell: Any) -> None:
+def test_a_network_that_fails_without_a_word_costs_no_event(
+    proxy: Any, ear: Any, make_device: Any, eventually: Any, tell: Any
+) -> None:
     device = make_device(gate=BELT, broker=over(proxy.url))
     _, first = ear.event()
     for fault, fail, state, why in NETWORKS:
@@ -141,11 +149,14 @@ def test_a_network_that_fails_without_a_word_costs_no_event(proxy: Any, ear: Any
         well_s, _ = ear.event(lambda event: not event.replayed, since_s=max(heals_s, online_s))
         if why:
             ear.wait(Health, lambda health, why=why, ends=ends: health.broker.ended.get(why, 0) > ends, since_s=heals_s)
+        if fail is deaf_to_acks:  # nothing is missing of what comes again: live events may come before it
+            eventually(lambda twice=twice: ear.twice() > twice)
         will = "`status` offline by its will; " if state is State.OFFLINE else ""
         said = f"{will}{ear.told(since_s=fails_s)}; {prove(ear)} so far"
+        more = ear.twice() - twice
         again = [event for _, event in ear.of(Event, since_s=found_s) if event.replayed]
         assert fail is half_open_at_the_broker or again, "what waited came"
-        assert fail is not deaf_to_acks or 0 < ear.twice() - twice <= len(again), "what nobody acknowledged comes again"
+        assert fail is not deaf_to_acks or 0 < more <= len(again), "what nobody acknowledged comes again"
         tell(fault, found_s=found_s - fails_s, well_s=well_s - heals_s, published=said)
     assert {event.boot_id for _, event in ear.of(Event)} == {first.boot_id}
     assert device.ends == []
@@ -171,9 +182,11 @@ def test_live_events_do_not_wait_for_a_backlog(
         )
         outbox.put(str(t.EventTopic("plant-1", "cam-1", "gate")), event)
     outbox.close()
-    proxy.ack_every_s = 1 / 600
+    proxy.ack_every_s = 1 / 100  # on a busy machine it is some seconds before the camera is there
     begun_s = time.monotonic()
     device = make_device(gate=BELT, broker=over(proxy.url))
+    ear.event(lambda event: event.boot_id != "old")
+    proxy.ack_every_s = 1 / 400
     ear.event(lambda event: event.boot_id == "old" and event.seq == backlog)
     came = [event for _, event in ear.of(Event)]
     old = [place for place, event in enumerate(came) if event.boot_id == "old"]
@@ -260,7 +273,7 @@ def test_an_expired_certificate_is_told_and_when_it_is_renewed_all_come(
     for fault, name, bad, mend in CERTIFICATES:
         doors.renew(name, bad)
         mosquitto.process.send_signal(signal.SIGHUP)  # it reads its certificates again, and drops nobody
-        time.sleep(0.3)
+        eventually(doors.shows_its_certificate)
         expires_s = time.monotonic()
         proxy.cut()
         eventually(lambda mend=mend: mend in device.log)
