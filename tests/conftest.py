@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -327,6 +327,10 @@ def eventually() -> Callable[[Callable[[], object]], None]:
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def _surroundings(folder: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "COLUMNS": "100"}
+
+
 @pytest.fixture
 def tinysight(tmp_path: Path) -> Run:
     """Run the ``tinysight`` command as a user would, in a folder of its own."""
@@ -335,7 +339,7 @@ def tinysight(tmp_path: Path) -> Run:
         return subprocess.run(
             [sys.executable, "-m", "tinysight_deploy", *map(str, arguments)],
             cwd=tmp_path,
-            env={**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "COLUMNS": "100"},
+            env=_surroundings(tmp_path),
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -343,6 +347,31 @@ def tinysight(tmp_path: Path) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def warm() -> Any:
+    """``warm.py``: processes that begin with TensorFlow loaded."""
+    return _module("warm").Warm()
+
+
+@pytest.fixture
+def tinysight_warm(warm: Any, tmp_path: Path) -> Run:
+    """As ``tinysight``, for what trains: five seconds less."""
+
+    def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        words = map(str, arguments)
+        done = warm.run("tinysight_deploy", *words, cwd=tmp_path, env=_surroundings(tmp_path), timeout_s=timeout)
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def warm_children(warm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversions begin with TensorFlow loaded; those of commands that run as processes of their own do not."""
+    instead = SimpleNamespace(run=warm.run_command, TimeoutExpired=subprocess.TimeoutExpired)
+    monkeypatch.setattr("tinysight_converters.child.subprocess", instead)
 
 
 def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -11,6 +11,11 @@ from tinysight_deploy.cli import main
 Bring = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def _warm_children(warm_children: None) -> None:
+    """What a test converts in its own process."""
+
+
 @pytest.fixture
 def at_hand(tmp_path: Path) -> Path:
     """A folder with labels and anchors, where the commands run."""

@@ -80,10 +80,10 @@ def test_average_precision_by_size_says_when_there_is_nothing_of_a_size() -> Non
 
 @pytest.mark.parametrize("name", ["detector", "classifier", "detector.bundle", "classifier.bundle"])
 def test_the_page_of_a_run_or_a_bundle_opens_in_a_browser(
-    name: str, world: Path, tinysight: Any, tmp_path: Path
+    name: str, world: Path, tinysight_warm: Any, tmp_path: Path
 ) -> None:
     data = world / ("belt" if name.startswith("detector") else "digits")
-    done = tinysight("evaluate", world / name, "--data", data, "--report", "page.html", "--json", "--quiet")
+    done = tinysight_warm("evaluate", world / name, "--data", data, "--report", "page.html", "--json", "--quiet")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     told = json.loads((tmp_path / "page.figures.json").read_text())
@@ -119,9 +119,9 @@ def test_a_run_answers_as_its_conversion_does(name: str, data: str, world: Path)
         assert mine.boxes_px[:1] == pytest.approx(theirs.boxes_px[:1], abs=0.05)
 
 
-def test_a_page_within_a_run_leaves_the_run_as_it_is(world: Path, tmp_path: Path, tinysight: Any) -> None:
+def test_a_page_within_a_run_leaves_the_run_as_it_is(world: Path, tmp_path: Path, tinysight_warm: Any) -> None:
     shutil.copytree(world / "classifier", tmp_path / "r")
-    assert tinysight("evaluate", "r", "--report", "r/run.html", "--quiet").returncode == 0
+    assert tinysight_warm("evaluate", "r", "--report", "r/run.html", "--quiet").returncode == 0
     assert load_run(tmp_path / "r") == load_run(world / "classifier")
 
 
@@ -182,11 +182,11 @@ def test_a_picture_of_no_class_is_named(world: Path) -> None:
         examples_for(open_subject(world / "classifier"), bare, "all")
 
 
-def test_another_data_set_is_said_to_be_another(world: Path, tinysight: Any) -> None:
-    assert tinysight("data", "synth", "belt", "--out", "d", "--images", "4", "--quiet").returncode == 0
-    done = tinysight("evaluate", world / "detector", "--data", "d", "--quiet")
+def test_another_data_set_is_said_to_be_another(world: Path, tinysight_warm: Any) -> None:
+    assert tinysight_warm("data", "synth", "belt", "--out", "d", "--images", "4", "--quiet").returncode == 0
+    done = tinysight_warm("evaluate", world / "detector", "--data", "d", "--quiet")
     assert "not the data set" in done.stderr
-    done = tinysight("evaluate", world / "detector", "--data", world / "belt", "--split", "train", "--quiet")
+    done = tinysight_warm("evaluate", world / "detector", "--data", world / "belt", "--split", "train", "--quiet")
     assert "only its test split" in done.stderr
 
 

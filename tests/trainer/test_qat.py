@@ -1,11 +1,7 @@
 """A run goes on with int8's rounding, in a folder of its own, and being killed changes nothing about where it ends."""
 
 import hashlib
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +24,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_a_killed_and_resumed_fine_tuning_ends_with_the_same_weights_and_is_int8_throughout(
-    world: Path, tmp_path: Path
+    world: Path, warm: Any, tmp_path: Path
 ) -> None:
     import keras
 
@@ -36,22 +32,19 @@ def test_a_killed_and_resumed_fine_tuning_ends_with_the_same_weights_and_is_int8
 
     for name in ("whole", "killed"):
         shutil.copytree(world / "detector", tmp_path / name)
-    command = [
-        sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), "--qat", "--epochs", "3",
-        "--batch", "8", "--quiet", "--out",
-    ]  # fmt: skip
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    killed = subprocess.Popen(
-        [*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = (
+        "tinysight_deploy", "train", str(world / "belt"), "--qat", "--epochs", "3", "--batch", "8", "--quiet", "--out",
+    )  # fmt: skip
+    warm.run(*command, "whole", cwd=tmp_path).check_returncode()
+    killed = warm.start(*command, "killed", cwd=tmp_path, said=tmp_path)
     history = tmp_path / "killed" / QAT / "history.csv"
     until_s = time.monotonic() + 120
     while not (history.exists() and history.read_text().count("\n") >= 2) and time.monotonic() < until_s:
         time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     assert not (tmp_path / "killed" / QAT / "model.keras").exists(), "it was killed too late to show anything"
-    subprocess.run([*command, str(tmp_path / "killed"), "--resume"], check=True, capture_output=True)
+    warm.run(*command, "killed", "--resume", cwd=tmp_path).check_returncode()
     one, two = (
         keras.models.load_model(tmp_path / name / QAT / "model.keras", compile=False, safe_mode=True).get_weights()
         for name in ("whole", "killed")

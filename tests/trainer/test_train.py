@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -80,27 +79,26 @@ def test_tensorboard_can_read_the_log(world: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(world: Path, warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a small training that nothing happened to."""
-    out = tmp_path_factory.mktemp("whole") / "run"
-    command = [sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), *SMALL, "--out", str(out)]
-    subprocess.run(command, check=True, capture_output=True)
-    return out
+    folder = tmp_path_factory.mktemp("whole")
+    warm.run("tinysight_deploy", "train", str(world / "belt"), *SMALL, "--out", "run", cwd=folder).check_returncode()
+    return folder / "run"
 
 
-def test_a_training_killed_and_resumed_ends_with_the_same_weights(world: Path, whole: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tinysight_deploy", "train", str(world / "belt"), *SMALL]
-    killed = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "killed")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def test_a_training_killed_and_resumed_ends_with_the_same_weights(
+    world: Path, whole: Path, warm: Any, tmp_path: Path
+) -> None:
+    command = ("tinysight_deploy", "train", str(world / "belt"), *SMALL, "--out", "killed")
+    killed = warm.start(*command, cwd=tmp_path, said=tmp_path)
     history = tmp_path / "killed" / "history.csv"
     until_s = time.monotonic() + 120
     while not (history.exists() and history.read_text().count("\n") >= 2) and time.monotonic() < until_s:
         time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed.kill()
+    killed.join()
     assert not (tmp_path / "killed" / "run.json").exists(), "it was killed too late to show anything"
-    subprocess.run([*command, "--out", str(tmp_path / "killed"), "--resume"], check=True, capture_output=True)
+    warm.run(*command, "--resume", cwd=tmp_path).check_returncode()
     undisturbed, resumed = weights(whole), weights(tmp_path / "killed")
     assert undisturbed.keys() == resumed.keys()
     for name in undisturbed:
@@ -229,7 +227,7 @@ def test_a_picture_that_changed_since_the_import_is_named(world: Path, tmp_path:
 
 
 def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(
-    world: Path, whole: Path, tmp_path: Path
+    world: Path, whole: Path, warm: Any, tmp_path: Path
 ) -> None:
     program = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -243,11 +241,17 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(
         "sys.exit(_run(sys.argv[1:]))\n"
     )
     full = ("train", str(world / "belt"), *SMALL, "--out", str(tmp_path / "full"))
-    done = subprocess.run([sys.executable, "-c", program, *full], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *full],
+        env={**os.environ, **warm.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert "free space" in done.stderr.splitlines()[-1]
     assert not list((tmp_path / "full").glob(".*part*"))
-    subprocess.run([sys.executable, "-m", "tinysight_deploy", *full, "--resume"], check=True, capture_output=True)
+    warm.run("tinysight_deploy", *full, "--resume", cwd=tmp_path).check_returncode()
     undisturbed, resumed = weights(whole), weights(tmp_path / "full")
     assert all(np.array_equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
@@ -295,12 +299,12 @@ def test_weights_follow_from_seed_and_content_and_not_from_names(world: Path, tm
     assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
-def test_teachers_teach_and_all_are_compared(world: Path, tmp_path: Path, tinysight: Any) -> None:
+def test_teachers_teach_and_all_are_compared(world: Path, tmp_path: Path, tinysight_warm: Any) -> None:
     command = [
         "train", world / "digits", "--out", "r", "--input", "16x16", "--epochs", "2", "--scale", "0.5",
         "--ensemble", "2", "--distill", "--quiet", "--json",
     ]  # fmt: skip
-    done = tinysight(*command)
+    done = tinysight_warm(*command)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     rows = json.loads((tmp_path / "r" / "combined.json").read_text())
@@ -308,12 +312,12 @@ def test_teachers_teach_and_all_are_compared(world: Path, tmp_path: Path, tinysi
     assert rows["ensemble"]["params"] == 2 * rows["teacher-1"]["params"] > 2 * rows["alone"]["params"]
     assert rows["alone"]["params"] == rows["distilled"]["params"] == result["params"]
     assert result["distilled_accuracy"] == rows["distilled"]["accuracy"]
-    assert tinysight("evaluate", "r", "--report", "page.html", "--quiet").returncode == 0
+    assert tinysight_warm("evaluate", "r", "--report", "page.html", "--quiet").returncode == 0
     page = (tmp_path / "page.html").read_text()
     assert "Teachers and student" in page
     assert all(f"<td>{name}" in page for name in rows)
     (tmp_path / "r" / "run.json").unlink()  # killed while the last one was learning
-    done = tinysight(*command, "--resume")
+    done = tinysight_warm(*command, "--resume")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "r" / "combined.json").read_text()) == rows
 
@@ -328,11 +332,11 @@ def test_the_command_says_what_it_made(world: Path, tinysight: Any) -> None:
     assert "held out" in done.stderr
 
 
-def test_a_file_of_settings_is_taken_and_a_flag_beats_it(world: Path, tmp_path: Path, tinysight: Any) -> None:
+def test_a_file_of_settings_is_taken_and_a_flag_beats_it(world: Path, tmp_path: Path, tinysight_warm: Any) -> None:
     file = 'input = "16x16"\nepochs = 1\nscale = 0.25\nclass_weights = true\n[search]\nscale = [0.5]\n'
     (tmp_path / "my.toml").write_text(file)
     flags = ("--scale", "0.5", "--no-class-weights", "--quiet")
-    done = tinysight("train", world / "digits", "--out", "r", "--config", "my.toml", *flags)
+    done = tinysight_warm("train", world / "digits", "--out", "r", "--config", "my.toml", *flags)
     assert done.returncode == 0, done.stderr
     settings = load_run(tmp_path / "r").config
     assert (settings["input"], settings["scale"], settings["epochs"]) == ("16x16", 0.5, 1)

@@ -3,11 +3,7 @@
 import csv
 import hashlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -79,28 +75,28 @@ def tried(
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed(warm: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``data``, and ``study``: killed in the second trial, then gone on with; ``before`` is how it was in between."""
     root = tmp_path_factory.mktemp("tune")
     make_data(root / "data")
     (root / "s.toml").write_text(TOML)
-    command = [sys.executable, "-m", "tinysight_deploy", "tune", str(root / "data"), "--out", str(root / "study")]
+    command = ["tinysight_deploy", "tune", str(root / "data"), "--out", str(root / "study")]
     command += ["--config", str(root / "s.toml"), "--trials", str(TRIALS), "--json"]
-    first = subprocess.Popen([*command, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    first = warm.start(*command, "--quiet", cwd=root, said=root)
     history = root / "study" / "trial-0001" / "history.csv"
     until_s = time.monotonic() + 120
-    while not history.exists() and first.poll() is None and time.monotonic() < until_s:
+    while not history.exists() and first.is_alive() and time.monotonic() < until_s:
         time.sleep(0.01)
-    os.kill(first.pid, signal.SIGKILL)
-    said = first.communicate()[1]
-    assert history.exists(), said.decode()
+    first.kill()
+    first.join()
+    assert history.exists(), (root / "err").read_text()
     shutil.copytree(root / "study", root / "before")
     with (root / "study" / "journal.log").open("ab") as journal:
         journal.write(b'{"op_code":6,"worker_id":')  # as a power cut would leave it
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (root / "result.json").write_text(done.stdout)
-    (root / "said.txt").write_text(done.stderr)
+    done = warm.run(*command, cwd=root)
+    assert done.returncode == 0, done.stderr.decode()
+    (root / "result.json").write_bytes(done.stdout)
+    (root / "said.txt").write_bytes(done.stderr)
     return root
 
 
