@@ -29,11 +29,14 @@ from tinysight_edge.belt import _digits
 hypothesis.settings.register_profile("tinysight", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tinysight")
 
-# A minute or more each, and some make what others wait for: begun first, so that no core idles at the end.
+# What computes for a minute or more, and some of it makes what others wait for: begun first, so that no core idles at
+# the end. There come those that wait more than they compute, for brokers and cameras, with the machine to themselves.
 LONGEST = (
     "e2e/test_demo.py", "trainer/data/test_clean.py", "converters/test_convert.py", "trainer/test_train.py",
-    "faults/test_broker.py",
+    "trainer/test_qat.py", "trainer/test_tune.py", "trainer/test_evaluate.py", "trainer/test_devices.py",
+    "converters/test_foreign_model.py", "converters/test_onnx.py", "e2e/test_wheel.py", "deploy/test_wheelhouse.py",
 )  # fmt: skip
+LAST = "faults"
 GOLDEN = Path(__file__).parent / "golden"
 AS_ROOT = "user root\n" if os.geteuid() == 0 else ""  # else mosquitto gives up rights and cannot read the test's files
 
@@ -46,7 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     long = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     if gone := [str(path) for path in long if not path.is_file()]:
         raise pytest.UsageError(f"LONGEST names files that are not there: {gone}")
-    items.sort(key=lambda item: long.get(item.path, len(long)))
+    waits = Path(__file__).parent / LAST
+    items.sort(key=lambda item: long.get(item.path, len(long) + item.path.is_relative_to(waits)))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
