@@ -27,8 +27,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def install(wheel: Path, folder: Path, extra: str) -> Path:
     """A new environment with only the wheel and one extra; its folder of programs."""
-    venv.create(folder, with_pip=True)
-    command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    venv.create(folder)
+    command = [sys.executable, "-m", "pip", "--python", str(folder), "install", "--quiet"]
+    command += ["--disable-pip-version-check", "--no-compile"]  # what is imported is compiled when it is
     done = subprocess.run([*command, f"{wheel}[{extra}]"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "bin"
