@@ -23,10 +23,18 @@ __all__ = ["Warm"]
 LOADED: Final = ["tensorflow", "keras", "tensorflow.lite.python.convert", "matplotlib.pyplot", "cv2", "msgspec"]
 # What is read when a library is loaded; with one thread of OpenBLAS the process has none but its own.
 AT_LOADING: Final = {**ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}
+# Test processes are more than cores: more threads would wait for each other. It is read at TensorFlow's first step.
+ONE_THREAD: Final = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
 class Warm:
-    """Starts such processes. TensorFlow is loaded when the first one is asked for."""
+    """Starts such processes. TensorFlow is loaded when the first one is asked for.
+
+    Attributes:
+        environment: with it a process of its own reckons as these do, to the last bit.
+    """
+
+    environment: Final = {**ENVIRONMENT, **ONE_THREAD}
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -95,7 +103,7 @@ def _become(command: list[str], cwd: str, env: dict[str, str], said: str) -> Non
     """What the forked process does."""
     os.chdir(cwd)
     os.environ.clear()
-    os.environ.update(env)
+    os.environ.update({**env, **ONE_THREAD})
     for descriptor, name in ((1, "out"), (2, "err")):
         with (Path(said) / name).open("wb") as file:
             os.dup2(file.fileno(), descriptor)

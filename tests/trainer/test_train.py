@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tinysight_contract.errors import DataError, TrainError
-from tinysight_converters.child import ENVIRONMENT
 from tinysight_converters.run import load_run
 from tinysight_trainer.config import Config, make_config, read_toml
 from tinysight_trainer.data.dataset import IMAGES, Dataset, open_dataset
@@ -244,7 +243,7 @@ def test_a_full_disk_during_a_checkpoint_keeps_the_last_one_and_can_be_resumed(
     full = ("train", str(world / "belt"), *SMALL, "--out", str(tmp_path / "full"))
     done = subprocess.run(
         [sys.executable, "-c", program, *full],
-        env={**os.environ, **ENVIRONMENT},  # as `warm` was loaded
+        env={**os.environ, **warm.environment},
         capture_output=True,
         text=True,
         check=False,
