@@ -58,7 +58,12 @@ def test_from_the_list_to_an_event_and_over_a_restart_of_the_broker(
     first = boxes(page)
     eventually(lambda: boxes(page) != first)
     same = set[str]()
-    eventually(lambda: len(same) >= 3 or same.update(counts_that_agree(page, voice)))
+
+    def agreed() -> bool:
+        same.update(counts_that_agree(page, voice))
+        return len(same) >= 3
+
+    eventually(agreed)
 
     embedded.kill()
     expect(page.locator(".link.away")).to_be_visible()
