@@ -16,7 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Playwright, sync_playwright
+
+from tinysight_contract.bundle import Bundle, pack_bundle
+from tinysight_deploy.repo.repository import Repository
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -278,3 +282,43 @@ def make_voice(playing: Any) -> Iterator[Callable[[str], Any]]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture(scope="session")
+def shop(once: Any, belt_repo: Path, belt_bundle: Path) -> Path:
+    """A folder: ``repo`` with belt 1.0.0 and 1.2.0, ``keys``, the first ``root.json``."""
+
+    def make(folder: Path) -> None:
+        for name in ("repo", "keys"):
+            shutil.copytree(belt_repo.parent / name, folder / name)
+        old, path = Bundle.open(belt_bundle), folder / "new.bundle"
+        files = {name: old.read(name) for name in old.manifest.files}
+        path.write_bytes(pack_bundle(replace(old.manifest, version="1.2.0", release=2), files))
+        repository = Repository(folder / "repo", folder / "keys")
+        repository.add(path)
+        (folder / "root.json").write_bytes(repository.root_bytes())
+
+    return Path(once("dashboard-repo", make))
+
+
+@pytest.fixture(scope="session")
+def serving(module: Callable[[str], ModuleType]) -> Any:
+    return module("deploy/fleet/serving")
+
+
+@pytest.fixture
+def fleet(
+    tmp_path: Path, broker: Any, shop: Path, serving: Any, playing: Any, simulated: Callable[..., Any]
+) -> Iterator[Any]:
+    """A fleet's server that leads four devices on belt 1.0.0; `port` is where its page has to be."""
+    (port,) = playing.free_ports(1)
+    active = min(each.release.target for each in Repository(shop / "repo", shop / "keys").releases())
+    simulated(
+        broker.url, 4, site="plant-1", prefix="belt", cameras=0, repository=shop / "repo", root=shop / "root.json",
+        active=active, update_seconds=1,
+    )  # fmt: skip
+    origins = (f"http://127.0.0.1:{port}",)
+    with serving.Served(tmp_path, broker.url, shop / "repo", options={"origins": origins}) as served:
+        serving.eventually(lambda: len(served.controller.facts) == 4)
+        served.port = port
+        yield served
