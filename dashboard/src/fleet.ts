@@ -52,6 +52,8 @@ export const MAX_SKEW_MS = 30_000;
 const MAX_DEVICES = 20_000;
 const MAX_CAMERAS = 64;
 const MAX_PRESENT = 500;
+/** An object that is there tells something once a minute at least. */
+export const SILENT_MS = 150_000;
 const MAX_PICTURES = 300;
 const MAX_TOPICS = 200_000;
 
@@ -137,7 +139,10 @@ export class Fleet {
     if (camera === null) return;
     switch (topic.kind) {
       case "cameraStatus": camera.status = got.value as CameraStatus; return;
-      case "counts": camera.counts = got.value as Counts; return;
+      case "counts":
+        camera.counts = got.value as Counts;
+        letGo(camera, now);
+        return;
       case "frame":
         camera.frame = { frame: got.value as Frame, at: now };
         for (const hear of this.onFrame) hear(device, camera);
@@ -152,7 +157,7 @@ export class Fleet {
         if (!this.log.add(event, now)) return; // QoS 1 may bring one twice
         device.events += 1;
         if (event.type === "end") camera.present.delete(event.id);
-        else if (!event.replayed && (camera.present.size < MAX_PRESENT || camera.present.has(event.id))) camera.present.set(event.id, { event, at: now });
+        else if (!event.replayed) sight(camera, event, now);
         return;
       }
       default:
@@ -210,6 +215,21 @@ function camerasOf(device: Device, id: string): Camera | null {
   const made: Camera = { id, status: null, counts: null, frame: null, present: new Map(), picture: null };
   device.cameras.set(id, made);
   return made;
+}
+
+/** An object is there. The one that was heard of last stands last. */
+function sight(camera: Camera, event: Event, now: number): void {
+  camera.present.delete(event.id);
+  camera.present.set(event.id, { event, at: now });
+  letGo(camera, now);
+}
+
+/** Those whose end this page did not hear, as it was away or read a sample only; else each tells something once a minute. */
+function letGo(camera: Camera, now: number): void {
+  for (const [id, { at }] of camera.present) {
+    if (camera.present.size <= MAX_PRESENT && now - at <= SILENT_MS) return;
+    camera.present.delete(id);
+  }
 }
 
 /** What an empty payload takes back. */

@@ -13,7 +13,7 @@ export function Stage({ event, picture }: { event: Event; picture: string }): JS
   const [x1, y1, x2, y2] = event.box;
   const where = `from ${percent(x1)}, ${percent(y1)} to ${percent(x2)}, ${percent(y2)}`;
   return (
-    <figure class="stage-box">
+    <figure class="event-stage-box">
       <div class="event-stage" style={{ aspectRatio: `1000 / ${high}` }}>
         {picture && <img src={picture} alt="The object at its best moment, as the device drew it" />}
         <svg viewBox={`0 0 1000 ${high}`} role="img" aria-label={`The frame with the object's box, ${where} of it`} class={picture ? "over" : ""}>

@@ -2,13 +2,11 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { type Event, ID, ROOT } from "../contract";
+import { SILENT_MS } from "../fleet";
 import type { Gap, Seen } from "../log";
 import { pack } from "../permalink";
 import { to } from "../router";
 import { Tag, ago } from "../ui/bits";
-
-/** An object that is there tells something once a minute at least. */
-const SILENT_MS = 150_000;
 
 /** The address of an event, which carries it; without it when it is too long for that. */
 export function linkOf(event: Event): string {

@@ -51,7 +51,7 @@ export function Events(): JSX.Element {
         <Export events={() => shown.flatMap((each) => (each.seen ? [each.seen.event] : []))} />
       </div>
       <Filters log={log} wanted={wanted} open={filtering} />
-      {halted && <p class="halted" role="status">Paused. {came === 0 ? "Nothing came since." : `${came.toLocaleString()} ${came === 1 ? "object" : "objects"} came since.`}</p>}
+      {halted && <p class="list-halted" role="status">Paused. {came === 0 ? "Nothing came since." : `${came.toLocaleString()} ${came === 1 ? "object" : "objects"} came since.`}</p>}
       {shown.length === 0 ? (
         <Empty log={log} />
       ) : (

@@ -69,12 +69,13 @@ export function Fact({ name, children }: { name: string; children: ComponentChil
   );
 }
 
-/** Text to copy, with a button that does. */
+/** Text to copy, with a button that does where the browser lets it: on pages that come over HTTPS or from this machine. */
 export function Copy({ text }: { text: string }): JSX.Element {
+  const clipboard = navigator.clipboard as Clipboard | undefined;
   return (
     <span class="copy">
       <code>{text}</code>
-      <button type="button" onClick={() => void navigator.clipboard.writeText(text)}>Copy</button>
+      {clipboard && <button type="button" onClick={() => void clipboard.writeText(text)}>Copy</button>}
     </span>
   );
 }
