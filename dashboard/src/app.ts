@@ -32,7 +32,7 @@ const ALWAYS: [string, 0 | 1][] = [
 
 export function begin(config: Config): void {
   const fleet = new Fleet();
-  const link = new Link(config.broker, (batch, lost) => fleet.hear(batch, lost), () => fleet.begin());
+  const link = new Link(config.broker, fleet);
   const session = loadSession();
   for (const [filter, qos] of ALWAYS) link.watch(filter, qos);
   app.value = { config, fleet, link, session, api: config.api === null ? null : new Api(config.api, session.token) };

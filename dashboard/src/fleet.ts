@@ -1,7 +1,7 @@
 // What is known of every device. Plain data that is changed in place; the page is drawn again four times a second at most.
 import { redraw } from "./draw";
 import type { Alert, CameraStatus, Counts, Desired, Event, Frame, Health, Info, ModelMetrics, Reported, Status, Topic } from "./contract";
-import { ROOT, parse } from "./contract";
+import { ROOT, RULES, parse } from "./contract";
 import { Log } from "./log";
 import { Trend } from "./trend";
 import type { Heard } from "./link";
@@ -56,6 +56,7 @@ const MAX_PRESENT = 500;
 export const SILENT_MS = 150_000;
 const MAX_PICTURES = 300;
 const MAX_TOPICS = 200_000;
+const NOTHING = new Uint8Array();
 
 export class Fleet {
   readonly devices = new Map<string, Device>();
@@ -66,7 +67,11 @@ export class Fleet {
   beyond = 0;
   /** Listeners to single messages, such as frames for a canvas. */
   readonly onFrame = new Set<(device: Device, camera: Camera) => void>();
-  private readonly topics = new Map<string, Topic | null>();
+  /** Topics that were heard, by their text, and in which wave last. */
+  private readonly topics = new Map<string, { topic: Topic | null; wave: number }>();
+  /** Rises with each filter that is asked for; and that of each filter. */
+  private wave = 0;
+  private readonly asked = new Map<string, number>();
   private readonly pictures: { url: string; owner: Camera }[] = [];
   private beatAt = 0;
   private timer = 0;
@@ -81,9 +86,29 @@ export class Fleet {
     this.changed();
   }
 
-  /** A session began: what is retained comes again, so what was known of who is online is not. */
+  /** A session began: what is retained comes again. Until it has come, what was known before stands. */
   begin(): void {
+    this.asked.clear();
     this.log.outage();
+    this.changed();
+  }
+
+  /** A filter is subscribed now: what the broker keeps of it comes. */
+  ask(filter: string): void {
+    this.asked.set(filter, (this.wave += 1));
+  }
+
+  /** All that the broker keeps of these filters has come: what did not was taken back while nobody listened here. */
+  kept(filters: string[]): void {
+    const now = Date.now();
+    for (const filter of filters) {
+      const since = this.asked.get(filter) ?? 0;
+      const fits = new RegExp(`^${filter.replaceAll("+", "[^/]+")}$`);
+      for (const [text, { topic, wave }] of this.topics) {
+        if (wave >= since || topic === null || !RULES[topic.kind].retain || !fits.test(text)) continue;
+        this.take({ text, payload: NOTHING, retained: true }, now);
+      }
+    }
     this.changed();
   }
 
@@ -104,6 +129,7 @@ export class Fleet {
 
   private take({ text, payload, retained }: Heard, now: number): void {
     const topic = this.topic(text);
+    if (payload.length === 0) this.topics.delete(text);
     if (topic === null) return this.stranger(text);
     if (topic.kind === "event" && !this.log.wants()) return;
     const device = this.known(topic.site, topic.device);
@@ -166,9 +192,12 @@ export class Fleet {
 
   private topic(text: string): Topic | null {
     const known = this.topics.get(text);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      known.wave = this.wave;
+      return known.topic;
+    }
     const topic = parse(text);
-    if (topic?.kind !== "snapshot" && topic?.kind !== "ack" && this.topics.size < MAX_TOPICS) this.topics.set(text, topic);
+    if (topic?.kind !== "snapshot" && topic?.kind !== "ack" && this.topics.size < MAX_TOPICS) this.topics.set(text, { topic, wave: this.wave });
     return topic;
   }
 

@@ -20,6 +20,8 @@ export interface Heard {
 
 const BATCH_MS = 100;
 const QUIET_MS = 60;
+/** Without a retained message for so long, all have come: of QoS 1 a broker sends some, and waits for their acknowledgement. */
+const SETTLED_MS = 3000;
 const MOST_WAITING = 20_000;
 /** Larger packets are not sent to an MQTT 5 client; the contract's largest payload is 256 KiB. */
 const MOST_PACKET = 300 << 10;
@@ -32,6 +34,18 @@ const REFUSALS: Record<number, [string, string]> = {
   135: ["The broker does not let this user in.", "Ask for an account that may read tinysight/v1/#."],
 };
 
+/** Who is told of what comes. */
+export interface Hearer {
+  /** What was heard, ten times a second at most, and how many messages were too many to keep. */
+  hear(batch: Heard[], lost: number): void;
+  /** A session begins: what is retained comes again. */
+  begin(): void;
+  /** A filter is subscribed now. */
+  ask(filter: string): void;
+  /** All that the broker keeps of these filters has come since. */
+  kept(filters: string[]): void;
+}
+
 export class Link {
   readonly state = cell<LinkState>({ kind: "connecting" });
   /** Filters that the broker refused to this user. */
@@ -39,6 +53,9 @@ export class Link {
   /** How often a session began. */
   sessions = 0;
   private client: MqttClient | null = null;
+  /** Filters that were taken, whose retained messages may still be on their way. */
+  private readonly coming = new Set<string>();
+  private settling = 0;
   private waiting: Heard[] = [];
   private lost = 0;
   private timer = 0;
@@ -47,16 +64,14 @@ export class Link {
   private queue: string[] = [];
   private busy = false;
 
-  /**
-   * @param url of the broker, as in `Config`.
-   * @param onBatch is given what was heard, ten times a second at most, and how many messages were too many to keep.
-   * @param onBegin is told when a session begins: what is retained comes again.
-   */
-  constructor(
-    private readonly url: string,
-    private readonly onBatch: (batch: Heard[], lost: number) => void,
-    private readonly onBegin: () => void,
-  ) {}
+  private readonly url: string;
+  private readonly hearer: Hearer;
+
+  /** @param url of the broker, as in `Config`. */
+  constructor(url: string, hearer: Hearer) {
+    this.url = url;
+    this.hearer = hearer;
+  }
 
   open(session: Session): void {
     this.close();
@@ -84,8 +99,9 @@ export class Link {
       this.sessions += 1;
       this.state.value = { kind: "online", since: Date.now() };
       this.denied.value = [];
-      this.onBegin();
+      this.hearer.begin();
       this.queue = [...this.wanted.keys()];
+      this.coming.clear();
       this.busy = false;
       this.next();
     });
@@ -127,6 +143,7 @@ export class Link {
       const mine = this.wanted.get(filter);
       if (!mine || --mine.users > 0) return;
       this.wanted.delete(filter);
+      this.coming.delete(filter);
       if (this.client?.connected) this.client.unsubscribe(filter);
     };
   }
@@ -139,16 +156,35 @@ export class Link {
     if (filter === undefined) return;
     if (!wanted) return this.next();
     this.busy = true;
+    this.flush(); // what came before this filter was asked for
+    this.hearer.ask(filter);
+    const session = this.sessions;
     client.subscribe(filter, { qos: wanted.qos }, (error, granted) => {
-      if (client !== this.client) return;
+      if (client !== this.client || session !== this.sessions) return;
+      if (!error && this.wanted.has(filter)) this.coming.add(filter);
       if (error || granted?.some((each) => Number(each.qos) >= 128)) this.denied.value = [...this.denied.value, filter];
       const wait = (): void => {
+        if (client !== this.client || session !== this.sessions) return;
         if (performance.now() - this.retainedAt < QUIET_MS) return void window.setTimeout(wait, QUIET_MS);
         this.busy = false;
         this.next();
       };
       wait();
+      this.settle();
     });
+  }
+
+  /** Once nothing more is asked for and nothing retained comes, tell of what all has come. */
+  private settle(): void {
+    window.clearTimeout(this.settling);
+    const { client, sessions } = this;
+    this.settling = window.setTimeout(() => {
+      if (client !== this.client || sessions !== this.sessions || !client?.connected) return;
+      if (this.busy || performance.now() - this.retainedAt < SETTLED_MS) return this.settle();
+      this.flush();
+      this.hearer.kept([...this.coming]);
+      this.coming.clear();
+    }, SETTLED_MS);
   }
 
   private flush(): void {
@@ -157,6 +193,6 @@ export class Link {
     const [batch, lost] = [this.waiting, this.lost];
     this.waiting = [];
     this.lost = 0;
-    this.onBatch(batch, lost);
+    this.hearer.hear(batch, lost);
   }
 }

@@ -5,6 +5,7 @@ and the fleet's server. Browsers are of one test file each: while Playwright's l
 """
 
 import importlib.util
+import json
 import re
 import shutil
 import sys
@@ -322,3 +323,44 @@ def fleet(
         serving.eventually(lambda: len(served.controller.facts) == 4)
         served.port = port
         yield served
+
+
+NODE_BEGIN = """
+import { registerHooks } from "node:module";
+import { readFileSync } from "node:fs";
+globalThis.window = globalThis;
+globalThis.requestAnimationFrame = () => 0;
+const source = (text) => ({ url: "data:text/javascript," + encodeURIComponent(text), shortCircuit: true });
+const kinds = ["status", "info", "health", "model", "cameraStatus", "counts", "event", "frame", "alert", "desired", "reported", "ack"];
+const STUBS = {
+  "virtual:checks": "const f = () => true; export { " + kinds.map((kind) => `f as ${kind}`).join(", ") + " };",
+  "preact/hooks": "export const useEffect = 0, useState = 0;",
+  mqtt: "export default { connect: (...all) => globalThis.connect(...all) };",
+};
+const resolve = (name, at, next) => (STUBS[name] ? source(STUBS[name]) : next(/^[.][.]?[/][\\w/]+$/.test(name) ? name + ".ts" : name, at));
+registerHooks({ resolve });
+const load = (name) => import(`${SOURCES}/${name}.ts`);
+const example = (name) => JSON.parse(readFileSync(`${GOLDEN}/${name}.json`, "utf8"));
+const golden = example("event");
+const event = (changes) => ({ ...golden, ...changes });
+const bytes = (value) => new TextEncoder().encode(typeof value === "string" ? value : JSON.stringify(value));
+"""  # noqa: E501 -- statements of JavaScript
+
+
+@pytest.fixture(scope="module")
+def play(builder: Any) -> Callable[[str], Any]:
+    """Run a module of JavaScript that says one JSON; `load`, `event`, `example`, `bytes` and `golden` are there."""
+    node = builder.node()
+    program = node.folder / "node"
+    can = node.run(program, "--print", "Boolean(process.features.typescript)", timeout_s=60).stdout.strip()
+    if can != "true":
+        pytest.skip("this Node.js does not read TypeScript; the development dependencies bring one that does")
+    places = {"SOURCES": (ROOT / "dashboard" / "src").as_uri(), "GOLDEN": str(ROOT / "tests" / "golden")}
+    begin = "".join(f"const {name} = {json.dumps(value)};" for name, value in places.items()) + NODE_BEGIN
+
+    def run(text: str) -> Any:
+        done = node.run(program, "--no-warnings", "--input-type=module", "--eval", begin + text, timeout_s=60)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run

@@ -4,41 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCES = ROOT / "dashboard" / "src"
-EVENT = json.loads((ROOT / "tests" / "golden" / "event.json").read_text())
-BEGIN = f"""
-import {{ registerHooks }} from "node:module";
-registerHooks({{ resolve: (name, at, next) => next(/^[.][.]?[/]\\w+$/.test(name) ? name + ".ts" : name, at) }});
-const load = (name) => import({json.dumps(SOURCES.as_uri())} + "/" + name + ".ts");
-const golden = {json.dumps(EVENT)};
-const event = (changes) => ({{ ...golden, ...changes }});
-"""
-
 Play = Callable[[str], Any]
-
-
-@pytest.fixture(scope="module")
-def play(builder: Any) -> Play:
-    """Run a module of JavaScript that says one JSON; `load`, `event` and `golden` are there."""
-    node = builder.node()
-    program = node.folder / "node"
-    can = node.run(program, "--print", "Boolean(process.features.typescript)", timeout_s=60).stdout.strip()
-    if can != "true":
-        pytest.skip("this Node.js does not read TypeScript; the development dependencies bring one that does")
-
-    def run(text: str) -> Any:
-        done = node.run(program, "--no-warnings", "--input-type=module", "--eval", BEGIN + text, timeout_s=60)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return run
-
 
 FOLLOWED = """
 const { Log } = await load("log");

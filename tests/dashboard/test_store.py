@@ -1,0 +1,89 @@
+"""What the page knows of devices, and how it hears of them, without a browser. Node.js runs it; the broker is played."""
+
+from collections.abc import Callable
+from typing import Any
+
+Play = Callable[[str], Any]
+
+FLEET = """
+const { Fleet } = await load("fleet");
+const fleet = new Fleet();
+const say = (tail, value, retained = false, at = Date.now()) =>
+  fleet.hear([{ text: `tinysight/v1/plant-1/${tail}`, payload: bytes(value), retained, at }], 0);
+const tell = (value) => { console.log(JSON.stringify(value)); process.exit(0); };
+"""
+LINK = """
+const { EventEmitter } = await import("node:events");
+const clients = [];
+class Client extends EventEmitter {
+  constructor(options) { super(); this.options = options; this.asked = []; this.connected = false; clients.push(this); }
+  subscribe(filter, options, told) { this.asked.push([filter, told]); }
+  unsubscribe() {}
+  end() { this.ended = true; this.connected = false; }
+  in() { this.connected = true; this.emit("connect"); }
+  take(granted = 1) {
+    const [filter, told] = this.asked.at(-1);
+    if (granted < 128) told(null, [{ qos: granted }], { granted: [granted] });
+    else told(new Error("Subscribe error"), [{ qos: 0 }], { granted: [granted] });
+    return filter;
+  }
+  hear(text, value, retain = false) { this.emit("message", text, bytes(value), { retain }); }
+}
+globalThis.connect = (url, options) => new Client(options);
+const { Link } = await load("link");
+const told = [];
+const link = new Link("ws://broker.example", {
+  hear: (batch, lost) => told.push(["batch", batch.length, lost]), begin: () => told.push(["begin"]),
+  ask: (filter) => told.push(["ask", filter]), kept: (filters) => told.push(["kept", ...filters]),
+});
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+const tell = (value) => { console.log(JSON.stringify(value)); process.exit(0); };
+const nobody = { username: "", password: "", token: "" };
+"""
+
+
+def test_what_was_taken_back_during_an_outage_is_gone(play: Play) -> None:
+    """An alert, a camera and a wish that the broker keeps no more when the page is back."""
+    told = play(
+        FLEET
+        + """
+const heard = (tails) => { for (const tail of tails) say(`gate-1/${tail}`, {}, true); };
+const filters = ["status", "alert/+", "camera/+/status", "camera/+/counts"].map((tail) => `tinysight/v1/+/+/${tail}`);
+const mine = () => { const { alerts, cameras, desired } = fleet.device("plant-1", "gate-1"); return [[...alerts.keys()], [...cameras.keys()], desired !== null]; };
+const all = [];
+filters.forEach((filter) => fleet.ask(filter));
+heard(["status", "alert/hot", "alert/full", "camera/cam0/status", "camera/cam1/status", "desired"]);
+fleet.kept(filters);
+all.push(mine());
+fleet.begin();
+filters.forEach((filter) => fleet.ask(filter));
+heard(["status", "alert/full", "camera/cam1/status"]);
+all.push(mine());
+fleet.kept(filters);
+all.push(mine());
+fleet.ask("tinysight/v1/plant-1/gate-1/desired");
+fleet.kept(["tinysight/v1/plant-1/gate-1/desired"]);
+all.push(mine());
+tell(all);
+"""  # noqa: E501 -- a statement of JavaScript
+    )
+    before = [["hot", "full"], ["cam0", "cam1"], True]
+    assert told == [before, before, [["full"], ["cam1"], True], [["full"], ["cam1"], False]]
+
+
+def test_the_link_tells_when_all_that_is_kept_has_come(play: Play) -> None:
+    told = play(
+        LINK
+        + """
+link.watch("a"); link.watch("b"); link.watch("c");
+link.open(nobody);
+const [client] = clients;
+client.in();
+client.take(); await pause(200);
+client.hear("a", "x", true); client.take(135); await pause(200);
+client.take(); await pause(3300);
+client.in(); await pause(50);
+tell(told.filter(([kind]) => kind !== "batch"));
+"""
+    )
+    assert told == [["begin"], *(["ask", each] for each in "abc"), ["kept", "a", "c"], ["begin"], ["ask", "a"]]
