@@ -132,11 +132,11 @@ export class Fleet {
     if (payload.length === 0) this.topics.delete(text);
     if (topic === null) return this.stranger(text);
     if (topic.kind === "event" && !this.log.wants()) return;
+    if (payload.length === 0) return this.clear(topic);
     const device = this.known(topic.site, topic.device);
     if (device === null) return;
     if (!retained) device.heardAt = now;
     const camera = "camera" in topic ? camerasOf(device, topic.camera) : null;
-    if (payload.length === 0) return forget(device, topic.kind, camera, "code" in topic ? topic.code : "");
     const got = read(topic.kind, payload);
     if (!got.ok) {
       device.broken = { count: device.broken.count + 1, why: `${text.slice(ROOT.length + 1)}: ${got.why}` };
@@ -188,6 +188,15 @@ export class Fleet {
       }
       default:
     }
+  }
+
+  /** An empty payload takes back what was kept; a device of which nothing is left is forgotten. */
+  private clear(topic: Topic): void {
+    const device = this.device(topic.site, topic.device);
+    if (!device) return;
+    forget(device, topic.kind, ("camera" in topic && device.cameras.get(topic.camera)) || null, "code" in topic ? topic.code : "");
+    const { status, info, health, model, desired, reported, alerts, cameras } = device;
+    if (!(status ?? info ?? health ?? model ?? desired ?? reported) && alerts.size + cameras.size === 0) this.devices.delete(device.key);
   }
 
   private topic(text: string): Topic | null {
@@ -267,7 +276,10 @@ function forget(device: Device, kind: string, camera: Camera | null, code: strin
     case "status": case "info": case "health": case "model": case "desired": case "reported": device[kind] = null; return;
     case "alert": device.alerts.delete(code); return;
     case "cameraStatus": if (camera) device.cameras.delete(camera.id); return;
-    case "counts": if (camera) camera.counts = null; return;
+    case "counts":
+      if (camera) camera.counts = null;
+      if (camera && camera.status === null) device.cameras.delete(camera.id);
+      return;
     default:
   }
 }

@@ -87,3 +87,20 @@ tell(told.filter(([kind]) => kind !== "batch"));
 """
     )
     assert told == [["begin"], *(["ask", each] for each in "abc"), ["kept", "a", "c"], ["begin"], ["ask", "a"]]
+
+
+def test_what_is_cleared_leaves_no_ghost(play: Play) -> None:
+    """The agent clears a camera's status, then its counts; an operator what the broker keeps of a device."""
+    told = play(
+        FLEET
+        + """
+say("gate-1/status", { state: "online" });
+for (const tail of ["status", "counts"]) say(`gate-1/camera/cam0/${tail}`, { objects: {} });
+for (const tail of ["status", "counts"]) say(`gate-1/camera/cam0/${tail}`, "");
+const cameras = [...fleet.device("plant-1", "gate-1").cameras.keys()];
+say("gate-1/status", "");
+say("gate-2/alert/hot", "");
+tell([cameras, [...fleet.devices.keys()]]);
+"""
+    )
+    assert told == [[], []]
