@@ -87,7 +87,7 @@ export class Link {
       connectTimeout: 8000,
       reconnectPeriod: 1500,
       resubscribe: false,
-      reconnectOnConnackError: false,
+      reconnectOnConnackError: true, // "server unavailable" passes; what does not pass ends the client below
       ...(version === 5 ? { properties: { maximumPacketSize: MOST_PACKET } } : {}),
       ...(session.username ? { username: session.username, password: session.password } : {}),
     };
@@ -113,8 +113,10 @@ export class Link {
       if (!this.timer) this.timer = window.setTimeout(() => this.flush(), BATCH_MS);
     });
     client.on("error", (error) => {
-      const refusal = REFUSALS["code" in error ? Number(error.code) : 0];
-      if (!refusal || client !== this.client) return;
+      const code = "code" in error ? Number(error.code) : 0;
+      if (!(code > 0) || client !== this.client) return;
+      const refusal = REFUSALS[code];
+      if (!refusal) return void (this.state.value = { kind: "away", since: Date.now(), why: `The broker says: ${error.message.slice(0, 200)}.` });
       client.end(true);
       this.state.value = { kind: "refused", why: refusal[0], mend: refusal[1] };
     });

@@ -1,4 +1,4 @@
-"""What the page knows of devices, and how it hears of them, without a browser. Node.js runs it; the broker is played."""
+"""What the page knows of devices, and how it hears of them, without a browser; the broker is played, Node.js runs it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -104,3 +104,23 @@ tell([cameras, [...fleet.devices.keys()]]);
 """
     )
     assert told == [[], []]
+
+
+def test_a_refusal_that_may_pass_is_tried_again(play: Play) -> None:
+    told = play(
+        LINK
+        + """
+const refuse = (code) => {
+  link.open(nobody);
+  const client = clients.at(-1);
+  client.emit("error", Object.assign(new Error("Connection refused: x"), { code }));
+  client.emit("close");
+  return [link.state.value.kind, link.state.value.why, client.ended === true, client.options.reconnectOnConnackError];
+};
+tell([refuse(136), refuse(5)]);
+"""
+    )
+    assert told == [
+        ["away", "The broker says: Connection refused: x.", False, True],
+        ["refused", "The broker does not let this user in.", True, True],
+    ]
