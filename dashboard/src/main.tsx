@@ -16,4 +16,7 @@ if (root) {
     (error: unknown) => render(<main><Note tone="bad" title="This page cannot begin.">{String(error)}</Note></main>, root),
   );
   addEventListener("pagehide", () => app.value?.link.close());
+  addEventListener("pageshow", ({ persisted }) => {
+    if (persisted && app.value) app.value.link.open(app.value.session); // back from the browser's cache of pages
+  });
 }
