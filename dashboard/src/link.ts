@@ -146,6 +146,7 @@ export class Link {
       if (!mine || --mine.users > 0) return;
       this.wanted.delete(filter);
       this.coming.delete(filter);
+      this.denied.value = this.denied.value.filter((each) => each !== filter);
       if (this.client?.connected) this.client.unsubscribe(filter);
     };
   }
@@ -161,10 +162,11 @@ export class Link {
     this.flush(); // what came before this filter was asked for
     this.hearer.ask(filter);
     const session = this.sessions;
-    client.subscribe(filter, { qos: wanted.qos }, (error, granted) => {
+    client.subscribe(filter, { qos: wanted.qos }, (error, _, packet) => {
       if (client !== this.client || session !== this.sessions) return;
       if (!error && this.wanted.has(filter)) this.coming.add(filter);
-      if (error || granted?.some((each) => Number(each.qos) >= 128)) this.denied.value = [...this.denied.value, filter];
+      const denied = packet?.granted?.some((each) => Number(each) >= 128) && this.wanted.has(filter) && !this.denied.value.includes(filter);
+      if (denied) this.denied.value = [...this.denied.value, filter]; // a connection that broke meanwhile denied nothing
       const wait = (): void => {
         if (client !== this.client || session !== this.sessions) return;
         if (performance.now() - this.retainedAt < QUIET_MS) return void window.setTimeout(wait, QUIET_MS);

@@ -124,3 +124,21 @@ tell([refuse(136), refuse(5)]);
         ["away", "The broker says: Connection refused: x.", False, True],
         ["refused", "The broker does not let this user in.", True, True],
     ]
+
+
+def test_only_what_the_broker_refuses_is_denied(play: Play) -> None:
+    told = play(
+        LINK
+        + """
+const undo = link.watch("a");
+link.open(nobody);
+const [client] = clients, all = [];
+client.in();
+client.asked[0][1](new Error("Connection closed"), [{ qos: 0 }], undefined);
+all.push(link.denied.value);
+for (let n = 0; n < 2; n += 1) { client.in(); client.take(135); all.push(link.denied.value); }
+undo();
+tell([...all, link.denied.value]);
+"""
+    )
+    assert told == [[], ["a"], ["a"], []]
