@@ -27,14 +27,16 @@ const ALWAYS: [string, 0 | 1][] = [
   [`${ROOT}/+/+/camera/+/event`, 1],
   [`${ROOT}/+/+/camera/+/status`, 1],
   [`${ROOT}/+/+/camera/+/counts`, 0],
-  ["tinysight/+/+/+/info", 0], // who speaks another version
 ];
+/** Who speaks another version; an account for `ROOT/#` may not ask for it. */
+const FOREIGN = "tinysight/+/+/+/info";
 
 export function begin(config: Config): void {
   const fleet = new Fleet();
   const link = new Link(config.broker, fleet);
   const session = loadSession();
   for (const [filter, qos] of ALWAYS) link.watch(filter, qos);
+  link.watch(FOREIGN, 0, true);
   app.value = { config, fleet, link, session, api: config.api === null ? null : new Api(config.api, session.token) };
   link.open(session);
 }

@@ -60,7 +60,7 @@ export class Link {
   private lost = 0;
   private timer = 0;
   private retainedAt = -QUIET_MS;
-  private readonly wanted = new Map<string, { qos: 0 | 1; users: number }>();
+  private readonly wanted = new Map<string, { qos: 0 | 1; users: number; optional: boolean }>();
   private queue: string[] = [];
   private busy = false;
 
@@ -132,12 +132,15 @@ export class Link {
     this.client = null;
   }
 
-  /** Subscribe until the function that is returned is called; filters that several want are subscribed once. */
-  watch(filter: string, qos: 0 | 1 = 0): () => void {
+  /**
+   * Subscribe until the function that is returned is called; filters that several want are subscribed once.
+   * @param optional: nothing is said when the broker refuses it.
+   */
+  watch(filter: string, qos: 0 | 1 = 0, optional = false): () => void {
     const known = this.wanted.get(filter);
     if (known) known.users += 1;
     else {
-      this.wanted.set(filter, { qos, users: 1 });
+      this.wanted.set(filter, { qos, users: 1, optional });
       this.queue.push(filter);
       this.next();
     }
@@ -165,7 +168,7 @@ export class Link {
     client.subscribe(filter, { qos: wanted.qos }, (error, _, packet) => {
       if (client !== this.client || session !== this.sessions) return;
       if (!error && this.wanted.has(filter)) this.coming.add(filter);
-      const denied = packet?.granted?.some((each) => Number(each) >= 128) && this.wanted.has(filter) && !this.denied.value.includes(filter);
+      const denied = packet?.granted?.some((each) => Number(each) >= 128) && this.wanted.get(filter)?.optional === false && !this.denied.value.includes(filter);
       if (denied) this.denied.value = [...this.denied.value, filter]; // a connection that broke meanwhile denied nothing
       const wait = (): void => {
         if (client !== this.client || session !== this.sessions) return;

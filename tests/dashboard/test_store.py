@@ -1,4 +1,4 @@
-"""What the page knows of devices, and how it hears of them, without a browser; the broker is played, Node.js runs it."""
+"""What the page knows of devices, and how it hears of them, without a browser: Node.js runs it, the broker is played."""
 
 from collections.abc import Callable
 from typing import Any
@@ -138,7 +138,11 @@ client.asked[0][1](new Error("Connection closed"), [{ qos: 0 }], undefined);
 all.push(link.denied.value);
 for (let n = 0; n < 2; n += 1) { client.in(); client.take(135); all.push(link.denied.value); }
 undo();
+all.push(link.denied.value);
+link.watch("may be", 0, true);
+client.in();
+client.take(135);
 tell([...all, link.denied.value]);
 """
     )
-    assert told == [[], ["a"], ["a"], []]
+    assert told == [[], ["a"], ["a"], [], []]
