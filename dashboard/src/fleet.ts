@@ -81,8 +81,8 @@ export class Fleet {
     const now = Date.now();
     let events = 0;
     for (const each of batch) if (each.text.endsWith("/event")) events += 1;
-    this.log.begin(events, lost, now);
-    for (const each of batch) this.take(each, now);
+    this.log.begin(events, lost, now, batch[0]?.at);
+    for (const each of batch) this.take(each);
     this.changed();
   }
 
@@ -106,7 +106,7 @@ export class Fleet {
       const fits = new RegExp(`^${filter.replaceAll("+", "[^/]+")}$`);
       for (const [text, { topic, wave }] of this.topics) {
         if (wave >= since || topic === null || !RULES[topic.kind].retain || !fits.test(text)) continue;
-        this.take({ text, payload: NOTHING, retained: true }, now);
+        this.take({ text, payload: NOTHING, retained: true, at: now });
       }
     }
     this.changed();
@@ -127,7 +127,7 @@ export class Fleet {
     return this.devices.get(`${site}/${device}`);
   }
 
-  private take({ text, payload, retained }: Heard, now: number): void {
+  private take({ text, payload, retained, at: now }: Heard): void {
     const topic = this.topic(text);
     if (payload.length === 0) this.topics.delete(text);
     if (topic === null) return this.stranger(text);

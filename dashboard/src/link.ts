@@ -16,6 +16,8 @@ export interface Heard {
   text: string;
   payload: Uint8Array;
   retained: boolean;
+  /** When it came, ms since 1970 by this page's clock: a tab in the background may hand it on much later. */
+  at: number;
 }
 
 const BATCH_MS = 100;
@@ -58,6 +60,8 @@ export class Link {
   private settling = 0;
   private waiting: Heard[] = [];
   private lost = 0;
+  /** When messages were too many last, in this session; 0: never, or all was asked for again since. */
+  private lostAt = 0;
   private timer = 0;
   private retainedAt = -QUIET_MS;
   private readonly wanted = new Map<string, { qos: 0 | 1; users: number; optional: boolean }>();
@@ -102,15 +106,18 @@ export class Link {
       this.hearer.begin();
       this.queue = [...this.wanted.keys()];
       this.coming.clear();
+      this.lostAt = 0;
       this.busy = false;
       this.next();
     });
     client.on("message", (text, payload, packet) => {
       if (client !== this.client) return;
       if (packet.retain) this.retainedAt = performance.now();
+      const at = Date.now();
       if (this.waiting.length >= MOST_WAITING) this.lost += 1;
-      else this.waiting.push({ text, payload, retained: packet.retain });
-      if (!this.timer) this.timer = window.setTimeout(() => this.flush(), BATCH_MS);
+      else this.waiting.push({ text, payload, retained: packet.retain, at });
+      if (at - (this.waiting[0]?.at ?? at) > 2 * BATCH_MS) this.flush(); // timers of a tab in the background are late
+      else if (!this.timer) this.timer = window.setTimeout(() => this.flush(), BATCH_MS);
     });
     client.on("error", (error) => {
       const code = "code" in error ? Number(error.code) : 0;
@@ -187,6 +194,7 @@ export class Link {
     const { client, sessions } = this;
     this.settling = window.setTimeout(() => {
       if (client !== this.client || sessions !== this.sessions || !client?.connected) return;
+      if (this.lostAt > 0) return this.coming.clear(); // nobody knows what was among it
       if (this.busy || performance.now() - this.retainedAt < SETTLED_MS) return this.settle();
       this.flush();
       this.hearer.kept([...this.coming]);
@@ -200,6 +208,14 @@ export class Link {
     const [batch, lost] = [this.waiting, this.lost];
     this.waiting = [];
     this.lost = 0;
+    if (lost > 0) {
+      this.lostAt = performance.now();
+      window.setTimeout(() => this.flush(), SETTLED_MS + BATCH_MS);
+    } else if (this.lostAt > 0 && performance.now() - this.lostAt > SETTLED_MS) {
+      this.lostAt = 0; // what is kept may have been among it: ask again
+      this.queue = [...new Set([...this.queue, ...this.wanted.keys()])];
+      this.next();
+    }
     this.hearer.hear(batch, lost);
   }
 }

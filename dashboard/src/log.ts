@@ -44,15 +44,16 @@ export class Log {
   private turn = 0;
   private blindUntil = 0;
   private readonly missing = new Gaps();
-  private readonly rates: [number, number][] = [];
+  /** How many came, from when to when. */
+  private readonly rates: { from: number; to: number; many: number }[] = [];
   /** Pictures by object, since one may come before its object's event; and the other way round. */
   private readonly pictures = new Map<string, string>();
   private readonly owners = new Map<string, string>();
 
-  /** Before a batch: how many events it has and how many messages were lost before it. */
-  begin(events: number, lost: number, now: number): void {
+  /** Before a batch: how many events it has, how many messages were lost before it, and when its first came. */
+  begin(events: number, lost: number, now: number, from = now): void {
     this.came += events + lost;
-    this.rates.push([now, events + lost]);
+    this.rates.push({ from: Math.min(from, now), to: now, many: events + lost });
     const rate = this.rate(now);
     this.sampling = rate > FLOOD_PER_S ? Math.ceil(rate / (FLOOD_PER_S / 2)) : 1;
     if (this.sampling > 1 || lost > 0) this.blindUntil = now + BLIND_MS;
@@ -125,9 +126,9 @@ export class Log {
   }
 
   private rate(now: number): number {
-    while (now - (this.rates[0]?.[0] ?? now) > WINDOW_MS) this.rates.shift();
-    const over_s = Math.max(1, (now - (this.rates[0]?.[0] ?? now)) / 1000);
-    return this.rates.reduce((sum, [, each]) => sum + each, 0) / over_s;
+    while (now - (this.rates[0]?.to ?? now) > WINDOW_MS) this.rates.shift();
+    const over_s = Math.max(1, (now - (this.rates[0]?.from ?? now)) / 1000);
+    return this.rates.reduce((sum, { many }) => sum + many, 0) / over_s;
   }
 }
 

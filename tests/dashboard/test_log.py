@@ -150,6 +150,17 @@ console.log(JSON.stringify({ read, flooded: rates[40], after: rates.at(-1), came
     assert told["after"] == 1
 
 
+def test_what_a_tab_in_the_background_hands_on_late_is_no_flood(play: Play) -> None:
+    told = play("""
+const { Log } = await load("log");
+const log = new Log();
+log.begin(1, 0, 1_000_000);
+log.begin(1200, 0, 1_060_000, 1_000_100);
+console.log(JSON.stringify(log.sampling));
+""")
+    assert told == 1
+
+
 def test_the_newest_of_an_object_stands_whatever_the_order(play: Play) -> None:
     told = play("""
 const { Log } = await load("log");

@@ -1,4 +1,4 @@
-"""What the page knows of devices, and how it hears of them, without a browser: Node.js runs it, the broker is played."""
+"""What the page knows of devices and how it hears of them, without a browser: Node.js runs it, the broker is played."""
 
 from collections.abc import Callable
 from typing import Any
@@ -146,3 +146,40 @@ tell([...all, link.denied.value]);
 """
     )
     assert told == [[], ["a"], ["a"], [], []]
+
+
+def test_messages_are_handed_on_although_timers_are_late(play: Play) -> None:
+    """A tab in the background runs its timers once a minute; what came is stamped with when it came."""
+    told = play(
+        LINK
+        + """
+link.open(nobody);
+const [client] = clients;
+client.in();
+globalThis.setTimeout = () => 1;
+let now = 1_000_000;
+Date.now = () => now;
+const batches = [];
+link.hearer.hear = (batch) => batches.push(batch.map(({ at }) => at - 1_000_000));
+for (let n = 0; n < 6; n += 1, now += 90) client.hear("a", "x");
+tell(batches);
+"""
+    )
+    assert told == [[0, 90, 180, 270]]
+
+
+def test_what_is_kept_is_asked_for_again_after_messages_were_lost(play: Play) -> None:
+    told = play(
+        LINK
+        + """
+link.watch("a");
+link.open(nobody);
+const [client] = clients;
+client.in();
+client.take();
+for (let n = 0; n < 20_010; n += 1) client.hear("a", "x");
+await pause(3500);
+tell(told.filter(([kind, , lost]) => kind !== "batch" || lost > 0).map(([kind]) => kind));
+"""
+    )
+    assert told == ["begin", "ask", "batch", "ask"]
