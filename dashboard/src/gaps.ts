@@ -23,73 +23,98 @@ interface Span {
   at: number;
 }
 
-/** One run of one device, by its `boot_id`: what was heard of it, lowest first. */
+/** One run of one device: what was heard of it, lowest first. */
 interface Run {
-  device: string;
-  boot: string;
   spans: Span[];
   /** Whether a live event came in this session, so that from there on every number is expected. */
   sure: boolean;
 }
 
+/** A device's runs by their `boot_id`, and the one whose live events are heard within one session of this page. */
+interface Runs {
+  runs: Map<string, Run>;
+  live: string;
+}
+
 const MOST_SPANS = 200;
-const MOST_RUNS = 40_000;
+/** Per device, so that none can crowd out another. */
+const MOST_RUNS = 4;
+const MOST_DEVICES = 20_000;
 
 export class Gaps {
-  private readonly runs = new Map<string, Run>();
-  /** The run whose live events are heard, by device; within one session of this page. */
-  private readonly live = new Map<string, string>();
+  private readonly devices = new Map<string, Runs>();
   /** Since when it is watched, ms since 1970; it begins again with each session. */
   since = Date.now();
+  /** All gaps; null when they changed since they were listed. */
+  private all: Gap[] | null = null;
 
   /** The session at the broker ended, so what came meanwhile was not for this page. What is known to be heard stays. */
   pause(now = Date.now()): void {
-    for (const run of this.runs.values()) {
-      run.sure = false;
-      for (const span of run.spans) span.missing = false;
+    for (const each of this.devices.values()) {
+      each.live = "";
+      for (const run of each.runs.values()) {
+        run.sure = false;
+        for (const span of run.spans) span.missing = false;
+      }
     }
-    this.live.clear();
     this.since = now;
+    this.all = null;
   }
 
   /** Events were passed over on purpose: nothing is known any more. */
   forget(now = Date.now()): void {
-    this.runs.clear();
-    this.live.clear();
+    this.devices.clear();
     this.since = now;
+    this.all = null;
   }
 
   /** Take in one event; false when it came before (QoS 1 may bring one twice). */
   add({ site, device: id, boot_id: boot, seq, replayed }: Event, now: number): boolean {
-    const device = `${site}/${id}`;
-    const name = `${device} ${boot}`;
-    let run = this.runs.get(name);
-    if (!run) {
-      if (this.runs.size >= MOST_RUNS) for (const oldest of this.runs.keys()) { this.runs.delete(oldest); break; }
-      // a run that begins while another one of the device is listened to is heard from its first event on
-      const whole = !replayed && this.live.has(device);
-      this.runs.set(name, (run = { device, boot, sure: whole, spans: whole ? [{ from: 0, to: 0, missing: false, at: now }] : [] }));
+    const name = `${site}/${id}`;
+    let device = this.devices.get(name);
+    if (!device) {
+      if (this.devices.size >= MOST_DEVICES) return true;
+      this.devices.set(name, (device = { runs: new Map(), live: "" }));
     }
+    let run = device.runs.get(boot);
+    if (!run) {
+      if (device.runs.size >= MOST_RUNS) {
+        for (const old of device.runs.keys()) if (old !== device.live) { device.runs.delete(old); break; }
+        this.all = null;
+      }
+      // a run that begins while another one of the device is listened to is heard from its first event on
+      const whole = !replayed && device.live !== "" && device.live !== boot;
+      device.runs.set(boot, (run = { sure: whole, spans: whole ? [{ from: 0, to: 0, missing: false, at: now }] : [] }));
+    }
+    const last = run.spans[run.spans.length - 1];
+    if (!last || seq !== last.to + 1) this.all = null;
     const fresh = place(run, seq, now);
     if (!replayed) {
       run.sure = true;
-      this.live.set(device, boot);
+      device.live = boot;
     }
     return fresh;
   }
 
   /** What is missing now, newest first; of one device only, or of all. */
   list(device?: string): Gap[] {
-    const found: Gap[] = [];
-    for (const run of this.runs.values()) {
-      if (run.spans.length < 2 || (device !== undefined && run.device !== device)) continue;
-      for (let at = 1; at < run.spans.length; at += 1) {
-        const [before, after] = [run.spans[at - 1], run.spans[at]];
-        if (before && after?.missing) found.push({ device: run.device, boot: run.boot, from: before.to + 1, to: after.from - 1, at: after.at });
+    if (device === undefined) return (this.all ??= listed(this.devices));
+    const mine = this.devices.get(device);
+    return mine ? listed([[device, mine]]) : [];
+  }
+}
+
+function listed(devices: Iterable<[string, Runs]>): Gap[] {
+  const found: Gap[] = [];
+  for (const [device, { runs }] of devices) {
+    for (const [boot, { spans }] of runs) {
+      for (let at = 1; at < spans.length; at += 1) {
+        const [before, after] = [spans[at - 1], spans[at]];
+        if (before && after?.missing) found.push({ device, boot, from: before.to + 1, to: after.from - 1, at: after.at });
       }
     }
-    return found.sort((a, b) => b.at - a.at || b.from - a.from);
   }
+  return found.sort((a, b) => b.at - a.at || b.from - a.from);
 }
 
 /** Note a number as heard; false when it was. */
