@@ -55,6 +55,8 @@ const MAX_PRESENT = 500;
 /** An object that is there tells something once a minute at least. */
 export const SILENT_MS = 150_000;
 const MAX_PICTURES = 300;
+/** With the newest of each camera. */
+const MOST_PICTURES = 1000;
 const MAX_TOPICS = 200_000;
 const NOTHING = new Uint8Array();
 
@@ -215,14 +217,14 @@ export class Fleet {
     camera.picture = { url, of, at: now };
     this.log.picture(`${device.key}/${camera.id}/${of}`, url);
     this.pictures.push({ url, owner: camera });
-    for (let at = 0; this.pictures.length > MAX_PICTURES && at < this.pictures.length; at += 1) {
-      const old = this.pictures[at];
-      if (!old || old.owner.picture?.url === old.url) continue; // the newest of its camera stays
-      this.pictures.splice(at, 1);
-      this.log.unpicture(old.url);
-      URL.revokeObjectURL(old.url);
-      break;
-    }
+    if (this.pictures.length <= MAX_PICTURES) return;
+    const spare = this.pictures.findIndex((each) => each.owner.picture?.url !== each.url); // the newest of its camera stays
+    if (spare < 0 && this.pictures.length <= MOST_PICTURES) return;
+    const [old] = this.pictures.splice(Math.max(0, spare), 1);
+    if (!old) return;
+    if (old.owner.picture?.url === old.url) old.owner.picture = null;
+    this.log.unpicture(old.url);
+    URL.revokeObjectURL(old.url);
   }
 
   private stranger(text: string): void {
@@ -275,13 +277,19 @@ function forget(device: Device, kind: string, camera: Camera | null, code: strin
   switch (kind) {
     case "status": case "info": case "health": case "model": case "desired": case "reported": device[kind] = null; return;
     case "alert": device.alerts.delete(code); return;
-    case "cameraStatus": if (camera) device.cameras.delete(camera.id); return;
+    case "cameraStatus": if (camera) drop(device, camera); return;
     case "counts":
       if (camera) camera.counts = null;
-      if (camera && camera.status === null) device.cameras.delete(camera.id);
+      if (camera && camera.status === null) drop(device, camera);
       return;
     default:
   }
+}
+
+/** Its newest picture is kept no longer than others. */
+function drop(device: Device, camera: Camera): void {
+  device.cameras.delete(camera.id);
+  camera.picture = null;
 }
 
 /** How a device does, the gravest first: what it is, why, and what to do. */

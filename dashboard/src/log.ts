@@ -102,7 +102,7 @@ export class Log {
 
   /** A picture of an object came, as an object URL. */
   picture(key: string, url: string): void {
-    if (this.pictures.size >= MOST_PICTURES) return;
+    if (this.pictures.size >= MOST_PICTURES) for (const oldest of this.owners.keys()) { this.unpicture(oldest); break; }
     this.pictures.set(key, url);
     this.owners.set(url, key);
     const seen = this.byKey.get(key);

@@ -138,7 +138,8 @@ const gaps = new Gaps();
 for (let n = 1; n <= 41_000; n += 1) gaps.add(event({ boot_id: `b${n}`, replayed: true }), n);
 console.log(JSON.stringify({
   seen: log.seen.length <= MOST + 500, first: log.seen[0].event.id, keys: log.byKey.size === log.seen.length,
-  labels: log.facets.of("label").length, gaps: log.gaps().length, runs: gaps.devices.get("plant-1/belt-7").runs.size, objects: log.objects,
+  labels: log.facets.of("label").length, gaps: log.gaps().length,
+  runs: gaps.devices.get("plant-1/belt-7").runs.size, objects: log.objects,
 }));
 """)
     told["first"] = int(told["first"].removeprefix("o-"))

@@ -183,3 +183,26 @@ tell(told.filter(([kind, , lost]) => kind !== "batch" || lost > 0).map(([kind]) 
 """
     )
     assert told == ["begin", "ask", "batch", "ask"]
+
+
+def test_pictures_are_let_go_of(play: Play) -> None:
+    """Those of cameras that are taken away, and the oldest when many cameras have one."""
+    told = play(
+        FLEET
+        + """
+const alive = new Set();
+let urls = 0;
+URL.createObjectURL = () => { alive.add(`blob:${urls += 1}`); return `blob:${urls}`; };
+URL.revokeObjectURL = (url) => alive.delete(url);
+const jpeg = { text: "", payload: new Uint8Array([255, 216, 255, 224, 0, 0]), retained: false, at: 1 };
+const picture = (tail) => fleet.hear([{ ...jpeg, text: `tinysight/v1/plant-1/${tail}` }], 0);
+for (let n = 0; n < 500; n += 1) {
+  picture(`gate-1/camera/cam0/snapshot/o-${n}`); say("gate-1/camera/cam0/status", ""); }
+const most = alive.size;
+for (let n = 0; n < 1200; n += 1) picture(`gate-${n % 40}/camera/cam${Math.floor(n / 40)}/snapshot/o-${n}`);
+const newest = fleet.device("plant-1", "gate-39").cameras.get("cam29").picture.url;
+const oldest = fleet.device("plant-1", "gate-0").cameras.get("cam0").picture;
+tell([most, alive.size, alive.has(newest), oldest]);
+"""
+    )
+    assert told == [300, 1000, True, None]
