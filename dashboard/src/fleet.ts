@@ -11,6 +11,8 @@ export interface Camera {
   id: string;
   status: CameraStatus | null;
   counts: Counts | null;
+  /** The sum of what it counts. */
+  objects: number;
   /** The newest detections, and when they came, by this page's clock. */
   frame: { frame: Frame; at: number } | null;
   /** Objects that are there now, by their id: the newest event of each that has not ended. */
@@ -52,6 +54,8 @@ export const MAX_SKEW_MS = 30_000;
 const MAX_DEVICES = 20_000;
 const MAX_CAMERAS = 64;
 const MAX_PRESENT = 500;
+/** Counts of more labels are not taken in: a bundle may have no more. */
+const MAX_LABELS = 10_000;
 /** An object that is there tells something once a minute at least. */
 export const SILENT_MS = 150_000;
 const MAX_PICTURES = 300;
@@ -168,9 +172,7 @@ export class Fleet {
     switch (topic.kind) {
       case "cameraStatus": camera.status = got.value as CameraStatus; return;
       case "counts":
-        camera.counts = got.value as Counts;
-        letGo(camera, now);
-        return;
+        return this.counts(device, camera, got.value as Counts, now);
       case "frame":
         camera.frame = { frame: got.value as Frame, at: now };
         for (const hear of this.onFrame) hear(device, camera);
@@ -210,6 +212,17 @@ export class Fleet {
     const topic = parse(text);
     if (topic?.kind !== "snapshot" && topic?.kind !== "ack" && this.topics.size < MAX_TOPICS) this.topics.set(text, { topic, wave: this.wave });
     return topic;
+  }
+
+  private counts(device: Device, camera: Camera, counts: Counts, now: number): void {
+    const many = Object.values(counts.objects);
+    if (many.length > MAX_LABELS) {
+      device.broken = { count: device.broken.count + 1, why: `counts of ${many.length} labels` };
+      return;
+    }
+    camera.counts = counts;
+    camera.objects = many.reduce((sum, each) => sum + each, 0);
+    letGo(camera, now);
   }
 
   private picture(device: Device, camera: Camera, of: string, bytes: Uint8Array, now: number): void {
@@ -252,7 +265,7 @@ export class Fleet {
 function camerasOf(device: Device, id: string): Camera | null {
   const known = device.cameras.get(id);
   if (known || device.cameras.size >= MAX_CAMERAS) return known ?? null;
-  const made: Camera = { id, status: null, counts: null, frame: null, present: new Map(), picture: null };
+  const made: Camera = { id, status: null, counts: null, objects: 0, frame: null, present: new Map(), picture: null };
   device.cameras.set(id, made);
   return made;
 }
@@ -279,7 +292,7 @@ function forget(device: Device, kind: string, camera: Camera | null, code: strin
     case "alert": device.alerts.delete(code); return;
     case "cameraStatus": if (camera) drop(device, camera); return;
     case "counts":
-      if (camera) camera.counts = null;
+      if (camera) [camera.counts, camera.objects] = [null, 0];
       if (camera && camera.status === null) drop(device, camera);
       return;
     default:

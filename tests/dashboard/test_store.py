@@ -206,3 +206,21 @@ tell([most, alive.size, alive.has(newest), oldest]);
 """
     )
     assert told == [300, 1000, True, None]
+
+
+def test_counts_are_summed_as_they_come_and_absurd_ones_refused(play: Play) -> None:
+    told = play(
+        FLEET
+        + """
+const { lineOf } = await load("pages/overview_view");
+const count = (camera, objects) => say(`gate-1/camera/${camera}/counts`, objects && { objects });
+const device = () => fleet.device("plant-1", "gate-1"), sum = () => lineOf(device(), 0).objects;
+const all = [];
+say("gate-1/camera/cam0/status", {});
+count("cam0", { box: 2, can: 3 }); count("cam1", { box: 4 }); all.push(sum());
+count("cam1", Object.fromEntries(Array.from({ length: 10_001 }, (_, n) => [`l${n}`, 1]))); all.push(sum());
+count("cam0", ""); all.push(sum());
+tell([...all, device().broken]);
+"""
+    )
+    assert told == [9, 9, 4, {"count": 1, "why": "counts of 10001 labels"}]

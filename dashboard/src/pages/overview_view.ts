@@ -32,7 +32,7 @@ export function lineOf(device: Device, now: number): Line {
     }
     line.cameras = Math.max(cameras, line.cameras);
   }
-  if (mood !== "offline") for (const { counts } of device.cameras.values()) if (counts) for (const many of Object.values(counts.objects)) line.objects += many;
+  if (mood !== "offline") for (const { objects } of device.cameras.values()) line.objects += objects;
   const bundle = device.info?.bundle;
   if (bundle) line.bundle = `${bundle.name} ${bundle.version}`;
   if (mood === "offline") line.what = offline(device, what, now);
