@@ -224,3 +224,21 @@ tell([...all, device().broken]);
 """
     )
     assert told == [9, 9, 4, {"count": 1, "why": "counts of 10001 labels"}]
+
+
+def test_a_trend_is_bounded_and_begins_anew_when_a_clock_was_set(play: Play) -> None:
+    told = play("""
+const { Trend } = await load("trend");
+const trend = new Trend(), health = example("health");
+const stages = (n) => Object.fromEntries(Array.from({ length: 20 }, (_, at) => [`s${n}-${at}`, { p50: 1, p95: 1 }]));
+const add = (n, latency_ms) => trend.add({ ...health, at: new Date(1.7e12 + n * 30_000).toISOString(), latency_ms });
+const all = [];
+for (let n = 0; n < 100; n += 1) add(n, stages(n));
+all.push(trend.columns.size);
+for (let n = 100; n < 400; n += 1) add(n, {});
+all.push(trend.at.length, trend.columns.get("cpu").length, trend.columns.has("latency.s0-0"));
+add(399, {}); all.push(trend.at.length);
+add(300, {}); all.push(trend.at.length, trend.columns.get("cpu").length);
+console.log(JSON.stringify(all));
+""")
+    assert told == [160, 240, 240, False, 240, 1, 1]
