@@ -141,13 +141,14 @@ export class Fleet {
     if (payload.length === 0) return this.clear(topic);
     const device = this.known(topic.site, topic.device);
     if (device === null) return;
-    if (!retained) device.heardAt = now;
     const camera = "camera" in topic ? camerasOf(device, topic.camera) : null;
     const got = read(topic.kind, payload);
     if (!got.ok) {
       device.broken = { count: device.broken.count + 1, why: `${text.slice(ROOT.length + 1)}: ${got.why}` };
       return;
     }
+    const others = topic.kind === "desired" || (topic.kind === "status" && (got.value as Status).state === "offline"); // an operator's, the broker's
+    if (!retained && !others) device.heardAt = now;
     switch (topic.kind) {
       case "status": {
         const status = got.value as Status;

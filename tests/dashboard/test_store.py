@@ -242,3 +242,18 @@ add(300, {}); all.push(trend.at.length, trend.columns.get("cpu").length);
 console.log(JSON.stringify(all));
 """)
     assert told == [160, 240, 240, False, 240, 1, 1]
+
+
+def test_a_device_is_heard_when_it_speaks_itself(play: Play) -> None:
+    told = play(
+        FLEET
+        + """
+const heard = () => fleet.device("plant-1", "gate-1").heardAt;
+say("gate-1/status", { state: "online" }, true, 5); const all = [heard()];
+say("gate-1/status", { state: "offline" }, false, 6); all.push(heard());
+say("gate-1/desired", {}, false, 7); all.push(heard());
+say("gate-1/status", { state: "online" }, false, 8); all.push(heard());
+tell(all);
+"""
+    )
+    assert told == [0, 0, 0, 8]
