@@ -96,6 +96,8 @@ export class Fleet {
   begin(): void {
     this.asked.clear();
     this.log.outage();
+    const now = Date.now();
+    for (const device of this.devices.values()) for (const camera of device.cameras.values()) letGo(camera, now);
     this.changed();
   }
 
@@ -165,6 +167,7 @@ export class Fleet {
         device.health = got.value as Health;
         if (!retained) device.skewMs = Date.parse(device.health.at) - now;
         device.trend.add(device.health);
+        for (const each of device.cameras.values()) letGo(each, now);
         return;
       }
       default:

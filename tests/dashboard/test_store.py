@@ -257,3 +257,21 @@ tell(all);
 """
     )
     assert told == [0, 0, 0, 8]
+
+
+def test_objects_whose_end_was_not_heard_go(play: Play) -> None:
+    """After two and a half minutes, with the device's next report or the page's next session."""
+    told = play(
+        FLEET
+        + """
+const present = () => fleet.device("plant-1", "belt-7").cameras.get("cam0").present.size;
+const start = (id, ago) => say("belt-7/camera/cam0/event", event({ id, seq: Number(id.slice(2)), type: "start" }), false, Date.now() - ago);
+start("o-1", 170_000); start("o-2", 160_000);
+const all = [present()];
+say("belt-7/health", example("health")); all.push(present());
+start("o-3", 155_000); all.push(present());
+fleet.begin(); all.push(present());
+tell(all);
+"""  # noqa: E501 -- statements of JavaScript
+    )
+    assert told == [2, 0, 1, 0]
