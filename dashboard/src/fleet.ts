@@ -62,6 +62,8 @@ const MAX_PICTURES = 300;
 /** With the newest of each camera. */
 const MOST_PICTURES = 1000;
 const MAX_TOPICS = 200_000;
+/** Characters; the contract's longest has less. */
+const MAX_TOPIC = 400;
 const NOTHING = new Uint8Array();
 
 export class Fleet {
@@ -74,7 +76,7 @@ export class Fleet {
   /** Listeners to single messages, such as frames for a canvas. */
   readonly onFrame = new Set<(device: Device, camera: Camera) => void>();
   /** Topics that were heard, by their text, and in which wave last. */
-  private readonly topics = new Map<string, { topic: Topic | null; wave: number }>();
+  private readonly topics = new Map<string, { topic: Topic; wave: number }>();
   /** Rises with each filter that is asked for; and that of each filter. */
   private wave = 0;
   private readonly asked = new Map<string, number>();
@@ -113,7 +115,7 @@ export class Fleet {
       const since = this.asked.get(filter) ?? 0;
       const fits = new RegExp(`^${filter.replaceAll("+", "[^/]+")}$`);
       for (const [text, { topic, wave }] of this.topics) {
-        if (wave >= since || topic === null || !RULES[topic.kind].retain || !fits.test(text)) continue;
+        if (wave >= since || !RULES[topic.kind].retain || !fits.test(text)) continue;
         this.take({ text, payload: NOTHING, retained: true, at: now });
       }
     }
@@ -213,8 +215,8 @@ export class Fleet {
       known.wave = this.wave;
       return known.topic;
     }
-    const topic = parse(text);
-    if (topic?.kind !== "snapshot" && topic?.kind !== "ack" && this.topics.size < MAX_TOPICS) this.topics.set(text, { topic, wave: this.wave });
+    const topic = text.length > MAX_TOPIC ? null : parse(text);
+    if (topic && topic.kind !== "snapshot" && topic.kind !== "ack" && this.topics.size < MAX_TOPICS) this.topics.set(text, { topic, wave: this.wave });
     return topic;
   }
 
@@ -245,8 +247,8 @@ export class Fleet {
   }
 
   private stranger(text: string): void {
-    const [root, version, site, device] = text.split("/");
-    if (root === "tinysight" && version && `${root}/${version}` !== ROOT && this.foreign.size < 1000) this.foreign.set(`${site}/${device}`, version.slice(0, 20));
+    const [root, version, site = "", device = ""] = text.slice(0, MAX_TOPIC).split("/");
+    if (root === "tinysight" && version && `${root}/${version}` !== ROOT && this.foreign.size < 1000) this.foreign.set(`${site.slice(0, 63)}/${device.slice(0, 63)}`, version.slice(0, 20));
   }
 
   private known(site: string, device: string): Device | null {

@@ -275,3 +275,18 @@ tell(all);
 """  # noqa: E501 -- statements of JavaScript
     )
     assert told == [2, 0, 1, 0]
+
+
+def test_topics_that_are_none_are_not_kept(play: Play) -> None:
+    told = play(
+        FLEET
+        + """
+const long = "x".repeat(60_000);
+for (const text of [`v1/${long}/a/status`, `v1/A/b/status`, `v9/${long}/b/info`, `v9/a/b/info`]) {
+  fleet.hear([{ text: `tinysight/${text}`, payload: bytes({}), retained: true, at: 1 }], 0);
+}
+say("gate-1/status", {});
+tell([fleet.topics.size, [...fleet.foreign.keys()].map((key) => key.length)]);
+"""
+    )
+    assert told == [1, [64, 3]]
