@@ -2,7 +2,7 @@
 import { redraw } from "./draw";
 import type { Alert, CameraStatus, Counts, Desired, Event, Frame, Health, Info, ModelMetrics, Reported, Status, Topic } from "./contract";
 import { ROOT, RULES, parse } from "./contract";
-import { Log } from "./log";
+import { Log, WINDOW_MS } from "./log";
 import { Trend } from "./trend";
 import type { Heard } from "./link";
 import { read } from "./read";
@@ -83,6 +83,7 @@ export class Fleet {
   private readonly pictures: { url: string; owner: Camera }[] = [];
   private beatAt = 0;
   private timer = 0;
+  private calm = 0;
 
   /** Take in a batch, and how many messages were lost for being too many. */
   hear(batch: Heard[], lost: number): void {
@@ -91,6 +92,10 @@ export class Fleet {
     for (const each of batch) if (each.text.endsWith("/event")) events += 1;
     this.log.begin(events, lost, now, batch[0]?.at);
     for (const each of batch) this.take(each);
+    if (this.log.sampling > 1) {
+      window.clearTimeout(this.calm);
+      this.calm = window.setTimeout(() => this.hear([], 0), WINDOW_MS + 100); // a flood that ends in silence ends, too
+    }
     this.changed();
   }
 

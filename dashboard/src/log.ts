@@ -24,7 +24,8 @@ export const MOST = 5000;
 const MOST_PICTURES = 1000;
 /** Above so many events a second only a sample is read. */
 export const FLOOD_PER_S = 1000;
-const WINDOW_MS = 3000;
+/** Over so long the rate is taken. */
+export const WINDOW_MS = 3000;
 /** After a flood, or after messages were lost, nothing is missed for so long. */
 const BLIND_MS = 5000;
 

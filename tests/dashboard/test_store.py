@@ -290,3 +290,16 @@ tell([fleet.topics.size, [...fleet.foreign.keys()].map((key) => key.length)]);
 """
     )
     assert told == [1, [64, 3]]
+
+
+def test_a_flood_that_ends_in_silence_ends(play: Play) -> None:
+    told = play(
+        FLEET
+        + """
+const at = Date.now(), each = { text: "tinysight/v1/plant-1/belt-7/camera/cam0/event", payload: bytes("{"), retained: false, at };
+fleet.hear(Array.from({ length: 5000 }, () => each), 0);
+const before = fleet.log.sampling;
+setTimeout(() => tell([before, fleet.log.sampling]), 3400);
+"""  # noqa: E501 -- a statement of JavaScript
+    )
+    assert told == [10, 1]
