@@ -174,7 +174,7 @@ export class Link {
     const session = this.sessions;
     client.subscribe(filter, { qos: wanted.qos }, (error, _, packet) => {
       if (client !== this.client || session !== this.sessions) return;
-      if (!error && this.wanted.has(filter)) this.coming.add(filter);
+      if (!error && this.wanted.get(filter)?.optional === false) this.coming.add(filter);
       const denied = packet?.granted?.some((each) => Number(each) >= 128) && this.wanted.get(filter)?.optional === false && !this.denied.value.includes(filter);
       if (denied) this.denied.value = [...this.denied.value, filter]; // a connection that broke meanwhile denied nothing
       const wait = (): void => {
@@ -194,9 +194,9 @@ export class Link {
     const { client, sessions } = this;
     this.settling = window.setTimeout(() => {
       if (client !== this.client || sessions !== this.sessions || !client?.connected) return;
+      this.flush();
       if (this.lostAt > 0) return this.coming.clear(); // nobody knows what was among it
       if (this.busy || performance.now() - this.retainedAt < SETTLED_MS) return this.settle();
-      this.flush();
       this.hearer.kept([...this.coming]);
       this.coming.clear();
     }, SETTLED_MS);
