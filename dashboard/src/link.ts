@@ -123,7 +123,11 @@ export class Link {
       const code = "code" in error ? Number(error.code) : 0;
       if (!(code > 0) || client !== this.client) return;
       const refusal = REFUSALS[code];
-      if (!refusal) return void (this.state.value = { kind: "away", since: Date.now(), why: `The broker says: ${error.message.slice(0, 200)}.` });
+      if (!refusal) {
+        const { value } = this.state;
+        this.state.value = { kind: "away", since: value.kind === "away" ? value.since : Date.now(), why: `The broker says: ${error.message.slice(0, 200)}.` };
+        return;
+      }
       client.end(true);
       this.state.value = { kind: "refused", why: refusal[0], mend: refusal[1] };
     });
