@@ -215,3 +215,21 @@ def test_a_hostile_device_scripts_nothing_and_breaks_nothing(
         with page.expect_download():
             page.get_by_role("button", name=f"Save {kind}").click()
     assert page.evaluate("window.hacked") is None
+
+
+def test_a_page_that_comes_back_from_the_cache_hears_again_and_what_was_cleared_is_gone(
+    site: str, broker: Any, make_voice: Any, page: Page
+) -> None:
+    voice = make_voice(broker.url)
+    present(voice)
+    voice.say(f"{ME}/alert/kept", encoded(ALERT), retain=True)
+    voice.say(f"{ME}/alert/over", encoded(ALERT), retain=True)
+    page.goto(site)
+    expect(page.locator(".standing li")).to_have_count(2)
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    voice.say(f"{ME}/alert/over", b"", retain=True)
+    page.evaluate("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    expect(page.locator(".standing li")).to_have_count(1)
+    expect(page.locator(".standing li")).to_contain_text("kept")
+    present(voice, "belt-8")
+    expect(page.locator(".devices .row")).to_have_count(2)
