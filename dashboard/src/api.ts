@@ -3,12 +3,15 @@ import { cell } from "./draw";
 
 /** What went wrong, as the server says it, or as the browser does. */
 export class Problem extends Error {
-  constructor(
-    readonly status: number,
-    readonly what: string,
-    readonly mend: string,
-  ) {
+  readonly status: number;
+  readonly what: string;
+  readonly mend: string;
+
+  constructor(status: number, what: string, mend: string) {
     super(`${what} ${mend}`);
+    this.status = status;
+    this.what = what;
+    this.mend = mend;
   }
 }
 
@@ -26,10 +29,12 @@ export class Api {
   /** Why the token is not taken; empty while it is, or there is none. */
   readonly refused = cell("");
 
-  constructor(
-    private readonly url: string,
-    private readonly token: string,
-  ) {
+  private readonly url: string;
+  private readonly token: string;
+
+  constructor(url: string, token: string) {
+    this.url = url;
+    this.token = token;
     if (token) void this.meet();
   }
 

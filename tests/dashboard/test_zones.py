@@ -30,7 +30,8 @@ AT = ("plant-1", "belt-1")
 BEGIN = f"""
 import {{ registerHooks }} from "node:module";
 registerHooks({{ resolve: (name, at, next) => next(/^[.][.]?[/]\\w+$/.test(name) ? name + ".ts" : name, at) }});
-const zones = await import({json.dumps(SOURCES.as_uri())} + "/zones.ts");
+const load = (name) => import({json.dumps(SOURCES.as_uri())} + "/" + name + ".ts");
+const zones = await load("zones");
 """
 YARD = [[0.1, 0.1], [0.4, 0.1], [0.4, 0.9], [0.1, 0.9]]
 BELT = f"""\
@@ -196,6 +197,42 @@ def test_in_is_to_the_right_of_a_line_and_the_arrow_stands_straight(played: Any)
 )
 def test_what_became_of_a_change_is_read_from_what_the_device_reports(played: Any, number: int, fate: str) -> None:
     assert played["fates"][number] == fate
+
+
+@pytest.mark.parametrize(
+    "applied", [pytest.param(None, id="its file holds"), pytest.param(6, id="an earlier one holds")]
+)
+def test_what_the_device_did_not_take_is_not_wanted_again(play: Play, applied: int | None) -> None:
+    told = play(f"""
+Object.assign(globalThis, {{ addEventListener: () => {{}}, requestAnimationFrame: () => {{}} }});
+const {{ beginDraft }} = await load("zone_draft");
+const {{ beginAtFile, load: read, save, untaken }} = await load("zone_saving");
+const put = [];
+const api = {{
+  get: async () => ({{ revision: 7, config: {{ rules: {{ bad: {{}} }} }} }}),
+  ask: async (method, path, body) => (put.push(body), {{ revision: 8 }}),
+}};
+const reported = {{ revision: 7, state: "refused", applied: {json.dumps(applied)} }};
+const info = {{ cameras: {json.dumps(CAMERAS)} }};
+const device = {{ key: "a/b", site: "a", device: "b", status: null, reported, info }};
+const draft = beginDraft(device, "cam");
+await read(api, device, draft);
+const found = untaken(device, draft);
+beginAtFile(device, draft);
+const after = untaken(device, draft);
+draft.remove(draft.now.find((each) => each.name === "gate").uid);
+await save(api, device, draft);
+console.log(JSON.stringify({{ found, after, put }}));
+""")
+    assert told["found"] == {"revision": 7, "applied": applied}
+    assert told["after"] is None
+    (put,) = told["put"]
+    assert put["based_on"] == 7
+    zones = {"gate": None} if applied is None else {"gate": None, "yard": {**FILE["yard"]}}
+    if applied is not None:
+        zones["yard"].pop("inertia")
+    assert put["config"]["cameras"]["cam"]["zones"] == zones
+    assert "rules" not in put["config"]
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

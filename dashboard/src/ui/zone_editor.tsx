@@ -9,7 +9,7 @@ import { app } from "../app";
 import { redraw } from "../draw";
 import type { Camera, Device } from "../fleet";
 import { type Draft, beginDraft, draftOf, endDraft } from "../zone_draft";
-import { differs, load, outcome, save, settle, takeBack, told } from "../zone_saving";
+import { beginAtFile, differs, load, outcome, save, settle, takeBack, told, untaken } from "../zone_saving";
 import { type ShapeKind, changes } from "../zones";
 import { type Act, ActButton, type Outcome, act } from "./act";
 import { Note } from "./bits";
@@ -113,7 +113,7 @@ function Tools({ draft }: { draft: Draft }): JSX.Element {
 function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft }): JSX.Element {
   const state = told(device, draft);
   const meanwhile = differs(device, draft) && draft.changed;
-  const why = whyNot(api, draft);
+  const why = whyNot(api, draft), left = untaken(device, draft);
   const close = (): void => {
     if ((!draft.changed && !draft.drawing) || draft.leaving) return endDraft(device, draft.camera);
     draft.leaving = true;
@@ -126,6 +126,12 @@ function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft
       {draft.overtaken && <Note tone="warn" title="Somebody else has changed what is wanted of this device.">Load again: what you changed here is kept, over what is wanted now.</Note>}
       {meanwhile && !draft.overtaken && <Note tone="warn" title="The device's zones have changed since you began.">Load again: what you changed here is kept.</Note>}
       {(draft.trouble || draft.overtaken || meanwhile) && <div class="buttons"><button type="button" onClick={() => void load(api, device, draft)}>Load again</button></div>}
+      {left && (
+        <Note tone="warn" title={`The device did not take revision ${left.revision}, and it is still wanted.`}>
+          What you save carries it again. Begin at the device's own file to leave it out{left.applied !== null && `; what revision ${left.applied} changed beside these zones is then left out, too`}.
+          <div class="buttons"><button type="button" onClick={() => beginAtFile(device, draft)}>Begin at its own file</button></div>
+        </Note>
+      )}
       {state && (
         <Note tone={state.fate === "refused" || state.fate === "rolled-back" ? "bad" : state.fate === "holds" ? "plain" : "warn"} title={state.title}>
           <span class="wrap">{state.what}</span>
