@@ -11,7 +11,7 @@ export function SignIn(): JSX.Element {
   const send = (event: SubmitEvent, names: ("username" | "password" | "token")[]): void => {
     event.preventDefault();
     const form = new FormData(event.currentTarget as HTMLFormElement);
-    signIn(Object.fromEntries(names.map((name) => [name, String(form.get(name) ?? "").trim()])));
+    signIn(Object.fromEntries(names.map((name) => [name, name === "password" ? String(form.get(name) ?? "") : String(form.get(name) ?? "").trim()])));
   };
   return (
     <div class="page narrow">
@@ -32,6 +32,7 @@ export function SignIn(): JSX.Element {
           <h2>Fleet</h2>
           <p class="dim">{config.api} lets you act: commands, zones, rollouts. Get a token with <code>tinysight fleet token add NAME --role operate</code>.</p>
           {api.refused.value && <Note tone="bad" title="The token is not taken.">{api.refused.value}</Note>}
+          {api.trouble.value && <Note tone="bad" title="The fleet's server does not say who you are.">{api.trouble.value} It is asked again by itself.</Note>}
           {api.me.value && <Note title={`Signed in as ${api.me.value.name} (${api.me.value.role}).`} />}
           <label>Token <input name="token" type="password" autocomplete="off" required /></label>
           <button class="main" type="submit">Use it</button>

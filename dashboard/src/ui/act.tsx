@@ -68,7 +68,7 @@ function Dialog({ act: { title, what, verb, run } }: { act: Act }): JSX.Element 
 export function ActButton({ children, make }: { children: ComponentChildren; make: () => Act }): JSX.Element | null {
   const api = app.value?.api;
   if (!api) return null;
-  const why = !api.signedIn ? "Sign in with a token of role operate." : api.acts ? "" : "Your token may only look.";
+  const { why } = api;
   return (
     <button type="button" disabled={why !== ""} title={why} onClick={() => act(make())}>{children}</button>
   );

@@ -83,16 +83,17 @@ export function reader(): { api: Api; none: null } | { api: null; none: JSX.Elem
   if (!now?.api) return { api: null, none: <Note title="Rollouts are led by a fleet's server, and this page knows none.">Serve it with <code>tinysight dashboard --api https://…</code>.</Note> };
   const { api } = now, me = api.me.value;
   if (!api.signedIn) return { api: null, none: <Note title="Sign in to see rollouts."><a href={to(["sign-in"])}>Sign in</a> with a token: <code>tinysight fleet token add NAME --role read</code>.</Note> };
-  if (me === null) return { api: null, none: api.refused.value ? <Note tone="bad" title="The fleet's server does not say who you are.">{api.refused.value} <a href={to(["sign-in"])}>Sign in again</a>, or <button type="button" onClick={() => void api.meet()}>Ask again</button></Note> : <Note title="Asking the fleet's server…" /> };
+  if (me === null) {
+    if (api.refused.value) return { api: null, none: <Note tone="bad" title="The token is not taken.">{api.refused.value} <a href={to(["sign-in"])}>Sign in again.</a></Note> };
+    return { api: null, none: api.trouble.value ? <Note tone="bad" title="The fleet's server does not say who you are.">{api.trouble.value} It is asked again by itself.</Note> : <Note title="Asking the fleet's server…" /> };
+  }
   if (!me.may.includes("read")) return { api: null, none: <Note tone="warn" title="This token is a device's.">Rollouts need one of role read or operate: <code>tinysight fleet token add NAME --role read</code>.</Note> };
   return { api, none: null };
 }
 
 /** Why one may not act; empty when one may. */
 export function whyNot(): string {
-  const api = app.value?.api;
-  if (!api?.signedIn) return "Sign in with a token of role operate.";
-  return api.acts ? "" : "Your token may only look: acting needs one of role operate.";
+  return app.value?.api?.why ?? "This page was served without a fleet's server.";
 }
 
 /** That the newest answer is missing. */

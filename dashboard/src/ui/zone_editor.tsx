@@ -21,14 +21,11 @@ import "./zone_editor.css";
 
 export { draftOf };
 
-/** Why whoever is signed in may not change anything, or empty. */
-const mayNot = (api: Api): string => (!api.signedIn ? "Sign in with a token of role operate." : api.acts ? "" : "Your token may only look.");
-
 /** Begins editing; nothing when the page only looks. */
 export function EditZones({ device, id }: { device: Device; id: string }): JSX.Element | null {
   const api = app.value?.api;
   if (!api) return null;
-  const why = mayNot(api) || (device.info?.cameras[id] ? "" : "The device has not told of this camera.");
+  const why = api.why || (device.info?.cameras[id] ? "" : "The device has not told of this camera.");
   const begin = (): void => void load(api, device, beginDraft(device, id));
   return <button type="button" class="edit-zones" disabled={why !== ""} title={why} onClick={begin}>Edit zones and lines</button>;
 }
@@ -156,7 +153,7 @@ function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft
 
 function whyNot(api: Api, draft: Draft): string {
   const wrong = draft.faults.size;
-  return mayNot(api)
+  return api.why
     || (draft.drawing ? "Close what you draw first." : "")
     || (wrong ? `${wrong === 1 ? "One is" : `${wrong} are`} wrong: look at the ▲.` : "")
     || (!draft.changed ? "Nothing is changed." : "")
