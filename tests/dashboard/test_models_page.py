@@ -16,6 +16,11 @@ INFO, METRICS, STATUS = (
     json.loads((GOLDEN / f"{name}.json").read_text()) for name in ("info", "modelmetrics", "status")
 )
 MARKUP = "<img src=x onerror=alert(1)>"
+ANY = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
+WOULD = {
+    "target": "belt/belt-1.2.0.bundle", "bundle": "ab" * 32, "size_bytes": 5, "group": "all", "devices": 4, "online": 4,
+    "have_it": 0, "bytes_at_most": 20, "stages": [{"stage": "100%", "devices": 4}],
+}  # fmt: skip
 
 
 def sign_in(page: Page, address: str, token: str) -> None:
@@ -137,6 +142,52 @@ def test_the_server_is_asked_again_after_errors_and_not_while_nobody_looks(
     assert len(asked) == seen
     page.evaluate("window.unseen = false; document.dispatchEvent(new Event('visibilitychange'))")
     eventually_in(page, lambda: len(asked) == seen + 1)
+
+
+def test_who_the_token_is_of_is_asked_until_the_server_says_it(
+    page: Page, make_site: Callable[..., str], broker: Any, guard: Any
+) -> None:
+    api = "http://127.0.0.1:9"
+    site = make_site(broker.ws, api=api)
+    me = {"name": "ben", "role": "operate", "may": ["read", "operate"], "site": None, "device": None}
+    away = [True]
+
+    def answer(route: Route) -> None:
+        if route.request.headers.get("authorization") != "Bearer of-ben":
+            route.fulfill(json={"detail": "No such token."}, status=401, headers=ANY)
+        elif away and away.pop():
+            route.abort("connectionrefused")
+        else:
+            route.fulfill(json=me, headers=ANY)
+
+    page.route(f"{api}/v1/me", answer)
+    guard.allow("CONNECTION_REFUSED|status of 401")
+    page.add_init_script("sessionStorage.setItem('tinysight.session', JSON.stringify({token: 'of-ben'}))")
+    page.goto(f"{site}#/sign-in")
+    expect(page.get_by_text("The fleet's server does not say who you are.")).to_be_visible()
+    expect(page.get_by_text("The token is not taken.")).to_have_count(0)
+    expect(page.get_by_text("Signed in as ben (operate).")).to_be_visible(timeout=20_000)
+
+    held: list[Route] = []
+    page.route(f"{api}/v1/releases", lambda route: route.fulfill(json={"items": []}, headers=ANY))
+    page.route(f"{api}/v1/rollouts/preview", lambda route: held.append(route))  # noqa: PLW0108 -- playwright marks what it is given
+    page.goto(f"{site}#/rollout/new")
+    page.get_by_label("Release").fill("belt@1.2.0")
+    page.get_by_role("button", name="Show what would happen").click()
+    eventually_in(page, lambda: bool(held))
+    page.get_by_label("Release").fill("belt@1.3.0")  # before the server has said what would happen
+    held[0].fulfill(json=WOULD, headers=ANY)
+    expect(page.get_by_role("button", name="Show what would happen")).to_be_enabled()
+    page.get_by_role("button", name="Show what would happen").click()
+    eventually_in(page, lambda: len(held) == 2)
+    expect(page.get_by_role("region", name="What would happen")).to_have_count(0)
+    held[1].fulfill(json={**WOULD, "target": "belt/belt-1.3.0.bundle"}, headers=ANY)
+    expect(page.get_by_role("region", name="What would happen")).to_contain_text("belt-1.3.0")
+
+    page.goto(f"{site}#/sign-in")
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_text("The token is not taken.")).to_be_visible()
 
 
 def test_a_rollout_is_looked_at_and_led_to_its_end(
