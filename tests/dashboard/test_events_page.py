@@ -188,6 +188,26 @@ def test_a_halted_list_stands_still_and_counts(reader: Reader) -> None:
     assert [row.split("\n")[0] for row in reader.rows.locator(".c-what").all_inner_texts()] == ["7 0.95"] * 3
 
 
+def test_a_list_that_becomes_short_while_one_is_at_its_end_shows_it(reader: Reader) -> None:
+    page = reader.page
+    reader.begin()
+    reader.say(*(event(seq, label="bottle") for seq in range(2, 10)), *(event(seq) for seq in range(10, 90)))
+    expect(page.get_by_text("89 of 89 objects")).to_be_visible()
+    page.locator(".events .scroll").evaluate("(list) => list.scrollTo(0, 1e6)")
+    expect(page.locator(".events [aria-rowindex='90']")).to_be_visible()
+    drawn = "document.querySelectorAll('.events .row').length"
+    page.evaluate(f"""() => {{
+        window.blank = false;
+        const watch = () => {{ window.blank ||= {drawn} === 0; requestAnimationFrame(watch); }};
+        new MutationObserver(() => {{ window.blank ||= {drawn} === 0; }}).observe(
+            document.querySelector(".events .scroll"), {{ childList: true }});
+        watch();
+    }}""")
+    page.get_by_label("Label").select_option("bottle")
+    expect(reader.rows).to_have_count(8)
+    assert page.evaluate("window.blank") is False
+
+
 def test_what_is_shown_is_saved(reader: Reader) -> None:
     page = reader.page
     reader.begin()
