@@ -129,7 +129,7 @@ function SeenRow({ seen, device, now }: { seen: Seen; device: Device; now: numbe
       <td>{clock(event.started_at)}</td>
       <td>{lasted(here ? now - Date.parse(event.started_at) : event.track.age_s * 1000)}</td>
       <td class="wide">{event.zones.entered.slice(0, 8).join(", ") || "–"}</td>
-      <td>{here ? <Tag tone="good">in sight</Tag> : <span class="dim">{event.reason ?? (event.type === "end" ? "ended" : `told ${ago(Date.now() - seen.heardAt)} ago`)}</span>} {event.replayed && <Tag>replayed</Tag>}</td>
+      <td>{here ? <Tag tone="good">in sight</Tag> : <span class="dim">{event.reason ?? (event.type === "end" ? "ended" : `told ${ago(Date.now() - seen.lastAt)} ago`)}</span>} {event.replayed && <Tag>replayed</Tag>}</td>
     </tr>
   );
 }
