@@ -25,9 +25,13 @@ const OUTCOMES: Record<Outcome, [string, string]> = {
 };
 export const OUTCOME_ORDER: readonly Outcome[] = ["failed", "silent", "going", "away", "confirmed", "left"];
 
-/** What the server says, with its commands set as such. */
+const MOST_SAID = 10_000;
+const MOST_CODES = 50;
+
+/** What the server or a device says, with its commands set as such; plain when it is mostly those. */
 export function Said({ text }: { text: string }): JSX.Element {
-  return <>{text.split("`").map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part))}</>;
+  const said = text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}…` : text, parts = said.split("`");
+  return <>{parts.length > 2 * MOST_CODES ? said : parts.map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part))}</>;
 }
 
 /** A table as high as its rows, up to 420 pixels. */
