@@ -10,7 +10,7 @@ import { redraw } from "../draw";
 import type { Camera, Device } from "../fleet";
 import { type Draft, beginDraft, draftOf, endDraft } from "../zone_draft";
 import { beginAtFile, differs, load, outcome, save, settle, takeBack, told, untaken } from "../zone_saving";
-import { type ShapeKind, changes } from "../zones";
+import { MOST_SHAPES, type ShapeKind, changes } from "../zones";
 import { type Act, ActButton, type Outcome, act } from "./act";
 import { Note } from "./bits";
 import { frameSize } from "./boxes";
@@ -25,7 +25,9 @@ export { draftOf };
 export function EditZones({ device, id }: { device: Device; id: string }): JSX.Element | null {
   const api = app.value?.api;
   if (!api) return null;
-  const why = api.why || (device.info?.cameras[id] ? "" : "The device has not told of this camera.");
+  const told = device.info?.cameras[id];
+  const many = Math.max(...[told?.zones, told?.lines].map((each) => Object.keys(each ?? {}).length)) > MOST_SHAPES;
+  const why = api.why || (told ? "" : "The device has not told of this camera.") || (many ? `It has more than ${MOST_SHAPES}: change them in its own file.` : "");
   const begin = (): void => void load(api, device, beginDraft(device, id));
   return <button type="button" class="edit-zones" disabled={why !== ""} title={why} onClick={begin}>Edit zones and lines</button>;
 }
