@@ -43,7 +43,8 @@ def test_a_page_without_a_broker_heals_when_there_is_one(
     broker = make_broker()
     broker.end()
     page.goto(make_site(broker.ws))
-    shows(page, "The broker does not answer. Tried again every two seconds")
+    expect(page.get_by_role("alert")).to_have_text("The broker does not answer.")  # without a figure that ticks
+    shows(page, "Tried again every two seconds")
     shows(page, f"Look whether the broker runs and takes WebSockets at {broker.ws}")
     expect(page.locator(".link")).to_contain_text("No broker")
     broker.start()

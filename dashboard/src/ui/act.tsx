@@ -55,7 +55,7 @@ function Dialog({ act: { title, what, verb, run } }: { act: Act }): JSX.Element 
       {step.kind === "ask" && <div>{what}</div>}
       {step.kind === "ask" && <p class="dim">As {who ? `${who.name} (${who.role})` : "nobody"}; it is written in the audit log.</p>}
       {step.kind === "running" && <p role="status" class="running">{step.say}</p>}
-      {step.kind === "done" && <Note tone={step.outcome.good ? "plain" : "bad"} title={step.outcome.good ? "Done" : step.outcome.good === null ? "Not known" : "Not done"}>{step.outcome.what}</Note>}
+      {step.kind === "done" && <Note whole tone={step.outcome.good ? "plain" : "bad"} title={step.outcome.good ? "Done" : step.outcome.good === null ? "Not known" : "Not done"}>{step.outcome.what}</Note>}
       <div class="buttons">
         {step.kind === "ask" && <button type="button" class="main" onClick={() => void begin()}>{verb}</button>}
         <button type="button" onClick={() => dialog.current?.close()}>{step.kind === "ask" ? "Cancel" : "Close"}</button>

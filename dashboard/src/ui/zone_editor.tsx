@@ -121,7 +121,7 @@ function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft
   const stay = (): void => ((draft.leaving = false), redraw());
   return (
     <>
-      {draft.trouble && <Note tone="bad" title="What is wanted of the device cannot be read.">{draft.trouble}</Note>}
+      {draft.trouble && <Note whole tone="bad" title="What is wanted of the device cannot be read.">{draft.trouble}</Note>}
       {draft.overtaken && <Note tone="warn" title="Somebody else has changed what is wanted of this device.">Load again: what you changed here is kept, over what is wanted now.</Note>}
       {meanwhile && !draft.overtaken && <Note tone="warn" title="The device's zones have changed since you began.">Load again: what you changed here is kept.</Note>}
       {(draft.trouble || draft.overtaken || meanwhile) && <div class="buttons"><button type="button" onClick={() => void load(api, device, draft)}>Load again</button></div>}
@@ -132,7 +132,7 @@ function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft
         </Note>
       )}
       {state && (
-        <Note tone={state.fate === "refused" || state.fate === "rolled-back" ? "bad" : state.fate === "holds" ? "plain" : "warn"} title={state.title}>
+        <Note whole tone={state.fate === "refused" || state.fate === "rolled-back" ? "bad" : state.fate === "holds" ? "plain" : "warn"} title={state.title}>
           <span class="wrap">{state.what}</span>
           <Reasons reasons={state.reasons} />
           {draft.sent && !draft.sent.back && !draft.overtaken && <div class="buttons"><ActButton make={() => backOf(api, device, draft)}>Take back</ActButton></div>}
