@@ -95,7 +95,7 @@ export function BeginRollout({ api }: { api: Api }): JSX.Element {
           <div class="fields">{MORE.map((each) => field(each))}</div>
         </details>
         {bad && bad.field === "" && <Note whole tone="bad" title="It cannot begin so.">{bad.text}</Note>}
-        <div class="buttons"><button type="submit" class={shown ? "" : "main"} disabled={why !== "" || asking} title={why}>{asking ? "Asking the server…" : "Show what would happen"}</button></div>
+        <div class="buttons"><button type="submit" class={shown ? "" : "main"} disabled={why !== "" || asking}>{asking ? "Asking the server…" : "Show what would happen"}</button></div>
       </form>
       {shown && <Shown {...shown} begin={() => act(beginning(api, shown.form, shown.preview))} />}
     </div>

@@ -64,12 +64,12 @@ function Dialog({ act: { title, what, verb, run } }: { act: Act }): JSX.Element 
   );
 }
 
-/** A button that opens the dialog; says why not when nobody may. */
+/** A button that opens the dialog; within `Acts`, which says beside it why not when nobody may. */
 export function ActButton({ children, make }: { children: ComponentChildren; make: () => Act }): JSX.Element | null {
   const api = app.value?.api;
   if (!api) return null;
   const { why } = api;
   return (
-    <button type="button" disabled={why !== ""} title={why} onClick={() => act(make())}>{children}</button>
+    <button type="button" disabled={why !== ""} aria-describedby={why ? "why-not" : undefined} onClick={() => act(make())}>{children}</button>
   );
 }

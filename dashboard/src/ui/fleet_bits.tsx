@@ -107,11 +107,11 @@ export function Missing({ polled: { value, why, again_s }, what }: { polled: Pol
 }
 
 /** A button that is greyed with its reason in words beside it, said once for several. */
-export function Acts({ children }: { children: ComponentChildren }): JSX.Element {
+export function Acts({ label, children }: { label?: string; children: ComponentChildren }): JSX.Element {
   const why = whyNot();
   return (
     <div class="may">
-      <div class="filters">{children}</div>
+      <div class="filters" role={label ? "group" : undefined} aria-label={label}>{children}</div>
       {why && <p class="dim" id="why-not">{why}</p>}
     </div>
   );

@@ -29,7 +29,12 @@ export function EditZones({ device, id }: { device: Device; id: string }): JSX.E
   const many = Math.max(...[told?.zones, told?.lines].map((each) => Object.keys(each ?? {}).length)) > MOST_SHAPES;
   const why = api.why || (told ? "" : "The device has not told of this camera.") || (many ? `It has more than ${MOST_SHAPES}: change them in its own file.` : "");
   const begin = (): void => void load(api, device, beginDraft(device, id));
-  return <button type="button" class="edit-zones" disabled={why !== ""} title={why} onClick={begin}>Edit zones and lines</button>;
+  return (
+    <div class="may edit-zones">
+      <button type="button" data-focus disabled={why !== ""} aria-describedby={why ? "why-not-zones" : undefined} onClick={begin}>Edit zones and lines</button>
+      {why && <span class="dim" id="why-not-zones">{why}</span>}
+    </div>
+  );
 }
 
 export function ZoneEditor({ device, camera }: { device: Device; camera: Camera }): JSX.Element | null {
@@ -84,7 +89,7 @@ function Tools({ draft }: { draft: Draft }): JSX.Element {
   if (!drawing) {
     return (
       <div class="buttons" role="group" aria-label="Drawing">
-        <button type="button" onClick={() => start("zone")}>Draw a zone</button>
+        <button type="button" data-focus onClick={() => start("zone")}>Draw a zone</button>
         <button type="button" onClick={() => start("line")}>Draw a line</button>
         <button type="button" disabled={!draft.undoable} onClick={() => draft.undo()}>Undo</button>
         {draft.shape?.kind === "zone" && <button type="button" disabled={draft.corner < 0 || draft.shape.points.length <= 3} onClick={() => draft.cut(draft.chosen, draft.corner)}>Take the corner out</button>}
@@ -102,7 +107,7 @@ function Tools({ draft }: { draft: Draft }): JSX.Element {
       <div class="buttons" role="group" aria-label="Drawing">
         {zone && <button type="button" class="main" disabled={count < 3} onClick={() => draft.close()}>Close it</button>}
         <button type="button" disabled={count === 0} onClick={() => draft.back()}>Take back a {zone ? "corner" : "point"}</button>
-        {count === 0 && <button type="button" onClick={() => draft.add(drawing.kind, middle)}>Put one in the middle</button>}
+        {count === 0 && <button type="button" data-focus onClick={() => draft.add(drawing.kind, middle)}>Put one in the middle</button>}
         <button type="button" onClick={() => draft.stop()}>Stop drawing</button>
       </div>
     </div>
