@@ -405,14 +405,27 @@ def overtaken(plant: Plant, eventually: Callable[[Callable[[], object]], None]) 
     expect(plant.button("Edit zones and lines")).to_be_visible()
 
 
+def by_keyboard(plant: Plant) -> None:
+    """What takes the place of a button that was pressed has the focus: nobody begins anew at the top of the page."""
+    expect(plant.page).to_have_title("plant-1/belt-1 · Overview · TinySight")
+    for pressed, then in (
+        ("Draw a zone", "Put one in the middle"), ("Stop drawing", "Draw a zone"), ("Close", "Edit zones and lines"),
+        ("Edit zones and lines", "Draw a zone"),
+    ):  # fmt: skip
+        plant.button(pressed).press("Enter")
+        expect(plant.button(then)).to_be_focused()
+
+
 def test_what_the_device_refuses_is_told_and_taken_back_and_who_only_looks_changes_nothing(
     plant: Plant, eventually: Callable[[Callable[[], object]], None]
 ) -> None:
     page = plant.page
     plant.edit()
+    by_keyboard(plant)
     plant.editor.get_by_role("button", name="yard").click()
     plant.button("Delete the zone").click()  # a rule of the device's file needs it
     page.locator(".bar").get_by_role("link", name="Events").click()
+    expect(page.get_by_role("heading", name="Events")).to_be_focused()
     page.go_back()
     expect(plant.editor.locator(".zone-list li")).to_have_count(1)  # what was not saved is still there
     plant.save("Zone yard: taken out")
@@ -453,4 +466,5 @@ def test_what_the_device_refuses_is_told_and_taken_back_and_who_only_looks_chang
     expect(page.get_by_text("Signed in as read-1")).to_be_visible()
     page.goto(f"{plant.address}/#/device/{AT[0]}/{AT[1]}")
     expect(plant.button("Edit zones and lines")).to_be_disabled()
+    expect(page.get_by_text("Your token may only look: acting needs one of role operate.")).to_have_count(2)
     expect(page.locator(".shapes polygon")).to_have_count(2)
