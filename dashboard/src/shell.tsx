@@ -58,8 +58,10 @@ export function Shell(): JSX.Element {
 }
 
 function Page(): JSX.Element {
-  const now = app.value;
-  if (now?.link.state.value.kind === "refused") return <SignIn />;
+  const now = app.value, state = now?.link.state.value.kind;
+  const refused = useRef(false); // the form stays while another user is tried
+  if (state !== "connecting") refused.current = state === "refused";
+  if (refused.current) return <SignIn />;
   const [place = "", ...rest] = route.value.path;
   switch (place) {
     case "": return <Overview />;
