@@ -3,12 +3,15 @@ import { cell } from "./draw";
 
 /** What went wrong, as the server says it, or as the browser does. */
 export class Problem extends Error {
-  constructor(
-    readonly status: number,
-    readonly what: string,
-    readonly mend: string,
-  ) {
+  readonly status: number;
+  readonly what: string;
+  readonly mend: string;
+
+  constructor(status: number, what: string, mend: string) {
     super(`${what} ${mend}`);
+    this.status = status;
+    this.what = what;
+    this.mend = mend;
   }
 }
 
@@ -19,17 +22,27 @@ export interface Me {
 }
 
 const PATIENCE_MS = 75_000;
+const AGAIN_MS = 2000;
+const MOST_MS = 60_000;
+
+/** The one of who is signed in; those before ask no more. */
+let newest: Api | null = null;
 
 export class Api {
   /** Who the token is of; null while nobody knows, or nobody is signed in. */
   readonly me = cell<Me | null>(null);
-  /** Why the token is not taken; empty while it is, or there is none. */
+  /** Why the token is not taken; empty while it is, while nobody knows, or there is none. */
   readonly refused = cell("");
+  /** Why nobody knows whether it is; it is asked again by itself. */
+  readonly trouble = cell("");
 
-  constructor(
-    private readonly url: string,
-    private readonly token: string,
-  ) {
+  private readonly url: string;
+  private readonly token: string;
+
+  constructor(url: string, token: string) {
+    this.url = url;
+    this.token = token;
+    newest = this;
     if (token) void this.meet();
   }
 
@@ -42,12 +55,25 @@ export class Api {
     return this.token !== "";
   }
 
-  async meet(): Promise<void> {
+  /** Why whoever is signed in may not act; empty when they may. */
+  get why(): string {
+    if (!this.signedIn) return "Sign in with a token of role operate.";
+    if (this.me.value) return this.acts ? "" : "Your token may only look: acting needs one of role operate.";
+    if (this.refused.value) return "The token is not taken. Sign in with another.";
+    return this.trouble.value ? `${this.trouble.value} It is asked again by itself.` : "Asking the fleet's server who you are…";
+  }
+
+  /** Ask who the token is of; again and again, ever more seldom, until the server has said it. */
+  async meet(wait_ms = AGAIN_MS): Promise<void> {
     try {
       this.me.value = await this.get<Me>("/v1/me");
-      this.refused.value = "";
+      this.trouble.value = "";
     } catch (error) {
-      this.refused.value = error instanceof Error ? error.message : String(error);
+      const text = error instanceof Error ? error.message : String(error);
+      const refused = error instanceof Problem && (error.status === 401 || error.status === 403);
+      this.refused.value = refused ? text : "";
+      this.trouble.value = refused ? "" : text;
+      if (!refused) setTimeout(() => newest === this && void this.meet(Math.min(MOST_MS, 2 * wait_ms)), wait_ms);
     }
   }
 

@@ -1,7 +1,9 @@
 // What surrounds every page: where one is, how the link does, who is signed in.
 import type { JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
 import { app } from "./app";
 import { useDrawn } from "./draw";
+import { focusTop, keepFocus } from "./focus";
 import { Device } from "./pages/device";
 import { Events } from "./pages/events";
 import { EventPage } from "./pages/event";
@@ -23,7 +25,15 @@ const PLACES: [string, string, readonly string[]][] = [
 export function Shell(): JSX.Element {
   useDrawn();
   const now = app.value;
-  const place = route.value.path[0] ?? "";
+  const { path } = route.value, place = path[0] ?? "", where = path.join("/");
+  const was = useRef(where);
+  useEffect(() => {
+    const names = [path.slice(1).join("/"), PLACES.find(([, , covers]) => covers.includes(place))?.[1] ?? (place === "sign-in" ? "Sign in" : ""), "TinySight"];
+    document.title = names.filter(Boolean).join(" · ").slice(0, 200);
+    if (was.current !== where) focusTop();
+    was.current = where;
+  }, [where]);
+  useEffect(keepFocus);
   const api = now?.api;
   return (
     <>
@@ -48,8 +58,10 @@ export function Shell(): JSX.Element {
 }
 
 function Page(): JSX.Element {
-  const now = app.value;
-  if (now?.link.state.value.kind === "refused") return <SignIn />;
+  const now = app.value, state = now?.link.state.value.kind;
+  const refused = useRef(false); // the form stays while another user is tried
+  if (state !== "connecting") refused.current = state === "refused";
+  if (refused.current) return <SignIn />;
   const [place = "", ...rest] = route.value.path;
   switch (place) {
     case "": return <Overview />;

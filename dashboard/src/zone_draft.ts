@@ -35,6 +35,8 @@ export class Draft {
   complaint = "";
   /** What is wanted of the device, as read when editing began; undefined before. */
   wanted: Pick<Desired, "revision" | "config"> | undefined;
+  /** Whether it begins at the device's file while the device holds something else. */
+  whole = false;
   trouble = "";
   /** Somebody else has written since. */
   overtaken = false;
@@ -46,7 +48,10 @@ export class Draft {
   leaving = false;
   private readonly steps: Shape[][] = [];
 
-  constructor(device: Device, readonly camera: string) {
+  readonly camera: string;
+
+  constructor(device: Device, camera: string) {
+    this.camera = camera;
     this.base = shapesOf(device.info?.cameras[camera]);
     this.now = [...this.base];
   }

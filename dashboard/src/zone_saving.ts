@@ -52,13 +52,29 @@ export const differs = (device: Device, draft: Draft): boolean => !draft.pending
 
 const at = (device: Device): string => `/v1/devices/${device.site}/${device.device}`;
 
+/** What is wanted when the device did not take it, and nothing was sent from here since; with what holds instead. */
+export function untaken(device: Device, { wanted, sent }: Draft): { revision: number; applied: number | null } | null {
+  if (!wanted?.config || sent?.revision === wanted.revision) return null;
+  const now = fateOf(device.reported, wanted.revision);
+  return now === "refused" || now === "rolled-back" ? { revision: wanted.revision, applied: device.reported?.applied ?? null } : null;
+}
+
+/** Begin at the device's own file, so that nothing that it did not take is wanted again. */
+export function beginAtFile(device: Device, draft: Draft): void {
+  const found = untaken(device, draft);
+  if (!found) return;
+  draft.wanted = { revision: found.revision, config: null };
+  draft.whole = found.applied !== null;
+  redraw();
+}
+
 /** Read what is wanted. */
 export async function load(api: Api, device: Device, draft: Draft): Promise<void> {
   draft.trouble = "";
   try {
     const wanted = await api.get<Desired | null>(`${at(device)}/desired`);
     draft.wanted = { revision: wanted?.revision ?? 0, config: wanted?.config ?? null };
-    draft.overtaken = false;
+    draft.overtaken = draft.whole = false;
     draft.refresh(device);
   } catch (error) {
     draft.trouble = error instanceof Error ? error.message : String(error);
@@ -70,7 +86,9 @@ export async function load(api: Api, device: Device, draft: Draft): Promise<void
 export async function save(api: Api, device: Device, draft: Draft): Promise<void> {
   const { wanted } = draft;
   if (!wanted) throw new Error("What is wanted of the device was not read. Load again.");
-  const config = mergedConfig(wanted.config, draft.camera, draft.base, draft.now);
+  // over the file alone nothing of what was drawn is there yet, so all of it is said
+  const base = draft.whole ? draft.base.map((each) => ({ ...each, uid: 0 })) : draft.base;
+  const config = mergedConfig(wanted.config, draft.camera, base, draft.now);
   await put(api, device, draft, config, false);
 }
 
@@ -87,6 +105,7 @@ async function put(api: Api, device: Device, draft: Draft, config: Record<string
     const { revision } = await api.ask<{ revision: number }>("PUT", `${at(device)}/config`, { config, based_on: wanted.revision });
     draft.sent = { revision, before: wanted.config ?? null, back, shapes: draft.now };
     draft.wanted = { revision, config };
+    draft.whole = false;
     draft.settled = false;
     draft.drawing = null;
   } catch (error) {

@@ -29,12 +29,15 @@ export const nextUid = (): number => (made += 1);
 export const rounded = ([x, y]: Point): Point => [round(x), round(y)];
 const round = (value: number): number => Math.min(1, Math.max(0, Math.round(value * DIGITS) / DIGITS));
 
-/** What a camera has, by name. */
+/** So many zones and lines of a camera are edited here; what is beyond stays as it is on the device. */
+export const MOST_SHAPES = 100;
+
+/** What a camera has, by name; the first `MOST_SHAPES` of each kind. */
 export function shapesOf(info: CameraInfo | undefined): Shape[] {
-  const byName = ([a]: [string, unknown], [b]: [string, unknown]): number => (a < b ? -1 : 1);
+  const sorted = <T>(of: Record<string, T> | undefined): [string, T][] => Object.entries(of ?? {}).sort(([a], [b]) => (a < b ? -1 : 1)).slice(0, MOST_SHAPES);
   return [
-    ...Object.entries(info?.zones ?? {}).sort(byName).map(([name, { polygon, labels }]): Shape => ({ uid: nextUid(), kind: "zone", name, points: polygon, labels: labels ?? null })),
-    ...Object.entries(info?.lines ?? {}).sort(byName).map(([name, { start, end, labels }]): Shape => ({ uid: nextUid(), kind: "line", name, points: [start, end], labels: labels ?? null })),
+    ...sorted(info?.zones).map(([name, { polygon, labels }]): Shape => ({ uid: nextUid(), kind: "zone", name, points: polygon, labels: labels ?? null })),
+    ...sorted(info?.lines).map(([name, { start, end, labels }]): Shape => ({ uid: nextUid(), kind: "line", name, points: [start, end], labels: labels ?? null })),
   ];
 }
 

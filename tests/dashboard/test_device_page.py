@@ -217,10 +217,12 @@ def test_what_nobody_knows_and_what_no_device_should_say_stands_there_in_words(
     expect(page.locator("#figures ~ p")).to_contain_text("a report comes every 30 s")
 
     voice.say(t.StatusTopic(*AT), b"{}")
-    expect(page.locator("main")).to_contain_text("1 of its messages does not fit the contract")
+    expect(page.locator("main")).to_contain_text(
+        "Not all of its messages fit the contract.1 did not, and is not shown."
+    )
     late = {**health, "at": (now + timedelta(hours=2)).isoformat(), "temperature_c": None}
     voice.say(t.HealthTopic(*AT), json.dumps(late).encode())
-    expect(page.locator("main")).to_contain_text("Its clock is 2 h ahead of this page's.")
+    expect(page.locator("main")).to_contain_text("Its clock is ahead of this page's.It is off by 2 h.")
     where = dict(zip(("site", "device", "camera"), CAMERA, strict=True))
     odd = {**event, **where, "type": "start", "ended_at": None, "label": long, "started_at": now.isoformat()}
     voice.say(t.EventTopic(*CAMERA), json.dumps(odd).encode())

@@ -5,7 +5,10 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -188,6 +191,26 @@ def test_a_halted_list_stands_still_and_counts(reader: Reader) -> None:
     assert [row.split("\n")[0] for row in reader.rows.locator(".c-what").all_inner_texts()] == ["7 0.95"] * 3
 
 
+def test_a_list_that_becomes_short_while_one_is_at_its_end_shows_it(reader: Reader) -> None:
+    page = reader.page
+    reader.begin()
+    reader.say(*(event(seq, label="bottle") for seq in range(2, 10)), *(event(seq) for seq in range(10, 90)))
+    expect(page.get_by_text("89 of 89 objects")).to_be_visible()
+    page.locator(".events .scroll").evaluate("(list) => list.scrollTo(0, 1e6)")
+    expect(page.locator(".events [aria-rowindex='90']")).to_be_visible()
+    drawn = "document.querySelectorAll('.events .row').length"
+    page.evaluate(f"""() => {{
+        window.blank = false;
+        const watch = () => {{ window.blank ||= {drawn} === 0; requestAnimationFrame(watch); }};
+        new MutationObserver(() => {{ window.blank ||= {drawn} === 0; }}).observe(
+            document.querySelector(".events .scroll"), {{ childList: true }});
+        watch();
+    }}""")
+    page.get_by_label("Label").select_option("bottle")
+    expect(reader.rows).to_have_count(8)
+    assert page.evaluate("window.blank") is False
+
+
 def test_what_is_shown_is_saved(reader: Reader) -> None:
     page = reader.page
     reader.begin()
@@ -250,8 +273,20 @@ def still(hall: tuple[Any, str], browser: Any) -> Iterator[Page]:
 
 def test_a_flood_is_sampled_and_the_page_says_so(reader: Reader) -> None:
     reader.begin()
-    for seq in range(2, 5000):
-        reader.voice.say(ME, encoded(event(seq)), qos=0)
-    expect(reader.page.get_by_text("is shown.", exact=False).first).to_contain_text("events a second: 1 of")
-    expect(reader.page.locator(".events .c-gap")).to_have_count(0)
-    expect(reader.page.get_by_text("gaps are not looked for")).to_be_visible()
+    ended = Event()
+
+    def flood() -> None:
+        for seq in count(2):
+            if ended.is_set():
+                return
+            reader.voice.say(ME, encoded(event(seq)), qos=0)
+
+    with ThreadPoolExecutor() as pool:
+        flooding = pool.submit(flood)
+        try:
+            expect(reader.page.get_by_text("is shown.", exact=False).first).to_contain_text("events a second: 1 of")
+            expect(reader.page.get_by_text("gaps are not looked for")).to_be_visible()
+            expect(reader.page.locator(".events .c-gap")).to_have_count(0)
+        finally:
+            ended.set()
+        flooding.result()

@@ -16,6 +16,11 @@ INFO, METRICS, STATUS = (
     json.loads((GOLDEN / f"{name}.json").read_text()) for name in ("info", "modelmetrics", "status")
 )
 MARKUP = "<img src=x onerror=alert(1)>"
+ANY = {"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*"}
+WOULD = {
+    "target": "belt/belt-1.2.0.bundle", "bundle": "ab" * 32, "size_bytes": 5, "group": "all", "devices": 4, "online": 4,
+    "have_it": 0, "bytes_at_most": 20, "stages": [{"stage": "100%", "devices": 4}],
+}  # fmt: skip
 
 
 def sign_in(page: Page, address: str, token: str) -> None:
@@ -124,9 +129,11 @@ def test_the_server_is_asked_again_after_errors_and_not_while_nobody_looks(
     page.clock.install()
     page.goto(f"{site}#/models")
     expect(page.get_by_text("The database is away. Wait for it. It is asked again in 6 s.")).to_be_visible()
-    page.clock.run_for(5000)
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 1)
+    page.clock.run_for(3000)
     assert asked == ["Bearer of-ben"]
-    page.clock.run_for(2000)
+    page.clock.resume()
+    page.clock.run_for(3000)
     expect(page.get_by_text("There was none yet.")).to_be_visible()
 
     page.evaluate("Object.defineProperty(document, 'hidden', {get: () => window.unseen, configurable: true})")
@@ -137,6 +144,52 @@ def test_the_server_is_asked_again_after_errors_and_not_while_nobody_looks(
     assert len(asked) == seen
     page.evaluate("window.unseen = false; document.dispatchEvent(new Event('visibilitychange'))")
     eventually_in(page, lambda: len(asked) == seen + 1)
+
+
+def test_who_the_token_is_of_is_asked_until_the_server_says_it(
+    page: Page, make_site: Callable[..., str], broker: Any, guard: Any
+) -> None:
+    api = "http://127.0.0.1:9"
+    site = make_site(broker.ws, api=api)
+    me = {"name": "ben", "role": "operate", "may": ["read", "operate"], "site": None, "device": None}
+    away = [True]
+
+    def answer(route: Route) -> None:
+        if route.request.headers.get("authorization") != "Bearer of-ben":
+            route.fulfill(json={"detail": "No such token."}, status=401, headers=ANY)
+        elif away and away.pop():
+            route.abort("connectionrefused")
+        else:
+            route.fulfill(json=me, headers=ANY)
+
+    page.route(f"{api}/v1/me", answer)
+    guard.allow("CONNECTION_REFUSED|status of 401")
+    page.add_init_script("sessionStorage.setItem('tinysight.session', JSON.stringify({token: 'of-ben'}))")
+    page.goto(f"{site}#/sign-in")
+    expect(page.get_by_text("The fleet's server does not say who you are.")).to_be_visible()
+    expect(page.get_by_text("The token is not taken.")).to_have_count(0)
+    expect(page.get_by_text("Signed in as ben (operate).")).to_be_visible(timeout=20_000)
+
+    held: list[Route] = []
+    page.route(f"{api}/v1/releases", lambda route: route.fulfill(json={"items": []}, headers=ANY))
+    page.route(f"{api}/v1/rollouts/preview", lambda route: held.append(route))  # noqa: PLW0108 -- playwright marks what it is given
+    page.goto(f"{site}#/rollout/new")
+    page.get_by_label("Release").fill("belt@1.2.0")
+    page.get_by_role("button", name="Show what would happen").click()
+    eventually_in(page, lambda: bool(held))
+    page.get_by_label("Release").fill("belt@1.3.0")  # before the server has said what would happen
+    held[0].fulfill(json=WOULD, headers=ANY)
+    expect(page.get_by_role("button", name="Show what would happen")).to_be_enabled()
+    page.get_by_role("button", name="Show what would happen").click()
+    eventually_in(page, lambda: len(held) == 2)
+    expect(page.get_by_role("region", name="What would happen")).to_have_count(0)
+    held[1].fulfill(json={**WOULD, "target": "belt/belt-1.3.0.bundle"}, headers=ANY)
+    expect(page.get_by_role("region", name="What would happen")).to_contain_text("belt-1.3.0")
+
+    page.goto(f"{site}#/sign-in")
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_text("The token is not taken.")).to_be_visible()
 
 
 def test_a_rollout_is_looked_at_and_led_to_its_end(
@@ -154,7 +207,7 @@ def test_a_rollout_is_looked_at_and_led_to_its_end(
 
     leads = make_page()
     sign_in(leads, address, fleet.tokens[Role.OPERATE])
-    guard.allow("status of 422")
+    guard.allow("status of 422|CONNECTION_RESET")
     id_ = begin_from(leads, address, fleet)
     looks.goto(f"{address}#/rollout/{id_}")
     expect(looks.get_by_role("button", name="Pause")).to_be_disabled()
@@ -196,8 +249,20 @@ def begin_from(leads: Page, address: str, fleet: Any) -> str:
 
 def lead_to_its_end(leads: Page, fleet: Any, id_: str) -> None:
     leads.get_by_role("button", name="Pause").click()
+    lost: list[str] = []
+
+    def lose(route: Route) -> None:
+        lost.append(route.request.url)
+        if len(lost) > 3:
+            route.continue_()
+        else:
+            route.abort("connectionreset")
+
+    leads.route(f"**/v1/rollouts/{id_}", lose)  # what is taken stays taken when the server is not reached meanwhile
     confirm(leads, "Pause", f"{id_} is paused", reason="a look at the belt")
     expect(leads.locator(".reason")).to_have_text("a look at the belt")
+    leads.unroute(f"**/v1/rollouts/{id_}", lose)
+    assert len(lost) > 3
     assert fleet.state.rollout(id_).phase == "paused"
     leads.get_by_role("button", name="Resume").click()
     confirm(leads, "Resume", f"{id_} is running")

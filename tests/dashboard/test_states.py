@@ -43,7 +43,8 @@ def test_a_page_without_a_broker_heals_when_there_is_one(
     broker = make_broker()
     broker.end()
     page.goto(make_site(broker.ws))
-    shows(page, "The broker does not answer. Tried again every two seconds")
+    expect(page.get_by_role("alert")).to_have_text("The broker does not answer.")  # without a figure that ticks
+    shows(page, "Tried again every two seconds")
     shows(page, f"Look whether the broker runs and takes WebSockets at {broker.ws}")
     expect(page.locator(".link")).to_contain_text("No broker")
     broker.start()
@@ -64,8 +65,13 @@ def test_who_is_not_let_in_can_mend_it_and_a_reader_sees_all(
     shows(page, "The broker does not let this user in.")
     page.get_by_label("User").fill("ben")
     page.get_by_label("Password").fill("wrong")
-    page.get_by_role("button", name="Connect").click()
+    page.evaluate("window.form = document.querySelector('main form')")
+    with page.expect_websocket() as web:
+        page.get_by_role("button", name="Connect").click()
+    if not web.value.is_closed():
+        web.value.wait_for_event("close")
     expect(page.locator(".link")).to_contain_text("Not let in")
+    assert page.evaluate("window.form.isConnected"), "the form stays while another user is tried"
     expect(page.get_by_role("alert")).to_contain_text("The broker does not let this user in.")
     page.get_by_label("Password").fill(secret)
     page.get_by_role("button", name="Connect").click()

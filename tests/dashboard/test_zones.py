@@ -30,7 +30,8 @@ AT = ("plant-1", "belt-1")
 BEGIN = f"""
 import {{ registerHooks }} from "node:module";
 registerHooks({{ resolve: (name, at, next) => next(/^[.][.]?[/]\\w+$/.test(name) ? name + ".ts" : name, at) }});
-const zones = await import({json.dumps(SOURCES.as_uri())} + "/zones.ts");
+const load = (name) => import({json.dumps(SOURCES.as_uri())} + "/" + name + ".ts");
+const zones = await load("zones");
 """
 YARD = [[0.1, 0.1], [0.4, 0.1], [0.4, 0.9], [0.1, 0.9]]
 BELT = f"""\
@@ -196,6 +197,41 @@ def test_in_is_to_the_right_of_a_line_and_the_arrow_stands_straight(played: Any)
 )
 def test_what_became_of_a_change_is_read_from_what_the_device_reports(played: Any, number: int, fate: str) -> None:
     assert played["fates"][number] == fate
+
+
+@pytest.mark.parametrize(
+    "applied", [pytest.param(None, id="its file holds"), pytest.param(6, id="an earlier one holds")]
+)
+def test_what_the_device_did_not_take_is_not_wanted_again(play: Play, applied: int | None) -> None:
+    told = play(f"""
+Object.assign(globalThis, {{ addEventListener: () => {{}}, requestAnimationFrame: () => {{}} }});
+const {{ beginDraft }} = await load("zone_draft");
+const {{ beginAtFile, load: read, save, untaken }} = await load("zone_saving");
+const put = [];
+const api = {{
+  get: async () => ({{ revision: 7, config: {{ rules: {{ bad: {{}} }} }} }}),
+  ask: async (method, path, body) => (put.push(body), {{ revision: 8 }}),
+}};
+const reported = {{ revision: 7, state: "refused", applied: {json.dumps(applied)} }};
+const info = {{ cameras: {json.dumps(CAMERAS)} }};
+const device = {{ key: "a/b", site: "a", device: "b", status: null, reported, info }};
+const draft = beginDraft(device, "cam");
+await read(api, device, draft);
+const found = untaken(device, draft);
+beginAtFile(device, draft);
+const after = untaken(device, draft);
+draft.remove(draft.now.find((each) => each.name === "gate").uid);
+await save(api, device, draft);
+console.log(JSON.stringify({{ found, after, put }}));
+""")
+    assert told["found"] == {"revision": 7, "applied": applied}
+    assert told["after"] is None
+    (put,) = told["put"]
+    assert put["based_on"] == 7
+    yard = {"polygon": FILE["yard"]["polygon"], "labels": FILE["yard"]["labels"]}
+    zones = {"gate": None} if applied is None else {"gate": None, "yard": yard}  # the file may have another yard
+    assert put["config"]["cameras"]["cam"]["zones"] == zones
+    assert "rules" not in put["config"]
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
@@ -368,14 +404,27 @@ def overtaken(plant: Plant, eventually: Callable[[Callable[[], object]], None]) 
     expect(plant.button("Edit zones and lines")).to_be_visible()
 
 
+def by_keyboard(plant: Plant) -> None:
+    """What takes the place of a button that was pressed has the focus: nobody begins anew at the top of the page."""
+    expect(plant.page).to_have_title("plant-1/belt-1 · Overview · TinySight")
+    for pressed, then in (
+        ("Draw a zone", "Put one in the middle"), ("Stop drawing", "Draw a zone"), ("Close", "Edit zones and lines"),
+        ("Edit zones and lines", "Draw a zone"),
+    ):  # fmt: skip
+        plant.button(pressed).press("Enter")
+        expect(plant.button(then)).to_be_focused()
+
+
 def test_what_the_device_refuses_is_told_and_taken_back_and_who_only_looks_changes_nothing(
     plant: Plant, eventually: Callable[[Callable[[], object]], None]
 ) -> None:
     page = plant.page
     plant.edit()
+    by_keyboard(plant)
     plant.editor.get_by_role("button", name="yard").click()
     plant.button("Delete the zone").click()  # a rule of the device's file needs it
     page.locator(".bar").get_by_role("link", name="Events").click()
+    expect(page.get_by_role("heading", name="Events")).to_be_focused()
     page.go_back()
     expect(plant.editor.locator(".zone-list li")).to_have_count(1)  # what was not saved is still there
     plant.save("Zone yard: taken out")
@@ -416,4 +465,5 @@ def test_what_the_device_refuses_is_told_and_taken_back_and_who_only_looks_chang
     expect(page.get_by_text("Signed in as read-1")).to_be_visible()
     page.goto(f"{plant.address}/#/device/{AT[0]}/{AT[1]}")
     expect(plant.button("Edit zones and lines")).to_be_disabled()
+    expect(page.get_by_text("Your token may only look: acting needs one of role operate.")).to_have_count(2)
     expect(page.locator(".shapes polygon")).to_have_count(2)

@@ -1,6 +1,6 @@
 // Starting a rollout: the rules as they are written, what the server says would happen, then one confirmation.
 import type { JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import type { Api } from "../api";
 import { app } from "../app";
 import type { Begin, Preview, Releases, Rollout } from "../fleet_types";
@@ -43,8 +43,11 @@ export function BeginRollout({ api }: { api: Api }): JSX.Element {
   const [asking, setAsking] = useState(false);
   const [releases, setReleases] = useState<string[]>([]);
   useEffect(() => void api.get<Releases>("/v1/releases").then(({ items }) => setReleases(items.map(({ name, version, target }) => (items.filter((each) => each.name === name && each.version === version).length > 1 ? target : `${name}@${version}`))), () => undefined), [api]);
+  const turn = useRef(0); // an answer for fields that have changed since is not shown
   const why = whyNot();
   const change = (name: Name, value: string): void => {
+    turn.current += 1;
+    setAsking(false);
     setFields({ ...fields, [name]: value });
     show(null);
     setBad(null);
@@ -53,13 +56,16 @@ export function BeginRollout({ api }: { api: Api }): JSX.Element {
     show(null);
     setBad(null);
     setAsking(true);
+    const mine = (turn.current += 1);
     try {
       const form: Begin = { bundle: fields.bundle.trim(), group: fields.group.trim(), policy: policyOf(fields) };
-      show({ form, preview: await api.ask<Preview>("POST", "/v1/rollouts/preview", form) });
+      const preview = await api.ask<Preview>("POST", "/v1/rollouts/preview", form);
+      if (mine === turn.current) show({ form, preview });
     } catch (error) {
+      if (mine !== turn.current) return;
       setBad({ field: error instanceof Mistake ? error.field : "", text: error instanceof Error ? error.message : String(error) });
     }
-    setAsking(false);
+    if (mine === turn.current) setAsking(false);
   };
   const field = ([name, label, help]: [Name, string, string], list = ""): JSX.Element => (
     <div class="field" key={name}>
@@ -88,8 +94,8 @@ export function BeginRollout({ api }: { api: Api }): JSX.Element {
           <summary>More rules</summary>
           <div class="fields">{MORE.map((each) => field(each))}</div>
         </details>
-        {bad && bad.field === "" && <Note tone="bad" title="It cannot begin so.">{bad.text}</Note>}
-        <div class="buttons"><button type="submit" class={shown ? "" : "main"} disabled={why !== "" || asking} title={why}>{asking ? "Asking the server…" : "Show what would happen"}</button></div>
+        {bad && bad.field === "" && <Note whole tone="bad" title="It cannot begin so.">{bad.text}</Note>}
+        <div class="buttons"><button type="submit" class={shown ? "" : "main"} disabled={why !== "" || asking}>{asking ? "Asking the server…" : "Show what would happen"}</button></div>
       </form>
       {shown && <Shown {...shown} begin={() => act(beginning(api, shown.form, shown.preview))} />}
     </div>

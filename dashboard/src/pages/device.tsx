@@ -93,20 +93,20 @@ function Notes({ device }: { device: Known }): JSX.Element {
   return (
     <>
       {status?.state === "offline" && (
-        <Note tone="warn" title={`Its last word is of ${clock(status.at, true)}, ${ago(Date.now() - Date.parse(status.at))} ago.`}>
-          {device.heardAt === 0 ? "It did not come back since this page was opened: what stands here is what the broker has kept." : `It was heard last at ${clock(device.heardAt)}; what stands here is from before.`}
+        <Note tone="warn" title="It is offline.">
+          Its last word is of {clock(status.at, true)}, {ago(Date.now() - Date.parse(status.at))} ago. {device.heardAt === 0 ? "It did not come back since this page was opened: what stands here is what the broker has kept." : `It was heard last at ${clock(device.heardAt)}; what stands here is from before.`}
         </Note>
       )}
       {device.heardAt === 0 && status?.state !== "offline" && <Note title="Nothing came from it yet since this page was opened.">What stands here is what the broker has kept. A report comes every 30 s.</Note>}
       {device.alerts.size > 0 && <Alerts alerts={device.alerts} />}
       {device.broken.count > 0 && (
-        <Note tone="warn" title={`${device.broken.count} of its messages ${device.broken.count === 1 ? "does" : "do"} not fit the contract and ${device.broken.count === 1 ? "is" : "are"} not shown.`}>
-          The last: <code>{device.broken.why}</code>. Look who writes there beside the device, and for a newer version of the page or of the device.
+        <Note tone="warn" title="Not all of its messages fit the contract.">
+          {device.broken.count} did not, and {device.broken.count === 1 ? "is" : "are"} not shown. The last: <code>{device.broken.why}</code>. Look who writes there beside the device, and for a newer version of the page or of the device.
         </Note>
       )}
       {Math.abs(skew) > MAX_SKEW_MS && (
-        <Note tone="warn" title={`Its clock is ${ago(Math.abs(skew))} ${skew > 0 ? "ahead of" : "behind"} this page's.`}>
-          Its times are not to be trusted. Give it a time server; if others are off by the same, set this machine's clock.
+        <Note tone="warn" title={`Its clock is ${skew > 0 ? "ahead of" : "behind"} this page's.`}>
+          It is off by {ago(Math.abs(skew))}. Its times are not to be trusted. Give it a time server; if others are off by the same, set this machine's clock.
         </Note>
       )}
     </>

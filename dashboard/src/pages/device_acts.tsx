@@ -4,7 +4,7 @@ import { app } from "../app";
 import type { Ack, AckCode } from "../contract";
 import type { Device } from "../fleet";
 import { type Act, ActButton, type Outcome } from "../ui/act";
-import { Said } from "../ui/fleet_bits";
+import { Acts, Said } from "../ui/fleet_bits";
 
 const WAIT_S = 10;
 const MEANINGS: Record<AckCode, string> = {
@@ -59,11 +59,11 @@ export function DeviceActs({ device, camera }: { device: Device; camera: string 
     run: () => command(device, "restart", {}, () => "It restarts; it is online again in a moment."),
   });
   return (
-    <div class="device-acts" role="group" aria-label="Actions">
+    <Acts label="Actions">
       <ActButton make={identify}>Identify</ActButton>
       {camera && <ActButton make={snapshot}>Picture of {camera}</ActButton>}
       {camera && <ActButton make={enable}>{off ? "Enable" : "Disable"} {camera}</ActButton>}
       <ActButton make={restart}>Restart</ActButton>
-    </div>
+    </Acts>
   );
 }

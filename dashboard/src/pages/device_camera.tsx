@@ -21,6 +21,7 @@ const DROPS: Record<string, string> = {
 };
 const MOST_LABELS = 200;
 const MOST_ZONES = 24;
+const MOST_LINES = 100;
 
 /** Ids of cameras that are configured or that were heard of, in their order. */
 export function camerasOf(device: Device): string[] {
@@ -91,7 +92,7 @@ function Flow({ device, id }: { device: Device; id: string }): JSX.Element {
 
 /** Exactly what the device counted: objects and zones in one table, crossings in another. */
 function CountsTables({ counts }: { counts: Counts }): JSX.Element {
-  const zones = Object.entries(counts.zones).slice(0, MOST_ZONES), lines = Object.entries(counts.lines);
+  const told = Object.entries(counts.zones), zones = told.slice(0, MOST_ZONES), lines = Object.entries(counts.lines);
   const labels = [...new Set([...Object.keys(counts.objects), ...zones.flatMap(([, each]) => Object.keys(each))])];
   const own = (of: Record<string, number>, label: string): number | undefined => (Object.hasOwn(of, label) ? of[label] : undefined);
   const sum = (of: Record<string, number>): number => Object.values(of).reduce((all, each) => all + each, 0);
@@ -117,6 +118,7 @@ function CountsTables({ counts }: { counts: Counts }): JSX.Element {
           </tfoot>
         </table>
         {labels.length > MOST_LABELS && <p class="dim">{labels.length - MOST_LABELS} more labels are not shown.</p>}
+        {told.length > MOST_ZONES && <p class="dim">{told.length - MOST_ZONES} more zones are not shown.</p>}
       </div>
       {lines.length > 0 && (
         <div class="table-box" tabIndex={0} role="region" aria-label="Crossings">
@@ -124,9 +126,10 @@ function CountsTables({ counts }: { counts: Counts }): JSX.Element {
             <caption>Crossings <span class="dim">so far</span></caption>
             <thead><tr><th scope="col">Line</th><th scope="col">In</th><th scope="col">Out</th></tr></thead>
             <tbody>
-              {lines.map(([line, each]) => <tr key={line}><th scope="row" title={line}>{line}</th><Count value={own(each, "in")} /><Count value={own(each, "out")} /></tr>)}
+              {lines.slice(0, MOST_LINES).map(([line, each]) => <tr key={line}><th scope="row" title={line}>{line}</th><Count value={own(each, "in")} /><Count value={own(each, "out")} /></tr>)}
             </tbody>
           </table>
+          {lines.length > MOST_LINES && <p class="dim">{lines.length - MOST_LINES} more lines are not shown.</p>}
         </div>
       )}
     </>

@@ -73,7 +73,7 @@ export function Timeline({ device }: { device: Device }): JSX.Element {
   return (
     <section class="card" aria-labelledby="timeline">
       <h2 id="timeline">Seen <span class="dim">last two minutes · {device.events} events since this page was opened</span> <a class="device-more" href={to(["events"], { site: device.site, device: device.device })}>All of them</a></h2>
-      {missing > 0 && <Note tone="warn" title={`${missing} ${missing === 1 ? "event is" : "events are"} missing.`}>They were not heard yet; those that waited on the device come later.</Note>}
+      {missing > 0 && <Note tone="warn" title="Events are missing.">{missing} {missing === 1 ? "was" : "were"} not heard yet; those that waited on the device come later.</Note>}
       {listed.length === 0 ? <p class="dim">Nothing yet: events come when something appears, moves on or leaves. Those from before this page was opened are not kept by the broker.</p> : (
         <>
           <div class="lanes" aria-hidden="true">
@@ -129,7 +129,7 @@ function SeenRow({ seen, device, now }: { seen: Seen; device: Device; now: numbe
       <td>{clock(event.started_at)}</td>
       <td>{lasted(here ? now - Date.parse(event.started_at) : event.track.age_s * 1000)}</td>
       <td class="wide">{event.zones.entered.slice(0, 8).join(", ") || "–"}</td>
-      <td>{here ? <Tag tone="good">in sight</Tag> : <span class="dim">{event.reason ?? (event.type === "end" ? "ended" : `told ${ago(Date.now() - seen.heardAt)} ago`)}</span>} {event.replayed && <Tag>replayed</Tag>}</td>
+      <td>{here ? <Tag tone="good">in sight</Tag> : <span class="dim">{event.reason ?? (event.type === "end" ? "ended" : `told ${ago(Date.now() - seen.lastAt)} ago`)}</span>} {event.replayed && <Tag>replayed</Tag>}</td>
     </tr>
   );
 }

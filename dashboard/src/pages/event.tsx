@@ -1,6 +1,6 @@
 // One event: as this page heard it, else as the link tells it. Nobody keeps events, so a link carries its own.
 import type { JSX } from "preact";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { app } from "../app";
 import { type Event, ID } from "../contract";
 import { modelOf } from "../facets";
@@ -22,12 +22,15 @@ export function EventPage({ at }: { at: readonly string[] }): JSX.Element {
   const now = app.value;
   const [site = "", device = "", camera = "", id = ""] = at;
   const named = at.length === 4 && at.every((each) => ID.test(each));
+  const last = useRef<Seen | null>(null);
   const carried = route.value.query.get("e") ?? "";
   const told = useMemo(() => (named ? toldBy(carried, at) : null), [carried, named, at.join("/")]);
   useEffect(() => (named ? now?.link.watch(picturesOf(site, device, camera, id)) : undefined), [now?.link, named, at.join("/")]);
   if (!now) return <Note title="Beginning…" />;
   if (!named) return <Note tone="warn" title="The address names no event.">It is <code>#/event/SITE/DEVICE/CAMERA/ID</code>. <a href={to(["events"])}>See what was heard.</a></Note>;
-  const heard = now.fleet.log.byKey.get(at.join("/"));
+  const kept = now.fleet.log.byKey.get(at.join("/")) ?? null; // let go of while it is looked at, when many others came
+  const heard = kept ?? (last.current && { ...last.current, picture: "" });
+  if (kept) last.current = { ...kept };
   const later = told?.event && heard && told.event.boot_id === heard.event.boot_id && told.event.seq > heard.event.seq;
   const event = heard && !later ? heard.event : told?.event;
   if (!event) return <Unheard at={at} why={told?.why ?? ""} />;
@@ -46,6 +49,7 @@ export function EventPage({ at }: { at: readonly string[] }): JSX.Element {
         </Note>
       )}
       {heard && !later && told?.event && told.event.seq < heard.event.seq && <p class="dim">The link tells of an earlier step of it; this is the newest.</p>}
+      {heard && !kept && <p class="dim">It is no longer kept: this page holds the newest 5,000 objects. What it heard last stands here until you leave.</p>}
       {heard && told?.why && <p class="dim">What the link carries is not read: {told.why}.</p>}
       {pack(event) === null && <p class="dim">It is too long to be carried by a link: the copied one opens only where it was heard.</p>}
       <div class="event-body">

@@ -21,6 +21,7 @@ interface Halted {
   seen: Seen[];
   gaps: Gap[];
   objects: number;
+  at: number;
 }
 
 export function Events(): JSX.Element {
@@ -45,7 +46,7 @@ export function Events(): JSX.Element {
         <Gaps gaps={gaps} log={log} />
         <span class="push" />
         <button type="button" class="open-filters" aria-expanded={filtering} onClick={() => filter(!filtering)}>Filter</button>
-        <button type="button" aria-pressed={halted !== null} onClick={() => halt(halted ? null : { seen: log.seen.map((each) => ({ ...each })), gaps, objects: log.objects })}>
+        <button type="button" aria-pressed={halted !== null} onClick={() => halt(halted ? null : { seen: log.seen.map((each) => ({ ...each })), gaps, objects: log.objects, at: Date.now() })}>
           {halted ? "Live" : "Pause"}
         </button>
         <Export events={() => shown.flatMap((each) => (each.seen ? [each.seen.event] : []))} />
@@ -57,7 +58,7 @@ export function Events(): JSX.Element {
       ) : (
         <Rows class="events" label="Events" height={52} rows={shown} keyOf={keyOf}
           heads={["Heard", "Picture", "Where", "What", "Zones, lines, rules", "Lasted", "Model", "Special"]}
-          draw={(entry) => (entry.gap ? <GapCells gap={entry.gap} /> : <Cells seen={entry.seen} log={log} />)} />
+          draw={(entry) => (entry.gap ? <GapCells gap={entry.gap} /> : <Cells seen={entry.seen} log={log} now={halted?.at ?? Date.now()} />)} />
       )}
     </div>
   );
@@ -65,7 +66,7 @@ export function Events(): JSX.Element {
 
 const keyOf = ({ seen, gap }: Entry): string | number => (gap ? `${gap.device} ${gap.boot} ${gap.to}` : seen.number);
 
-function Cells({ seen, log }: { seen: Seen; log: Log }): JSX.Element {
+function Cells({ seen, log, now }: { seen: Seen; log: Log; now: number }): JSX.Element {
   const { event } = seen;
   const meaning = meaningOf(event);
   const picture = log.byKey.get(seen.key)?.picture ?? ""; // of a halted list, too, since old ones are let go
@@ -79,7 +80,7 @@ function Cells({ seen, log }: { seen: Seen; log: Log }): JSX.Element {
       </div>
       <div role="cell" class="c-what" title={event.label.slice(0, 500)}><bdi>{event.label.slice(0, 200)}</bdi> <span class="dim">{figure(event.best_score, 2)}</span></div>
       <div role="cell" class="c-mean" title={meaning}><bdi>{meaning || "–"}</bdi></div>
-      <div role="cell" class="c-lasts"><Lasts seen={seen} now={Date.now()} /></div>
+      <div role="cell" class="c-lasts"><Lasts seen={seen} now={now} /></div>
       <div role="cell" class="c-model" title={modelOf(event).slice(0, 500)}>{modelOf(event).slice(0, 200)}</div>
       <div role="cell" class="c-tags"><Tags event={event} /></div>
     </>

@@ -50,17 +50,25 @@ function whereIs(view: View): string {
   return `${rollout.id} is ${rollout.phase}, in stage ${rollout.stage}${stage ? ` (${stageText(stage)})` : ""}: ${count(view, "confirmed")} confirmed, ${count(view, "going", "away")} on their way, ${count(view, "failed", "silent")} failed or silent.`;
 }
 
-/** Look until something has come of it. */
+/** Look until something has come of it. The server has taken it: that it does not answer meanwhile does not undo that. */
 export async function until(api: Api, id: string, told: (view: View) => Outcome | null, late: string): Promise<Outcome> {
+  let trouble = "";
   for (const end = Date.now() + PATIENCE_MS; Date.now() < end; await new Promise((done) => setTimeout(done, LOOK_MS))) {
-    const view = await api.get<View>(`/v1/rollouts/${encodeURIComponent(id)}`);
+    let view: View;
+    try {
+      view = await api.get<View>(`/v1/rollouts/${encodeURIComponent(id)}`);
+    } catch (error) {
+      trouble = error instanceof Error ? error.message : String(error);
+      continue;
+    }
+    trouble = "";
     const outcome = told(view);
     if (outcome) {
       pollNow();
       return outcome;
     }
   }
-  return { good: false, what: late };
+  return trouble ? { good: null, what: `The server took it; what came of it is not known. ${trouble}` } : { good: false, what: late };
 }
 
 async function send(api: Api, id: string, what: string, form: Form, say: (progress: string) => void): Promise<Acted> {

@@ -16,9 +16,9 @@ export interface Act {
   run: (say: (progress: string) => void) => Promise<Outcome>;
 }
 
-/** What the device, or the fleet's server, said; `good` as it said, not as was clicked. */
+/** What the device, or the fleet's server, said; `good` as it said, not as was clicked; null when nobody knows. */
 export interface Outcome {
-  good: boolean;
+  good: boolean | null;
   what: ComponentChildren;
 }
 
@@ -55,7 +55,7 @@ function Dialog({ act: { title, what, verb, run } }: { act: Act }): JSX.Element 
       {step.kind === "ask" && <div>{what}</div>}
       {step.kind === "ask" && <p class="dim">As {who ? `${who.name} (${who.role})` : "nobody"}; it is written in the audit log.</p>}
       {step.kind === "running" && <p role="status" class="running">{step.say}</p>}
-      {step.kind === "done" && <Note tone={step.outcome.good ? "plain" : "bad"} title={step.outcome.good ? "Done" : "Not done"}>{step.outcome.what}</Note>}
+      {step.kind === "done" && <Note whole tone={step.outcome.good ? "plain" : "bad"} title={step.outcome.good ? "Done" : step.outcome.good === null ? "Not known" : "Not done"}>{step.outcome.what}</Note>}
       <div class="buttons">
         {step.kind === "ask" && <button type="button" class="main" onClick={() => void begin()}>{verb}</button>}
         <button type="button" onClick={() => dialog.current?.close()}>{step.kind === "ask" ? "Cancel" : "Close"}</button>
@@ -64,12 +64,12 @@ function Dialog({ act: { title, what, verb, run } }: { act: Act }): JSX.Element 
   );
 }
 
-/** A button that opens the dialog; says why not when nobody may. */
+/** A button that opens the dialog; within `Acts`, which says beside it why not when nobody may. */
 export function ActButton({ children, make }: { children: ComponentChildren; make: () => Act }): JSX.Element | null {
   const api = app.value?.api;
   if (!api) return null;
-  const why = !api.signedIn ? "Sign in with a token of role operate." : api.acts ? "" : "Your token may only look.";
+  const { why } = api;
   return (
-    <button type="button" disabled={why !== ""} title={why} onClick={() => act(make())}>{children}</button>
+    <button type="button" disabled={why !== ""} aria-describedby={why ? "why-not" : undefined} onClick={() => act(make())}>{children}</button>
   );
 }

@@ -49,11 +49,15 @@ export function figure(value: number | null | undefined, digits = 0, unit = ""):
 /** The first characters of a digest. */
 export const short = (digest: string | null | undefined): string => (digest ? digest.slice(0, 8) : "–");
 
-/** A message that stands in the page: what is so, what to do. */
-export function Note({ tone = "plain", title, children }: { tone?: "plain" | "warn" | "bad"; title: string; children?: ComponentChildren }): JSX.Element {
+/**
+ * A message that stands in the page: what is so, what to do. Its title is read out when it changes, so figures that tick
+ * belong below it; with `whole` all of it is read out.
+ */
+export function Note({ tone = "plain", title, whole = false, children }: { tone?: "plain" | "warn" | "bad"; title: string; whole?: boolean; children?: ComponentChildren }): JSX.Element {
+  const role = tone === "bad" ? "alert" : "status";
   return (
-    <section class={`note ${tone}`} role={tone === "bad" ? "alert" : "status"}>
-      <strong>{title}</strong>
+    <section class={`note ${tone}`} role={whole ? role : undefined}>
+      <strong role={whole ? undefined : role}>{title}</strong>
       {children && <div>{children}</div>}
     </section>
   );

@@ -28,7 +28,7 @@ function colour(name: string): string {
 export function Chart({ title, unit, at, lines, height = 140 }: Props): JSX.Element {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
-  const names = lines.map((line) => line.name).join("|");
+  const names = JSON.stringify(lines.map((line) => line.name)) /* a text, to be compared */;
   const data = useRef<() => void>(() => {});
   data.current = () => plot.current?.setData([at, ...lines.map((line) => line.values)] as uPlot.AlignedData);
   useEffect(() => {
@@ -43,9 +43,9 @@ export function Chart({ title, unit, at, lines, height = 140 }: Props): JSX.Elem
           width: element.clientWidth || 320, height, cursor: { y: false }, legend: { show: false }, padding: [8, 8, 0, 0],
           axes: [{ ...axis, space: 70 }, { ...axis, size: 44, space: 28 }],
           scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(1, (high ?? 1) * 1.1)] } },
-          series: [{}, ...names.split("|").map((name, n) => ({ label: name, stroke: colour(`--chart${(n % 6) + 1}`), width: 1.5, dash: DASHES[Math.floor(n / 6) % 4] ?? [], points: { show: false }, spanGaps: false }))],
+          series: [{}, ...lines.map(({ name }, n) => ({ label: name, stroke: colour(`--chart${(n % 6) + 1}`), width: 1.5, dash: DASHES[Math.floor(n / 6) % 4] ?? [], points: { show: false }, spanGaps: false }))],
         },
-        [[], ...names.split("|").map(() => [])] as unknown as uPlot.AlignedData,
+        [[], ...lines.map(() => [])] as unknown as uPlot.AlignedData,
         element,
       );
       data.current();

@@ -25,9 +25,13 @@ const OUTCOMES: Record<Outcome, [string, string]> = {
 };
 export const OUTCOME_ORDER: readonly Outcome[] = ["failed", "silent", "going", "away", "confirmed", "left"];
 
-/** What the server says, with its commands set as such. */
+const MOST_SAID = 10_000;
+const MOST_CODES = 50;
+
+/** What the server or a device says, with its commands set as such; plain when it is mostly those. */
 export function Said({ text }: { text: string }): JSX.Element {
-  return <>{text.split("`").map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part))}</>;
+  const said = text.length > MOST_SAID ? `${text.slice(0, MOST_SAID)}…` : text, parts = said.split("`");
+  return <>{parts.length > 2 * MOST_CODES ? said : parts.map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part))}</>;
 }
 
 /** A table as high as its rows, up to 420 pixels. */
@@ -83,16 +87,17 @@ export function reader(): { api: Api; none: null } | { api: null; none: JSX.Elem
   if (!now?.api) return { api: null, none: <Note title="Rollouts are led by a fleet's server, and this page knows none.">Serve it with <code>tinysight dashboard --api https://…</code>.</Note> };
   const { api } = now, me = api.me.value;
   if (!api.signedIn) return { api: null, none: <Note title="Sign in to see rollouts."><a href={to(["sign-in"])}>Sign in</a> with a token: <code>tinysight fleet token add NAME --role read</code>.</Note> };
-  if (me === null) return { api: null, none: api.refused.value ? <Note tone="bad" title="The fleet's server does not say who you are.">{api.refused.value} <a href={to(["sign-in"])}>Sign in again</a>, or <button type="button" onClick={() => void api.meet()}>Ask again</button></Note> : <Note title="Asking the fleet's server…" /> };
+  if (me === null) {
+    if (api.refused.value) return { api: null, none: <Note tone="bad" title="The token is not taken.">{api.refused.value} <a href={to(["sign-in"])}>Sign in again.</a></Note> };
+    return { api: null, none: api.trouble.value ? <Note tone="bad" title="The fleet's server does not say who you are.">{api.trouble.value} It is asked again by itself.</Note> : <Note title="Asking the fleet's server…" /> };
+  }
   if (!me.may.includes("read")) return { api: null, none: <Note tone="warn" title="This token is a device's.">Rollouts need one of role read or operate: <code>tinysight fleet token add NAME --role read</code>.</Note> };
   return { api, none: null };
 }
 
 /** Why one may not act; empty when one may. */
 export function whyNot(): string {
-  const api = app.value?.api;
-  if (!api?.signedIn) return "Sign in with a token of role operate.";
-  return api.acts ? "" : "Your token may only look: acting needs one of role operate.";
+  return app.value?.api?.why ?? "This page was served without a fleet's server.";
 }
 
 /** That the newest answer is missing. */
@@ -102,11 +107,11 @@ export function Missing({ polled: { value, why, again_s }, what }: { polled: Pol
 }
 
 /** A button that is greyed with its reason in words beside it, said once for several. */
-export function Acts({ children }: { children: ComponentChildren }): JSX.Element {
+export function Acts({ label, children }: { label?: string; children: ComponentChildren }): JSX.Element {
   const why = whyNot();
   return (
     <div class="may">
-      <div class="filters">{children}</div>
+      <div class="filters" role={label ? "group" : undefined} aria-label={label}>{children}</div>
       {why && <p class="dim" id="why-not">{why}</p>}
     </div>
   );

@@ -22,7 +22,8 @@ export function LinkNotes(): JSX.Element | null {
   return (
     <>
       {state.kind === "away" && (
-        <Note tone="bad" title={`${state.why} Tried again every two seconds, since ${ago(Date.now() - state.since)}.`}>
+        <Note tone="bad" title={state.why}>
+          Tried again every two seconds, since {ago(Date.now() - state.since)}.{" "}
           {link.sessions > 0 ? "What stands here is what was known before. " : ""}
           Look whether the broker runs and takes WebSockets at {config.broker}.
         </Note>
@@ -33,8 +34,8 @@ export function LinkNotes(): JSX.Element | null {
         </Note>
       )}
       {fleet.log.sampling > 1 && (
-        <Note tone="warn" title={`${figure(fleet.log.perSecond)} events a second: 1 of ${fleet.log.sampling} is shown.`}>
-          Counts are those of the devices and are right. What is missing is not looked for meanwhile.
+        <Note tone="warn" title="More events come than can be shown.">
+          {figure(fleet.log.perSecond)} events a second: 1 of {fleet.log.sampling} is shown. Counts are those of the devices and are right. What is missing is not looked for meanwhile.
         </Note>
       )}
       {fleet.foreign.size > 0 && (

@@ -35,8 +35,9 @@ export function Rows<T>({ label, heads, sorts, rows, height, keyOf, draw, class:
       element.removeEventListener("scroll", look);
     };
   }, []);
-  const first = Math.max(0, Math.floor(view.top / height) - 4);
-  const last = Math.min(rows.length, Math.ceil((view.top + view.high) / height) + 4);
+  const top = Math.max(0, Math.min(view.top, rows.length * height - view.high)); // a list that became shorter tells only later where it is
+  const first = Math.max(0, Math.floor(top / height) - 4);
+  const last = Math.min(rows.length, Math.ceil((top + view.high) / height) + 4);
   return (
     <div class={`rows ${name}`} role="table" aria-label={label} aria-rowcount={rows.length + 1}>
       <div role="row" class="heads" aria-rowindex={1}>

@@ -30,6 +30,7 @@ interface Props {
 }
 
 const FADE_MS = 500;
+const MOST_SHAPES = 200;
 
 export function Stage({ device, camera, children, over, hideZones = false }: Props): JSX.Element {
   const canvas = useRef<HTMLCanvasElement>(null);
@@ -53,7 +54,7 @@ export function Stage({ device, camera, children, over, hideZones = false }: Pro
     <figure class="stage">
       <div class={`picture${picture ? (past ? " past" : "") : " none"}`} style={{ aspectRatio: String(ratio), maxWidth: `calc(min(68vh, 720px) * ${ratio})` }}>
         {picture && <img src={picture.url} alt={`What ${camera.id} showed at ${clock(picture.at)}`} />}
-        {!hideZones && told && <Shapes zones={Object.entries(told.zones ?? {})} lines={Object.entries(told.lines ?? {})} />}
+        {!hideZones && told && <Shapes zones={some(told.zones)} lines={some(told.lines)} />}
         <canvas ref={canvas} role="img" aria-label={inWords(camera)} />
         {children && <svg class="over" viewBox="0 0 1 1" preserveAspectRatio="none">{children}</svg>}
         {over && <div class="over-text">{over}</div>}
@@ -133,6 +134,8 @@ interface Stroke {
   start: Point;
   end: Point;
 }
+
+const some = <T,>(of: Record<string, T> | undefined): [string, T][] => Object.entries(of ?? {}).slice(0, MOST_SHAPES);
 
 /** Zones and lines as the device tells of them, with their names; `in` is where the arrow of a line points. */
 function Shapes({ zones, lines }: { zones: [string, Shape][]; lines: [string, Stroke][] }): JSX.Element {

@@ -9,8 +9,8 @@ import { app } from "../app";
 import { redraw } from "../draw";
 import type { Camera, Device } from "../fleet";
 import { type Draft, beginDraft, draftOf, endDraft } from "../zone_draft";
-import { differs, load, outcome, save, settle, takeBack, told } from "../zone_saving";
-import { type ShapeKind, changes } from "../zones";
+import { beginAtFile, differs, load, outcome, save, settle, takeBack, told, untaken } from "../zone_saving";
+import { MOST_SHAPES, type ShapeKind, changes } from "../zones";
 import { type Act, ActButton, type Outcome, act } from "./act";
 import { Note } from "./bits";
 import { frameSize } from "./boxes";
@@ -21,16 +21,20 @@ import "./zone_editor.css";
 
 export { draftOf };
 
-/** Why whoever is signed in may not change anything, or empty. */
-const mayNot = (api: Api): string => (!api.signedIn ? "Sign in with a token of role operate." : api.acts ? "" : "Your token may only look.");
-
 /** Begins editing; nothing when the page only looks. */
 export function EditZones({ device, id }: { device: Device; id: string }): JSX.Element | null {
   const api = app.value?.api;
   if (!api) return null;
-  const why = mayNot(api) || (device.info?.cameras[id] ? "" : "The device has not told of this camera.");
+  const told = device.info?.cameras[id];
+  const many = Math.max(...[told?.zones, told?.lines].map((each) => Object.keys(each ?? {}).length)) > MOST_SHAPES;
+  const why = api.why || (told ? "" : "The device has not told of this camera.") || (many ? `It has more than ${MOST_SHAPES}: change them in its own file.` : "");
   const begin = (): void => void load(api, device, beginDraft(device, id));
-  return <button type="button" class="edit-zones" disabled={why !== ""} title={why} onClick={begin}>Edit zones and lines</button>;
+  return (
+    <div class="may edit-zones">
+      <button type="button" data-focus disabled={why !== ""} aria-describedby={why ? "why-not-zones" : undefined} onClick={begin}>Edit zones and lines</button>
+      {why && <span class="dim" id="why-not-zones">{why}</span>}
+    </div>
+  );
 }
 
 export function ZoneEditor({ device, camera }: { device: Device; camera: Camera }): JSX.Element | null {
@@ -85,7 +89,7 @@ function Tools({ draft }: { draft: Draft }): JSX.Element {
   if (!drawing) {
     return (
       <div class="buttons" role="group" aria-label="Drawing">
-        <button type="button" onClick={() => start("zone")}>Draw a zone</button>
+        <button type="button" data-focus onClick={() => start("zone")}>Draw a zone</button>
         <button type="button" onClick={() => start("line")}>Draw a line</button>
         <button type="button" disabled={!draft.undoable} onClick={() => draft.undo()}>Undo</button>
         {draft.shape?.kind === "zone" && <button type="button" disabled={draft.corner < 0 || draft.shape.points.length <= 3} onClick={() => draft.cut(draft.chosen, draft.corner)}>Take the corner out</button>}
@@ -103,7 +107,7 @@ function Tools({ draft }: { draft: Draft }): JSX.Element {
       <div class="buttons" role="group" aria-label="Drawing">
         {zone && <button type="button" class="main" disabled={count < 3} onClick={() => draft.close()}>Close it</button>}
         <button type="button" disabled={count === 0} onClick={() => draft.back()}>Take back a {zone ? "corner" : "point"}</button>
-        {count === 0 && <button type="button" onClick={() => draft.add(drawing.kind, middle)}>Put one in the middle</button>}
+        {count === 0 && <button type="button" data-focus onClick={() => draft.add(drawing.kind, middle)}>Put one in the middle</button>}
         <button type="button" onClick={() => draft.stop()}>Stop drawing</button>
       </div>
     </div>
@@ -113,7 +117,7 @@ function Tools({ draft }: { draft: Draft }): JSX.Element {
 function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft }): JSX.Element {
   const state = told(device, draft);
   const meanwhile = differs(device, draft) && draft.changed;
-  const why = whyNot(api, draft);
+  const why = whyNot(api, draft), left = untaken(device, draft);
   const close = (): void => {
     if ((!draft.changed && !draft.drawing) || draft.leaving) return endDraft(device, draft.camera);
     draft.leaving = true;
@@ -122,12 +126,18 @@ function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft
   const stay = (): void => ((draft.leaving = false), redraw());
   return (
     <>
-      {draft.trouble && <Note tone="bad" title="What is wanted of the device cannot be read.">{draft.trouble}</Note>}
+      {draft.trouble && <Note whole tone="bad" title="What is wanted of the device cannot be read.">{draft.trouble}</Note>}
       {draft.overtaken && <Note tone="warn" title="Somebody else has changed what is wanted of this device.">Load again: what you changed here is kept, over what is wanted now.</Note>}
       {meanwhile && !draft.overtaken && <Note tone="warn" title="The device's zones have changed since you began.">Load again: what you changed here is kept.</Note>}
       {(draft.trouble || draft.overtaken || meanwhile) && <div class="buttons"><button type="button" onClick={() => void load(api, device, draft)}>Load again</button></div>}
+      {left && (
+        <Note tone="warn" title={`The device did not take revision ${left.revision}, and it is still wanted.`}>
+          What you save carries it again. Begin at the device's own file to leave it out{left.applied !== null && `; what revision ${left.applied} changed beside these zones is then left out, too`}.
+          <div class="buttons"><button type="button" onClick={() => beginAtFile(device, draft)}>Begin at its own file</button></div>
+        </Note>
+      )}
       {state && (
-        <Note tone={state.fate === "refused" || state.fate === "rolled-back" ? "bad" : state.fate === "holds" ? "plain" : "warn"} title={state.title}>
+        <Note whole tone={state.fate === "refused" || state.fate === "rolled-back" ? "bad" : state.fate === "holds" ? "plain" : "warn"} title={state.title}>
           <span class="wrap">{state.what}</span>
           <Reasons reasons={state.reasons} />
           {draft.sent && !draft.sent.back && !draft.overtaken && <div class="buttons"><ActButton make={() => backOf(api, device, draft)}>Take back</ActButton></div>}
@@ -150,7 +160,7 @@ function Saving({ api, device, draft }: { api: Api; device: Device; draft: Draft
 
 function whyNot(api: Api, draft: Draft): string {
   const wrong = draft.faults.size;
-  return mayNot(api)
+  return api.why
     || (draft.drawing ? "Close what you draw first." : "")
     || (wrong ? `${wrong === 1 ? "One is" : `${wrong} are`} wrong: look at the ▲.` : "")
     || (!draft.changed ? "Nothing is changed." : "")
