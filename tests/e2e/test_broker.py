@@ -191,6 +191,21 @@ def test_a_page_of_another_machine_is_refused(web: str, origin: str, status: byt
     assert status in asked(web, f"{HEAD}Origin: {origin}\r\n", close)[0].splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("evil.example", b" 403 "),
+        ("192.0.2.1", b" 101 "),
+        ("[2001:db8::1]", b" 101 "),
+        (socket.gethostname(), b" 101 "),
+    ],
+)
+def test_only_an_address_or_a_name_of_this_machine_counts_as_the_same_place(web: str, name: str, status: bytes) -> None:
+    """Whoever owns a name may have it mean this machine once the page is loaded; then origin and host agree."""
+    head = HEAD.replace("127.0.0.1", name) + f"Origin: http://{name}:8400\r\n"
+    assert status in asked(web, head, masked(0x8, b"\x03\xe8"))[0].splitlines()[0]
+
+
 def test_what_is_no_websocket_is_told_so(web: str) -> None:
     assert b" 426 " in asked(web, "GET / HTTP/1.1\r\nHost: h\r\n")[0]
     assert b" 400 " in asked(web, HEAD.replace("Protocol: mqtt", "Protocol: chat"))[0]

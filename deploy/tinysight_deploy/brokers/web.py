@@ -9,9 +9,11 @@ lend it this machine's broker.
 import asyncio
 import base64
 import hashlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -166,7 +168,11 @@ def _agree(head: bytes) -> bytes:
 
 
 def _is_welcome(fields: Mapping[str, str]) -> bool:
-    """Whether no page asks, or one of this machine, or of the one that the client calls the broker."""
+    """Whether no page asks, or one of this machine, or of the address that the client calls the broker.
+
+    An address, not a name: whoever owns a name may have it mean this machine from one moment to the next, and then
+    page and broker have the same one. The machine's own names are nobody else's.
+    """
     if "origin" not in fields:
         return True
     try:
@@ -178,7 +184,13 @@ def _is_welcome(fields: Mapping[str, str]) -> bool:
     try:
         return ip_address(origin).is_loopback or origin == host
     except ValueError:
-        return origin in {"localhost", host}
+        return origin == "localhost" or (origin == host and origin in _own_names())
+
+
+@cache
+def _own_names() -> frozenset[str]:
+    """What this machine is called, in lower case as in origins; asked once, as a name server may take its time."""
+    return frozenset(name.lower() for name in (socket.gethostname(), socket.getfqdn()))
 
 
 async def _payloads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[bytes]:
