@@ -226,8 +226,9 @@ def test_the_page_is_exported_for_any_web_server(tinysight: Any, built: Path, tm
     told = json.loads(done.stdout)
     there = {path.relative_to(tmp_path / "www").as_posix() for path in (tmp_path / "www").rglob("*") if path.is_file()}
     own = {path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()}
-    assert there == (own - {".built-from"}) | {"config.json"}
-    assert told["files"] == len(there)
+    page = (own - {".built-from"}) | {"config.json"}
+    assert there == page | {".tinysight-dashboard"}
+    assert told["files"] == len(page)
     assert json.loads((tmp_path / "www" / "config.json").read_text()) == {"broker": BROKER, "api": API}
     assert told["content_security_policy"] == policy(SETTINGS)
     assert (tmp_path / "www" / "index.html").read_bytes() == (built / "index.html").read_bytes()
@@ -245,3 +246,27 @@ def test_an_export_over_an_earlier_one_keeps_the_files_of_pages_that_are_open(tm
     assert sorted(path.name for path in (out / "assets").iterdir()) == ["a-11111111.js", "a-22222222.js"]
     assert (out / "index.html").read_text() == "2"
     assert json.loads((out / "config.json").read_text())["api"] is None
+
+
+def _full(*_: object) -> Path:
+    raise OSError("The disk is full.")
+
+
+def test_an_export_leaves_other_peoples_files_and_takes_up_one_that_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, out, other = tmp_path / "page", tmp_path / "out", tmp_path / "other"
+    page.mkdir()
+    other.mkdir()
+    (page / "index.html").write_text("1")
+    (other / "config.json").write_text("theirs")
+    (other / "index.html").write_text("theirs")
+    with pytest.raises(ConfigError, match="no export of ours"):
+        export(SETTINGS, other, folder=page)
+    assert {path.read_text() for path in other.iterdir()} == {"theirs"}
+    monkeypatch.setattr(Path, "replace", _full)
+    with pytest.raises(OSError, match="full"):
+        export(SETTINGS, out, folder=page)
+    monkeypatch.undo()
+    assert export(SETTINGS, out, folder=page) == 2
+    assert (out / "index.html").read_text() == "1"
