@@ -19,7 +19,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_deploy.brokers.broker import Ports
 from tinysight_deploy.dashboard.settings import Settings
 from tinysight_deploy.dashboard.site import application
-from tinysight_deploy.serving import Bind, address, listening, serve
+from tinysight_deploy.serving import Bind, address, listening, serve, server_of
 
 __all__ = ["Page", "device_runs", "served"]
 
@@ -67,7 +67,7 @@ class Page:
 
     def serve(self) -> None:
         """Serve until Ctrl-C."""
-        serve(application(self._settings), self._listener)
+        serve(server_of(application(self._settings)), self._listener)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tinysight_contract.errors import ConfigError
 
-__all__ = ["HSTS", "Bind", "address", "listening", "network", "serve", "server_of", "tls"]
+__all__ = ["HSTS", "Bind", "address", "heed_signals", "listening", "network", "serve", "server_of", "tls"]
 
 MAX_CONNECTIONS: Final = 1024
 """Sockets; of one address a quarter of it, unless that is a proxy's."""
@@ -231,19 +231,29 @@ def server_of(
     )
 
 
-def serve(
-    app: ASGIApp,
-    listener: socket.socket,
-    *,
-    cert: Path | None = None,
-    key: Path | None = None,
-    behind_proxy: bool = False,
-) -> None:
-    """Serve until SIGINT or SIGTERM; arguments and errors as those of `server_of`."""
-    server = server_of(app, cert=cert, key=key, behind_proxy=behind_proxy)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: None)  # uvicorn raises it again once it has ended
+def serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until it is told to end, or its ``should_exit`` is set.
+
+    Args:
+        server: of `server_of`.
+        listener: a socket that listens.
+    """
+    heed_signals(server)
     asyncio.run(server.serve(sockets=[listener]))
+
+
+def heed_signals(server: uvicorn.Server) -> None:
+    """From now on have Ctrl-C, SIGTERM, and a terminal that closes end it, and nothing else.
+
+    uvicorn heeds the first two only while it serves, and raises them again once it has ended.
+    """
+
+    def end(_number: int, _frame: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+            signal.signal(number, end)
 
 
 def address(bind: Bind, port: int, *, tls: bool) -> str:

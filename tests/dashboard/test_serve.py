@@ -3,8 +3,11 @@
 import gzip
 import json
 import re
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -215,6 +218,21 @@ def test_what_is_no_part_of_a_page_is_not_served(tmp_path: Path) -> None:
     big = tmp_path / "big.js"
     big.write_text("x" * 1000)
     assert gzip.decompress(read_files(SETTINGS, tmp_path)["big.js"].gzipped or b"") == big.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_server_that_is_told_to_end_before_it_listens_ends(number: int) -> None:
+    """uvicorn hears signals only once it serves."""
+    program = (
+        "import os\n"
+        "from tinysight_deploy.serving import Bind, heed_signals, listening, serve, server_of\n"
+        "server = server_of(None)\n"
+        "heed_signals(server)\n"
+        f"os.kill(os.getpid(), {int(number)})\n"
+        "with listening(Bind('127.0.0.1', 0)) as (listener, _):\n"
+        "    serve(server, listener)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
 
 
 # --- for another web server ------------------------------------------------------------------------------------------

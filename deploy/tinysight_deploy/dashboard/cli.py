@@ -9,7 +9,7 @@ import typer
 from tinysight_contract.errors import ConfigError
 from tinysight_deploy.dashboard import site
 from tinysight_deploy.dashboard.settings import Settings
-from tinysight_deploy.serving import Bind, address, listening, serve, tls
+from tinysight_deploy.serving import Bind, address, listening, serve, server_of, tls
 from tinysight_edge.console import console, finish
 
 __all__ = ["dashboard"]
@@ -64,4 +64,4 @@ def dashboard(
         finish({"address": url, "broker": settings.broker, "api": settings.api}, as_json=as_json)
         if open_:
             webbrowser.open(url)
-        serve(app, socket, cert=cert, key=key, behind_proxy=behind_proxy)
+        serve(server_of(app, cert=cert, key=key, behind_proxy=behind_proxy), socket)
