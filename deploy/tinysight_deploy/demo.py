@@ -105,10 +105,10 @@ def demo(
                 raise typer.Exit(1)
             (out / MARK).write_text(options, encoding="utf-8")
         if page is not None:
-            stack.enter_context(device_runs(out, url))
+            device = stack.enter_context(device_runs(out, url))
             console.print(f"The device goes on (what it says: {out / 'agent.log'}). Ctrl-C ends all.", markup=False)
             finish({**figures, "dashboard": page.url}, as_json=as_json)
-            page.serve()
+            page.serve(device)
 
 
 def _whole_way(steps: "_Steps", url: str, *, images: int, seed: int) -> tuple[dict[str, Any], str | None]:
