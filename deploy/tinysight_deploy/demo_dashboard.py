@@ -30,6 +30,14 @@ __all__ = ["Device", "Page", "device_runs", "served"]
 BIND: Final = Bind("127.0.0.1", 8400)
 BEGIN_S: Final = 60.0
 END_S: Final = 20.0
+BOUND: Final = """\
+import ctypes, os, signal, sys
+parent, *command = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGTERM))
+if os.getppid() == int(parent):
+    os.execv(command[0], command)
+"""
+"""A program that becomes another one, which the kernel tells to end when its parent is gone (PR_SET_PDEATHSIG)."""
 AGENT: Final = """\
 # The demo's device; what may stand here is in docs/agent.md.
 site = "demo"
@@ -150,7 +158,8 @@ def device_runs(out: Path, broker: str) -> Iterator[Device]:
     """
     (out / "agent.toml").write_text(AGENT.format(broker=broker), encoding="utf-8")
     own = {name: value for name, value in os.environ.items() if not name.startswith("TINYSIGHT_")}
-    command = [sys.executable, "-P", "-m", "tinysight_deploy", "run", "--config", "agent.toml"]
+    bound = [sys.executable, "-P", "-c", BOUND, str(os.getpid())]
+    command = [*bound, sys.executable, "-P", "-m", "tinysight_deploy", "run", "--config", "agent.toml"]
     with (out / "agent.log").open("wb") as log:
         agent = subprocess.Popen(
             command,

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,17 @@ def address(demo: "subprocess.Popen[str]", made: Path) -> str:
     raise AssertionError((made.parent / "log").read_text())
 
 
-def agent_of(demo: "subprocess.Popen[str]") -> int:
-    """The child that runs the device."""
+def agents(demo: "subprocess.Popen[str]") -> list[int]:
+    """The children that run the device: one, or none yet."""
     children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
-    (agent,) = (int(each) for each in children if b"agent.toml" in Path(f"/proc/{each}/cmdline").read_bytes())
-    return agent
+    return [int(each) for each in children if b"agent.toml" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 def test_a_device_that_ends_by_itself_ends_it_and_its_last_words_are_told(made: Path) -> None:
     with begun(made) as demo:
         assert address(demo, made).startswith("http://127.0.0.1:")
-        os.kill(agent_of(demo), signal.SIGKILL)
+        (agent,) = agents(demo)
+        os.kill(agent, signal.SIGKILL)
         assert demo.wait(60) == 2
     assert "The device has ended. Its last words: INFO" in (made.parent / "log").read_text()
 
@@ -71,3 +71,30 @@ def test_no_address_is_told_of_a_device_that_does_not_begin(made: Path) -> None:
             said, _ = demo.communicate(timeout=60)
             assert (demo.returncode, said) == (2, "")
     assert "The device has ended. Its last words: error: " in (made.parent / "log").read_text()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_the_device_goes_with_it_however_it_ends(made: Path, number: int, eventually: Callable[..., None]) -> None:
+    with begun(made) as demo:
+        address(demo, made)
+        (agent,) = agents(demo)
+        demo.send_signal(number)
+        assert demo.wait(60) in ({-9} if number == signal.SIGKILL else {0, 130})  # 130: it did not serve yet
+    eventually(lambda: is_gone(agent))
+
+
+def test_the_device_goes_with_a_demo_that_has_told_no_address_yet(made: Path, eventually: Callable[..., None]) -> None:
+    with begun(made) as demo:
+        eventually((made / "agent.log").exists)
+        eventually(lambda: len(agents(demo)) == 1)
+        (agent,) = agents(demo)
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(60) != 0
+    eventually(lambda: is_gone(agent))
