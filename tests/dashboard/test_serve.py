@@ -20,6 +20,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_deploy import cli
 from tinysight_deploy.dashboard.settings import Settings
 from tinysight_deploy.dashboard.site import application, export, policy, read_files
+from tinysight_deploy.serving import Bind, address
 
 Get = Callable[..., httpx.Response]
 BROKER, API = "wss://broker.example.com:8084/mqtt", "https://fleet.example.com"
@@ -218,6 +219,28 @@ def test_what_is_no_part_of_a_page_is_not_served(tmp_path: Path) -> None:
     big = tmp_path / "big.js"
     big.write_text("x" * 1000)
     assert gzip.decompress(read_files(SETTINGS, tmp_path)["big.js"].gzipped or b"") == big.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("bind", "tls", "url"),
+    [
+        ("127.0.0.1:8400", False, "http://127.0.0.1:8400"),
+        ("Dash.Example.com:443", True, "https://dash.example.com"),
+        ("[::1]:80", False, "http://[::1]"),
+        ("[::1]:80", True, "https://[::1]:80"),
+    ],
+)
+def test_the_address_is_written_as_browsers_send_it(bind: str, tls: bool, url: str) -> None:
+    place = Bind.parse(bind)
+    assert address(place, place.port, tls=tls) == url
+
+
+def test_the_fleet_servers_origin_is_not_guessed_behind_a_proxy(playing: Any, built: Path, tmp_path: Path) -> None:
+    assert built.is_dir()
+    site = playing.Site(tmp_path, "site")
+    site.start(BROKER, api=API, options=("--behind-proxy", "--bind", "0.0.0.0:0"))
+    assert site.end() == 0
+    assert "the origin at which browsers open this page" in " ".join(site.log.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
