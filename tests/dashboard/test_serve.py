@@ -243,6 +243,18 @@ def test_the_fleet_servers_origin_is_not_guessed_behind_a_proxy(playing: Any, bu
     assert "the origin at which browsers open this page" in " ".join(site.log.split())
 
 
+def test_a_browser_that_does_not_return_keeps_nobody_from_the_page(playing: Any, built: Path, tmp_path: Path) -> None:
+    assert built.is_dir()
+    (tmp_path / "text-browser").write_text(f"#!/bin/sh\necho $1 > {tmp_path}/asked\nexec sleep 30\n")
+    (tmp_path / "text-browser").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BROWSER", f"{tmp_path}/text-browser %s")
+        site = playing.Site(tmp_path, "site")
+        site.start(BROKER, options=("--open",))
+    assert httpx.get(site.address, timeout=20).status_code == 200
+    assert site.end() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_server_that_is_told_to_end_before_it_listens_ends(number: int) -> None:
     """uvicorn hears signals only once it serves."""

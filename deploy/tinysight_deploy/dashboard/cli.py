@@ -1,5 +1,6 @@
 """``tinysight dashboard``: serve the browser dashboard, or write it into a folder for another web server."""
 
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -67,5 +68,6 @@ def dashboard(
             console.print(f"The fleet's server has to be started with {origin}.", markup=False)
         finish({"address": url, "broker": settings.broker, "api": settings.api}, as_json=as_json)
         if open_:
-            webbrowser.open(address(Bind("localhost", port), port, tls=secure) if place.everywhere else url)
+            own = address(Bind("localhost", port), port, tls=secure) if place.everywhere else url
+            threading.Thread(target=webbrowser.open, args=(own,), daemon=True).start()  # text browsers do not return
         serve(server, socket)
