@@ -13,7 +13,7 @@
     ├── FleetError                       a rollout cannot go on, or its state cannot be read
     │   ├── NotLeading                   another controller leads since
     │   ├── Outdated                     something else is wanted of a device than whoever asks has seen
-    │   └── StateGone                    the state's database cannot be used now
+    │   └── StateGone                    the state's database, or the repository, cannot be used now
     ├── ShapeError (also ValueError)     an array is not the shape its name promises
     └── DeviceError                      the field side said no
         ├── CameraError                  a picture source cannot be opened or read
@@ -119,7 +119,7 @@ class Outdated(FleetError):  # noqa: N818 -- it is no fault: somebody else was q
 
 
 class StateGone(FleetError):  # noqa: N818 -- it is no fault of the caller's: the same call may go well later
-    """The database cannot be used now; nothing else is wrong, and the same call may go well later."""
+    """The database, or the releases, cannot be read now; nothing else is wrong, and the same call may go well later."""
 
 
 class ShapeError(TinySightError, ValueError):

@@ -151,6 +151,18 @@ def test_what_may_be_rolled_out_is_listed(served: Any) -> None:
         assert (release["name"], release["target"].rpartition(".")[2]) == ("belt", "bundle")
 
 
+def test_releases_that_cannot_be_read_are_said_and_waited_for(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> list[Any]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(served.repository, "releases", away)
+    form = {"bundle": "belt@1.0.0", "group": "all", "policy": {"stages": [{"share": 1.0}]}}
+    with served.client(Role.OPERATE) as http:
+        for told in (http.get("/v1/releases"), http.post("/v1/rollouts/preview", json=form)):
+            assert (told.status_code, told.headers["retry-after"]) == (503, "5"), told.text
+            assert f"in {served.repository.folder} cannot be read: Permission denied." in told.json()["detail"]
+
+
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
