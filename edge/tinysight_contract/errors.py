@@ -18,6 +18,7 @@
     └── DeviceError                      the field side said no
         ├── CameraError                  a picture source cannot be opened or read
         ├── BrokerError                  the MQTT broker is absent or refuses us
+        │   └── Unsure                   it was sent, and may have arrived all the same
         ├── InferenceError               the model fails on a picture
         ├── RuntimeLoadError             no interpreter here can run the model
         ├── UpdateError                  a bundle is not installed, or does not stay
@@ -52,6 +53,7 @@ __all__ = [
     "StoreError",
     "TinySightError",
     "TrainError",
+    "Unsure",
     "UpdateError",
 ]
 
@@ -136,6 +138,10 @@ class CameraError(DeviceError):
 
 class BrokerError(DeviceError):
     """The MQTT broker is absent or refuses us."""
+
+
+class Unsure(BrokerError):  # noqa: N818 -- nobody knows whether it is one
+    """It was sent, and may have arrived all the same: whoever sends it again looks first."""
 
 
 class InferenceError(DeviceError):

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from tinysight_contract import topics as t
-from tinysight_contract.errors import StateGone
+from tinysight_contract.errors import BrokerError, StateGone
 from tinysight_contract.messages import Desired, encode
 from tinysight_deploy.fleet.control import commanding, configuring
 from tinysight_deploy.fleet.control.commanding import COMMANDS
@@ -262,6 +262,20 @@ def test_so_many_orders_wait_and_the_next_is_told_to_come_again(
         assert order(http).status_code == 200
 
 
+def test_an_order_that_may_have_gone_out_is_not_said_to_be_sent_again(
+    served: Any, monkeypatch: pytest.MonkeyPatch, device: Any
+) -> None:
+    async def publish(*_: Any, **__: Any) -> None:
+        raise BrokerError("The broker has not taken it.", mend="Look.")
+
+    with served.client(Role.OPERATE) as http:
+        monkeypatch.setattr(type(served.controller._orders.client), "publish", publish)
+        told = order(http)
+        assert (told.status_code, "before you send it again" in told.json()["mend"]) == (503, True), told.text
+        assert "retry-after" not in told.headers
+    assert device.orders == []
+
+
 def test_nothing_is_sent_that_is_not_in_the_audit_log(
     served: Any, device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -439,6 +453,7 @@ def test_a_broker_that_does_not_show_it_is_not_waited_for(served: Any, monkeypat
     with served.client(Role.OPERATE) as http:
         told = put(http, FAST, 0)
         assert (told.status_code, "does not show" in told.json()["detail"]) == (503, True), told.text
+        assert "retry-after" not in told.headers, "it was sent: look first"
     assert len(served.controller._configs) == 0
 
 
@@ -450,6 +465,7 @@ def test_nothing_is_written_before_all_that_the_broker_keeps_is_known(
     with served.client(Role.OPERATE) as http:
         told = put(http, FAST, 0)
         assert (told.status_code, "was not sent" in told.json()["detail"]) == (503, True)
+        assert told.headers["retry-after"] == "5"
         assert entries(http, "configure") == []
     assert device.heard == []
 
