@@ -127,6 +127,32 @@ def test_without_node_it_says_what_to_install_unless_the_page_is_there(
         loaded.build(force=True)
 
 
+def test_a_machines_node_that_does_not_run_is_said(loaded: Any, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded, "find_spec", lambda _: None)
+    monkeypatch.setattr(loaded, "ASK_S", 0.2)
+    monkeypatch.setenv("PATH", f"{small}:{os.environ['PATH']}")
+    for name, text, why in (
+        ("npm", "", ""),
+        ("node", "no program", "format"),
+        ("node", "#!/bin/sh\nsleep 30\n", "out"),
+    ):
+        (small / name).write_text(text)
+        (small / name).chmod(0o755)
+        if why:
+            with pytest.raises(loaded.BuildError, match=rf"does not run: .*{why}.* Install one"):
+                loaded.node()
+
+
+def test_what_npm_has_begun_ends_when_it_takes_too_long(loaded: Any, small: Path, eventually: Any) -> None:
+    (small / "slow").write_text("#!/bin/sh\nsleep 60 >/dev/null 2>&1 & echo $! > child; wait\n")
+    (small / "slow").chmod(0o755)
+    slow = loaded.Node(small / "node", [str(small / "slow")])
+    with pytest.raises(loaded.BuildError, match=r"`npm ci` took more than 1 s"):
+        slow.npm("ci", timeout_s=1)
+    stat = Path("/proc", (small / "child").read_text().strip(), "stat")
+    eventually(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
 def test_node_is_asked_for_only_where_a_page_has_to_be_built(small: Path) -> None:
     shutil.copy(ROOT / "dashboard" / "hatch_build.py", small)
     (small.parent / "pyproject.toml").write_text(
