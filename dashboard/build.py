@@ -25,6 +25,7 @@ HERE: Final = Path(__file__).resolve().parent
 STATIC: Final = HERE.parent / "deploy" / "tinysight_deploy" / "dashboard" / "static"
 STAMP: Final = ".built-from"
 """A file in the page's folder: the digest of what it was built from. It begins with a dot, so it is not served."""
+WITHOUT: Final = "TINYSIGHT_NO_DASHBOARD"
 LEAST: Final = (20, 19)
 """The oldest Node.js that the tools of ``package.json`` run on."""
 SCHEMAS: Final = HERE.parent / "edge" / "tinysight_contract" / "schemas"
@@ -199,6 +200,9 @@ def _alone() -> Iterator[None]:
 
 def main() -> int:
     """Build, and say what was done; the exit status."""
+    if os.environ.get(WITHOUT):
+        sys.stderr.write(f"{WITHOUT} is set: the dashboard is left as it is.\n")
+        return 0
     try:
         made = build(force="--force" in sys.argv[1:])
     except BuildError as error:

@@ -87,6 +87,12 @@ def test_it_is_built_again_when_its_sources_have_changed_and_only_then(small: Pa
     assert (builds(small), page(small).read_text()) == (4, "two")
 
 
+def test_whoever_goes_without_it_is_not_asked_for_node(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYSIGHT_NO_DASHBOARD", "1")
+    assert build(small) == "TINYSIGHT_NO_DASHBOARD is set: the dashboard is left as it is.\n"
+    assert not page(small).exists()
+
+
 def test_a_build_that_fails_is_said_and_never_taken_for_one(small: Path) -> None:
     build(small)
     (small / "page.txt").write_text("broken")
