@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,10 +25,12 @@ HERE: Final = Path(__file__).resolve().parent
 STATIC: Final = HERE.parent / "deploy" / "tinysight_deploy" / "dashboard" / "static"
 STAMP: Final = ".built-from"
 """A file in the page's folder: the digest of what it was built from. It begins with a dot, so it is not served."""
+WITHOUT: Final = "TINYSIGHT_NO_DASHBOARD"
 LEAST: Final = (20, 19)
 """The oldest Node.js that the tools of ``package.json`` run on."""
 SCHEMAS: Final = HERE.parent / "edge" / "tinysight_contract" / "schemas"
 """JSON Schemas, of which the page's checks are made."""
+ASK_S: Final = 60
 INSTALL_S: Final = 600
 BUILD_S: Final = 300
 LEFT_OUT: Final = {"node_modules", "__pycache__", "dist", "out"}
@@ -61,18 +64,32 @@ class Node:
             raise BuildError(
                 f"`{shown}` took more than {timeout_s:.0f} s. Check the network, and try again."
             ) from error
+        except OSError as error:
+            raise BuildError(f"`{shown}` does not run: {error}. Install Node.js again.") from error
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip()[-4000:]
             raise BuildError(f"`{shown}` failed in {HERE}. See what it says:\n{said}")
 
     def run(self, *command: str | Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        """Run a program in this folder, with this Node.js."""
+        """Run a program in this folder, with this Node.js; what it has begun ends with it, also at a time-out.
+
+        Raises:
+            OSError: it cannot be run.
+            TimeoutExpired: it takes too long.
+        """
         env = {**os.environ, "PATH": os.pathsep.join((str(self.folder), os.environ.get("PATH", "")))}
-        return subprocess.run(
-            [str(each) for each in command],
-            cwd=HERE, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=timeout_s, check=False,
-        )  # fmt: skip
+        arguments = [str(each) for each in command]
+        with subprocess.Popen(
+            arguments,
+            cwd=HERE, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="replace", start_new_session=True,
+        ) as running:  # fmt: skip
+            try:
+                said, complained = running.communicate(timeout=timeout_s)
+            except BaseException:  # Ctrl-C as well: it does not reach another session
+                os.killpg(running.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(arguments, running.returncode, said, complained)
 
 
 def node() -> Node:
@@ -92,7 +109,10 @@ def node() -> Node:
     if found is None or npm_found is None:
         raise BuildError(f"The dashboard is built with Node.js and its npm, and there is none. {mend}")
     machine = Node(Path(found), [npm_found])
-    said = machine.run(found, "--version", timeout_s=60).stdout.strip()
+    try:
+        said = machine.run(found, "--version", timeout_s=ASK_S).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{found} does not run: {error}. {mend}") from error
     version = _VERSION.match(said)
     if version is None or tuple(map(int, version.groups())) < LEAST:
         least = ".".join(map(str, LEAST))
@@ -180,6 +200,9 @@ def _alone() -> Iterator[None]:
 
 def main() -> int:
     """Build, and say what was done; the exit status."""
+    if os.environ.get(WITHOUT):
+        sys.stderr.write(f"{WITHOUT} is set: the dashboard is left as it is.\n")
+        return 0
     try:
         made = build(force="--force" in sys.argv[1:])
     except BuildError as error:

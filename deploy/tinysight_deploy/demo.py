@@ -7,6 +7,7 @@ step is a subprocess of the ``tinysight`` command; the broker and the reader liv
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -84,6 +85,9 @@ def demo(
     With `--dashboard`, what an earlier demo with the same options made serves again, and it takes seconds.
     """
     _check_installed()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end all that was begun, as after Ctrl-C
+        if signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+            signal.signal(number, signal.default_int_handler)
     ports, options = free_ports(), f"tinysight {__version__}, {images} images, seed {seed}\n"
     url = f"mqtt://127.0.0.1:{ports.mqtt5}"
     with ExitStack() as stack:
@@ -105,10 +109,10 @@ def demo(
                 raise typer.Exit(1)
             (out / MARK).write_text(options, encoding="utf-8")
         if page is not None:
-            stack.enter_context(device_runs(out, url))
+            device = stack.enter_context(device_runs(out, url))
             console.print(f"The device goes on (what it says: {out / 'agent.log'}). Ctrl-C ends all.", markup=False)
             finish({**figures, "dashboard": page.url}, as_json=as_json)
-            page.serve()
+            page.serve(device)
 
 
 def _whole_way(steps: "_Steps", url: str, *, images: int, seed: int) -> tuple[dict[str, Any], str | None]:

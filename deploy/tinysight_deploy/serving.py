@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tinysight_contract.errors import ConfigError
 
-__all__ = ["HSTS", "Bind", "address", "listening", "network", "serve", "server_of", "tls"]
+__all__ = ["HSTS", "Bind", "address", "heed_signals", "listening", "network", "origin", "serve", "server_of", "tls"]
 
 MAX_CONNECTIONS: Final = 1024
 """Sockets; of one address a quarter of it, unless that is a proxy's."""
@@ -30,6 +30,7 @@ IDLE_S: Final = 5
 HEAD_S: Final = 10.0
 HANDSHAKE_S: Final = 10.0
 END_S: Final = 3
+USUAL: Final = {"http": 80, "https": 443}
 HSTS: Final = "max-age=31536000"
 """Of what is reached with TLS, and shall be from now on."""
 
@@ -69,6 +70,14 @@ class Bind:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is no address to open, but all that this machine has."""
+        try:
+            return ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return False
 
     def refuse_plain(self, *, tls: bool, behind_proxy: bool, what: str = "Tokens") -> None:
         """See that no secret goes over a network in plain text.
@@ -231,22 +240,37 @@ def server_of(
     )
 
 
-def serve(
-    app: ASGIApp,
-    listener: socket.socket,
-    *,
-    cert: Path | None = None,
-    key: Path | None = None,
-    behind_proxy: bool = False,
-) -> None:
-    """Serve until SIGINT or SIGTERM; arguments and errors as those of `server_of`."""
-    server = server_of(app, cert=cert, key=key, behind_proxy=behind_proxy)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: None)  # uvicorn raises it again once it has ended
+def serve(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until it is told to end, or its ``should_exit`` is set.
+
+    Args:
+        server: of `server_of`.
+        listener: a socket that listens.
+    """
+    heed_signals(server)
     asyncio.run(server.serve(sockets=[listener]))
 
 
+def heed_signals(server: uvicorn.Server) -> None:
+    """From now on have Ctrl-C, SIGTERM, and a terminal that closes end it, and nothing else.
+
+    uvicorn heeds the first two only while it serves, and raises them again once it has ended.
+    """
+
+    def end(_number: int, _frame: object) -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # of nohup
+            signal.signal(number, end)
+
+
 def address(bind: Bind, port: int, *, tls: bool) -> str:
-    """Where it is reached, as a URL."""
-    host = f"[{bind.host}]" if ":" in bind.host else bind.host
-    return f"{'https' if tls else 'http'}://{host}:{port}"
+    """Where it is reached, as browsers write the origin of its pages."""
+    return origin("https" if tls else "http", bind.host, port)
+
+
+def origin(scheme: str, host: str, port: int | None) -> str:
+    """An origin as browsers send it: in lower case, and without the port that its scheme means anyway."""
+    name = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{name.lower()}{'' if port in {None, USUAL[scheme]} else f':{port}'}"

@@ -13,11 +13,12 @@
     ├── FleetError                       a rollout cannot go on, or its state cannot be read
     │   ├── NotLeading                   another controller leads since
     │   ├── Outdated                     something else is wanted of a device than whoever asks has seen
-    │   └── StateGone                    the state's database cannot be used now
+    │   └── StateGone                    the state's database, or the repository, cannot be used now
     ├── ShapeError (also ValueError)     an array is not the shape its name promises
     └── DeviceError                      the field side said no
         ├── CameraError                  a picture source cannot be opened or read
         ├── BrokerError                  the MQTT broker is absent or refuses us
+        │   └── Unsure                   it was sent, and may have arrived all the same
         ├── InferenceError               the model fails on a picture
         ├── RuntimeLoadError             no interpreter here can run the model
         ├── UpdateError                  a bundle is not installed, or does not stay
@@ -52,6 +53,7 @@ __all__ = [
     "StoreError",
     "TinySightError",
     "TrainError",
+    "Unsure",
     "UpdateError",
 ]
 
@@ -119,7 +121,7 @@ class Outdated(FleetError):  # noqa: N818 -- it is no fault: somebody else was q
 
 
 class StateGone(FleetError):  # noqa: N818 -- it is no fault of the caller's: the same call may go well later
-    """The database cannot be used now; nothing else is wrong, and the same call may go well later."""
+    """The database, or the releases, cannot be read now; nothing else is wrong, and the same call may go well later."""
 
 
 class ShapeError(TinySightError, ValueError):
@@ -136,6 +138,10 @@ class CameraError(DeviceError):
 
 class BrokerError(DeviceError):
     """The MQTT broker is absent or refuses us."""
+
+
+class Unsure(BrokerError):  # noqa: N818 -- nobody knows whether it is one
+    """It was sent, and may have arrived all the same: whoever sends it again looks first."""
 
 
 class InferenceError(DeviceError):

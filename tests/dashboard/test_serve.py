@@ -3,8 +3,11 @@
 import gzip
 import json
 import re
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from tinysight_contract.errors import ConfigError
 from tinysight_deploy import cli
 from tinysight_deploy.dashboard.settings import Settings
 from tinysight_deploy.dashboard.site import application, export, policy, read_files
+from tinysight_deploy.serving import Bind, address
 
 Get = Callable[..., httpx.Response]
 BROKER, API = "wss://broker.example.com:8084/mqtt", "https://fleet.example.com"
@@ -217,6 +221,55 @@ def test_what_is_no_part_of_a_page_is_not_served(tmp_path: Path) -> None:
     assert gzip.decompress(read_files(SETTINGS, tmp_path)["big.js"].gzipped or b"") == big.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("bind", "tls", "url"),
+    [
+        ("127.0.0.1:8400", False, "http://127.0.0.1:8400"),
+        ("Dash.Example.com:443", True, "https://dash.example.com"),
+        ("[::1]:80", False, "http://[::1]"),
+        ("[::1]:80", True, "https://[::1]:80"),
+    ],
+)
+def test_the_address_is_written_as_browsers_send_it(bind: str, tls: bool, url: str) -> None:
+    place = Bind.parse(bind)
+    assert address(place, place.port, tls=tls) == url
+
+
+def test_the_fleet_servers_origin_is_not_guessed_behind_a_proxy(playing: Any, built: Path, tmp_path: Path) -> None:
+    assert built.is_dir()
+    site = playing.Site(tmp_path, "site")
+    site.start(BROKER, api=API, options=("--behind-proxy", "--bind", "0.0.0.0:0"))
+    assert site.end() == 0
+    assert "the origin at which browsers open this page" in " ".join(site.log.split())
+
+
+def test_a_browser_that_does_not_return_keeps_nobody_from_the_page(playing: Any, built: Path, tmp_path: Path) -> None:
+    assert built.is_dir()
+    (tmp_path / "text-browser").write_text(f"#!/bin/sh\necho $1 > {tmp_path}/asked\nexec sleep 30\n")
+    (tmp_path / "text-browser").chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BROWSER", f"{tmp_path}/text-browser %s")
+        site = playing.Site(tmp_path, "site")
+        site.start(BROKER, options=("--open",))
+    assert httpx.get(site.address, timeout=20).status_code == 200
+    assert site.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_server_that_is_told_to_end_before_it_listens_ends(number: int) -> None:
+    """uvicorn hears signals only once it serves."""
+    program = (
+        "import os\n"
+        "from tinysight_deploy.serving import Bind, heed_signals, listening, serve, server_of\n"
+        "server = server_of(None)\n"
+        "heed_signals(server)\n"
+        f"os.kill(os.getpid(), {int(number)})\n"
+        "with listening(Bind('127.0.0.1', 0)) as (listener, _):\n"
+        "    serve(server, listener)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
 # --- for another web server ------------------------------------------------------------------------------------------
 
 
@@ -226,8 +279,9 @@ def test_the_page_is_exported_for_any_web_server(tinysight: Any, built: Path, tm
     told = json.loads(done.stdout)
     there = {path.relative_to(tmp_path / "www").as_posix() for path in (tmp_path / "www").rglob("*") if path.is_file()}
     own = {path.relative_to(built).as_posix() for path in built.rglob("*") if path.is_file()}
-    assert there == (own - {".built-from"}) | {"config.json"}
-    assert told["files"] == len(there)
+    page = (own - {".built-from"}) | {"config.json"}
+    assert there == page | {".tinysight-dashboard"}
+    assert told["files"] == len(page)
     assert json.loads((tmp_path / "www" / "config.json").read_text()) == {"broker": BROKER, "api": API}
     assert told["content_security_policy"] == policy(SETTINGS)
     assert (tmp_path / "www" / "index.html").read_bytes() == (built / "index.html").read_bytes()
@@ -245,3 +299,27 @@ def test_an_export_over_an_earlier_one_keeps_the_files_of_pages_that_are_open(tm
     assert sorted(path.name for path in (out / "assets").iterdir()) == ["a-11111111.js", "a-22222222.js"]
     assert (out / "index.html").read_text() == "2"
     assert json.loads((out / "config.json").read_text())["api"] is None
+
+
+def _full(*_: object) -> Path:
+    raise OSError("The disk is full.")
+
+
+def test_an_export_leaves_other_peoples_files_and_takes_up_one_that_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, out, other = tmp_path / "page", tmp_path / "out", tmp_path / "other"
+    page.mkdir()
+    other.mkdir()
+    (page / "index.html").write_text("1")
+    (other / "config.json").write_text("theirs")
+    (other / "index.html").write_text("theirs")
+    with pytest.raises(ConfigError, match="no export of ours"):
+        export(SETTINGS, other, folder=page)
+    assert {path.read_text() for path in other.iterdir()} == {"theirs"}
+    monkeypatch.setattr(Path, "replace", _full)
+    with pytest.raises(OSError, match="full"):
+        export(SETTINGS, out, folder=page)
+    monkeypatch.undo()
+    assert export(SETTINGS, out, folder=page) == 2
+    assert (out / "index.html").read_text() == "1"

@@ -245,6 +245,21 @@ def test_without_the_tool_that_builds_it_no_wheel_is_made(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_wheel_for_devices_is_built_without_node_and_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def run(command: list[str], *, env: dict[str, str], timeout: float, **_: object) -> None:
+        asked.append(env["TINYSIGHT_NO_DASHBOARD"])
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr("tinysight_deploy.wheels.own.subprocess.run", run)
+    with pytest.raises(ConfigError, match=r"not built within 600 s\. Try it by hand: `.* -m pip wheel "):
+        own_wheel(tmp_path)
+    assert asked == ["1"]
+
+
 def test_an_installed_package_gives_the_wheel_that_it_came_from(tmp_path: Path) -> None:
     built = tmp_path / "built"
     built.mkdir()

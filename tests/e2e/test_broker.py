@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from tinysight_contract.mqtt import Address, Connection, Will
+from tinysight_deploy.brokers import web as web_relay
 from tinysight_deploy.brokers.broker import free_ports
 
 
@@ -189,6 +190,60 @@ def test_a_page_of_another_machine_is_refused(web: str, origin: str, status: byt
     """A browser would lend it the broker of the machine that it runs on."""
     close = masked(0x8, b"\x03\xe8")
     assert status in asked(web, f"{HEAD}Origin: {origin}\r\n", close)[0].splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("evil.example", b" 403 "),
+        ("192.0.2.1", b" 101 "),
+        ("[2001:db8::1]", b" 101 "),
+        (socket.gethostname(), b" 101 "),
+    ],
+)
+def test_only_an_address_or_a_name_of_this_machine_counts_as_the_same_place(web: str, name: str, status: bytes) -> None:
+    """Whoever owns a name may have it mean this machine once the page is loaded; then origin and host agree."""
+    head = HEAD.replace("127.0.0.1", name) + f"Origin: http://{name}:8400\r\n"
+    assert status in asked(web, head, masked(0x8, b"\x03\xe8"))[0].splitlines()[0]
+
+
+@pytest.fixture
+def relayed(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, socket.socket]]:
+    """A relay in this process whose patience is short for two clients, and what it takes for a broker."""
+    monkeypatch.setattr(web_relay, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(web_relay, "HEAD_S", 60.0)
+    for name in ("STALL_S", "END_S"):
+        monkeypatch.setattr(web_relay, name, 0.5)
+    port = free_ports().websocket
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        broker.settimeout(20)
+        mine = broker.getsockname()[1]
+        with web_relay.relaying("127.0.0.1", port, mqtt5=mine, mqtt3=mine):
+            yield f"ws://127.0.0.1:{port}", broker
+
+
+def test_little_is_held_for_a_client_that_has_not_said_that_it_speaks_mqtt(relayed: tuple[str, socket.socket]) -> None:
+    start = b"\x82\xff" + (100_000).to_bytes(8) + b"abcd"
+    assert asked(relayed[0], HEAD, start)[1] == b"", "it is hung up on before the frame is there"
+
+
+def test_only_so_many_clients_are_let_in(relayed: tuple[str, socket.socket]) -> None:
+    where = urlsplit(relayed[0])
+    place = (where.hostname or "", where.port or 0)
+    with ExitStack() as stack:
+        *_, third = [stack.enter_context(socket.create_connection(place, timeout=20)) for _ in range(3)]
+        assert third.recv(100).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_client_that_takes_nothing_more_is_left(relayed: tuple[str, socket.socket]) -> None:
+    url, broker = relayed
+    where = urlsplit(url)
+    with socket.create_connection((where.hostname, where.port), timeout=20) as client:
+        client.sendall(HEAD.format(port=where.port).encode() + b"\r\n" + masked(0x2, CONNECT))
+        told, _ = broker.accept()
+        told.settimeout(20)
+        with told, pytest.raises(OSError, match=r"reset|[Bb]roken pipe"):
+            told.sendall(b"x" * (64 << 20))  # more than all the buffers on the way have room for
 
 
 def test_what_is_no_websocket_is_told_so(web: str) -> None:

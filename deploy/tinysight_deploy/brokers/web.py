@@ -9,9 +9,11 @@ lend it this machine's broker.
 import asyncio
 import base64
 import hashlib
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -25,6 +27,11 @@ HEAD_S: Final = 10.0
 MOST_BYTES: Final = 2 << 20
 """Of one frame; the broker takes messages of half as much."""
 CHUNK_BYTES: Final = 64 << 10
+CONNECT_BYTES: Final = 64 << 10
+"""Of a frame before the client has said that it speaks MQTT; its will and its password are in the same packet."""
+MOST_CLIENTS: Final = 256
+STALL_S: Final = 30.0
+"""A side that takes nothing for so long has gone."""
 END_S: Final = 5.0
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _SPOKEN: Final = ("mqtt", "mqttv3.1")
@@ -98,19 +105,20 @@ class _Relay:
             self._clients.add(task)
             task.add_done_callback(self._clients.discard)
         try:
+            if len(self._clients) > MOST_CLIENTS:
+                raise _Refused("503 Service Unavailable")
             async with asyncio.timeout(HEAD_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(_agree(head))
-                payloads = _payloads(reader, writer)
-                first, version = await _connect(payloads)
-            await self._pass_on(first, version, payloads, writer)
+                first, version = await _connect(_payloads(reader, writer, CONNECT_BYTES))
+            await self._pass_on(first, version, _payloads(reader, writer, MOST_BYTES), writer)
         except _Refused as error:
             writer.write(f"HTTP/1.1 {error}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
-        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, asyncio.CancelledError):
-            pass  # it has gone, said nothing that we know, or we end
-        finally:
-            with suppress(OSError):
-                writer.close()
+        except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
+            pass  # it has gone, or said nothing that we know
+        except asyncio.CancelledError:  # we end
+            writer.transport.abort()
+        await _close(writer)
 
     async def _pass_on(
         self, first: bytes, version: int, payloads: AsyncIterator[bytes], writer: asyncio.StreamWriter
@@ -123,12 +131,12 @@ class _Relay:
             out.write(first)
             async for payload in payloads:
                 out.write(payload)
-                await out.drain()
+                await _drained(out)
 
         async def back() -> None:
             while data := await broker.read(CHUNK_BYTES):
                 writer.write(_frame(_BINARY, data))
-                await writer.drain()
+                await _drained(writer)
             writer.write(_frame(_CLOSE, b"\x03\xe8"))  # 1000: a normal end
 
         ways = [asyncio.ensure_future(forth()), asyncio.ensure_future(back())]
@@ -139,6 +147,28 @@ class _Relay:
                 each.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
             out.close()
+
+
+async def _drained(writer: asyncio.StreamWriter) -> None:
+    """Wait until the other side has taken the most of it.
+
+    Raises:
+        OSError: it has gone, or takes no more.
+    """
+    async with asyncio.timeout(STALL_S):
+        await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close it once the client has taken what was written; without mercy when it does not."""
+    try:
+        async with asyncio.timeout(END_S):
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, asyncio.CancelledError):
+        pass
+    finally:
+        writer.transport.abort()
 
 
 def _agree(head: bytes) -> bytes:
@@ -166,7 +196,11 @@ def _agree(head: bytes) -> bytes:
 
 
 def _is_welcome(fields: Mapping[str, str]) -> bool:
-    """Whether no page asks, or one of this machine, or of the one that the client calls the broker."""
+    """Whether no page asks, or one of this machine, or of the address that the client calls the broker.
+
+    An address, not a name: whoever owns a name may have it mean this machine from one moment to the next, and then
+    page and broker have the same one. The machine's own names are nobody else's.
+    """
     if "origin" not in fields:
         return True
     try:
@@ -178,11 +212,24 @@ def _is_welcome(fields: Mapping[str, str]) -> bool:
     try:
         return ip_address(origin).is_loopback or origin == host
     except ValueError:
-        return origin in {"localhost", host}
+        return origin == "localhost" or (origin == host and origin in _own_names())
 
 
-async def _payloads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[bytes]:
+@cache
+def _own_names() -> frozenset[str]:
+    """What this machine is called, in lower case as in origins; asked once, as a name server may take its time."""
+    return frozenset(name.lower() for name in (socket.gethostname(), socket.getfqdn()))
+
+
+async def _payloads(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most_bytes: int
+) -> AsyncIterator[bytes]:
     """What the client's frames carry; MQTT does not heed where they end.
+
+    Args:
+        reader: what it sends; it is read up to the end of a frame.
+        writer: what it is answered.
+        most_bytes: of a frame.
 
     Raises:
         EOFError: it broke the protocol, or has gone.
@@ -192,7 +239,7 @@ async def _payloads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         kind, size = start[0] & 0x0F, start[1] & 0x7F
         if size >= 126:
             size = int.from_bytes(await reader.readexactly(2 if size == 126 else 8))
-        if start[0] & 0x70 or not start[1] & 0x80 or size > (125 if kind >= _CLOSE else MOST_BYTES):
+        if start[0] & 0x70 or not start[1] & 0x80 or size > (125 if kind >= _CLOSE else most_bytes):
             raise EOFError
         mask = await reader.readexactly(4)
         payload = _unmasked(await reader.readexactly(size), mask)
@@ -203,7 +250,7 @@ async def _payloads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
             return
         elif kind == _PING:
             writer.write(_frame(_PONG, payload))
-            await writer.drain()
+            await _drained(writer)
         elif kind != _PONG:
             raise EOFError
 

@@ -1,5 +1,6 @@
 """``tinysight dashboard``: serve the browser dashboard, or write it into a folder for another web server."""
 
+import threading
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ import typer
 from tinysight_contract.errors import ConfigError
 from tinysight_deploy.dashboard import site
 from tinysight_deploy.dashboard.settings import Settings
-from tinysight_deploy.serving import Bind, address, listening, serve, tls
+from tinysight_deploy.serving import Bind, address, heed_signals, listening, serve, server_of, tls
 from tinysight_edge.console import console, finish
 
 __all__ = ["dashboard"]
@@ -57,11 +58,16 @@ def dashboard(
             mend="Name the broker's listener with TLS: wss://.",
         )
     app = site.application(settings, secure=secure)
+    server = server_of(app, cert=cert, key=key, behind_proxy=behind_proxy)
+    heed_signals(server)
     with listening(place) as (socket, port):
         url = address(place, port, tls=secure)
         if settings.api is not None:
-            console.print(f"The fleet's server has to be started with `--origin {url}`.", markup=False)
+            known = not (place.everywhere or behind_proxy)
+            origin = f"`--origin {url}`" if known else "`--origin` and the origin at which browsers open this page"
+            console.print(f"The fleet's server has to be started with {origin}.", markup=False)
         finish({"address": url, "broker": settings.broker, "api": settings.api}, as_json=as_json)
         if open_:
-            webbrowser.open(url)
-        serve(app, socket, cert=cert, key=key, behind_proxy=behind_proxy)
+            own = address(Bind("localhost", port), port, tls=secure) if place.everywhere else url
+            threading.Thread(target=webbrowser.open, args=(own,), daemon=True).start()  # text browsers do not return
+        serve(server, socket)

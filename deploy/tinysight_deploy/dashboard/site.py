@@ -25,6 +25,8 @@ __all__ = ["STATIC", "File", "application", "export", "policy", "read_files", "s
 STATIC: Final = Path(__file__).with_name("static")
 CONFIG: Final = "config.json"
 INDEX: Final = "index.html"
+MARK: Final = ".tinysight-dashboard"
+"""An empty file in folders that an export began: what is there is ours."""
 FOREVER: Final = "public, max-age=31536000, immutable"
 ASK: Final = "no-cache"
 TYPES: Final = {
@@ -186,7 +188,7 @@ def export(settings: Settings, out: Path, *, folder: Path = STATIC) -> int:
 
     Args:
         settings: of the page.
-        out: to make, or made by an earlier export.
+        out: to make, empty, or made by an earlier export.
         folder: where the page is.
 
     Raises:
@@ -194,8 +196,10 @@ def export(settings: Settings, out: Path, *, folder: Path = STATIC) -> int:
         OSError: it cannot be written.
     """
     bodies = {**_bodies(folder), CONFIG: settings.config}
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / CONFIG).is_file())):
-        raise ConfigError(f"{out} is not empty and no export of ours.", mend="Name another folder.")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MARK).is_file())):
+        raise ConfigError(f"{out} is not empty and no export of ours: it has no {MARK}.", mend="Name another folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARK).touch()  # first, so that an export that breaks off is taken up again
     for name in sorted(bodies, key=lambda each: each == INDEX):  # the page last: it names the others
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)

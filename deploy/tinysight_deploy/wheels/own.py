@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -27,6 +28,7 @@ __all__ = ["checkout", "from_installed", "own_wheel"]
 
 NAME: Final = "tinysight"
 OF_THE_INSTALLER: Final = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", "uv_build.json"}
+BUILD_S: Final = 600.0
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 MODE: Final = 0o100644 << 16
 
@@ -79,7 +81,16 @@ def _built(root: Path, folder: Path) -> Path:
         str(folder),
         str(root),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=600, check=False)
+    env = {**os.environ, "TINYSIGHT_NO_DASHBOARD": "1"}  # a device shows no page: it is not built for it
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", env=env, timeout=BUILD_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(
+            f"The wheel of {root} was not built within {BUILD_S:.0f} s.",
+            mend=f"Try it by hand: `{shlex.join(command)}`.",
+        ) from error
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise ConfigError(

@@ -25,6 +25,7 @@ from tinysight_contract import topics as t
 from tinysight_contract.errors import ConfigError, FleetError
 from tinysight_contract.messages import Desired, FrameSize, ModelRef, encode
 from tinysight_deploy import serving as bounds
+from tinysight_deploy.fleet.commands.cli_fleet import _origin
 from tinysight_deploy.fleet.keeping.tokens import Role, Token
 from tinysight_deploy.fleet.server import app, client, forms, taking
 from tinysight_deploy.fleet.server.api import SPECS
@@ -570,6 +571,18 @@ def test_a_page_of_a_given_origin_may_ask(serving: Any, tmp_path: Path, mosquitt
         assert "access-control-allow-credentials" not in good.headers
         evil = http.options("/v1/rollouts", headers={"Origin": "https://evil.example", **asked})
         assert "access-control-allow-origin" not in evil.headers
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://dash.example.com", "https://dash.example.com"), ("HTTPS://Dash.Example.COM:443", "https://dash.example.com"),
+        ("http://dash.example.com:80", "http://dash.example.com"), ("http://[::1]:8400", "http://[::1]:8400"),
+        ("http://dash.example.com:443", "http://dash.example.com:443"),
+    ],
+)  # fmt: skip
+def test_an_origin_is_taken_as_browsers_send_it(written: str, sent: str) -> None:
+    assert _origin(written) == sent
 
 
 def test_a_database_that_is_gone_is_said_and_waited_for(served: Any, eventually: Eventually) -> None:

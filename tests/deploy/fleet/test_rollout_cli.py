@@ -463,6 +463,8 @@ def test_tokens_are_made_listed_and_removed(run: Call) -> None:
         (("--cert", "x.pem"), "both --cert and --key"),
         (("--origin", "https://dash.example.com/path"), "no origin"),
         (("--origin", "*"), "no origin"),
+        (("--origin", "https://h:port"), "no origin"),
+        (("--origin", "https://anna@dash.example.com"), "no origin"),
         (("--broker", "http://x"), "mqtt"),
     ],
 )

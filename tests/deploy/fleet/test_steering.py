@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from tinysight_contract import topics as t
-from tinysight_contract.errors import StateGone
+from tinysight_contract.errors import BrokerError, StateGone
 from tinysight_contract.messages import Desired, encode
 from tinysight_deploy.fleet.control import commanding, configuring
 from tinysight_deploy.fleet.control.commanding import COMMANDS
@@ -151,6 +151,18 @@ def test_what_may_be_rolled_out_is_listed(served: Any) -> None:
         assert (release["name"], release["target"].rpartition(".")[2]) == ("belt", "bundle")
 
 
+def test_releases_that_cannot_be_read_are_said_and_waited_for(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> list[Any]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(served.repository, "releases", away)
+    form = {"bundle": "belt@1.0.0", "group": "all", "policy": {"stages": [{"share": 1.0}]}}
+    with served.client(Role.OPERATE) as http:
+        for told in (http.get("/v1/releases"), http.post("/v1/rollouts/preview", json=form)):
+            assert (told.status_code, told.headers["retry-after"]) == (503, "5"), told.text
+            assert f"in {served.repository.folder} cannot be read: Permission denied." in told.json()["detail"]
+
+
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +260,20 @@ def test_so_many_orders_wait_and_the_next_is_told_to_come_again(
         assert all(each.result(20).json()["ack"]["ok"] for each in waits)
         device.mute = False
         assert order(http).status_code == 200
+
+
+def test_an_order_that_may_have_gone_out_is_not_said_to_be_sent_again(
+    served: Any, monkeypatch: pytest.MonkeyPatch, device: Any
+) -> None:
+    async def publish(*_: Any, **__: Any) -> None:
+        raise BrokerError("The broker has not taken it.", mend="Look.")
+
+    with served.client(Role.OPERATE) as http:
+        monkeypatch.setattr(type(served.controller._orders.client), "publish", publish)
+        told = order(http)
+        assert (told.status_code, "before you send it again" in told.json()["mend"]) == (503, True), told.text
+        assert "retry-after" not in told.headers
+    assert device.orders == []
 
 
 def test_nothing_is_sent_that_is_not_in_the_audit_log(
@@ -427,6 +453,7 @@ def test_a_broker_that_does_not_show_it_is_not_waited_for(served: Any, monkeypat
     with served.client(Role.OPERATE) as http:
         told = put(http, FAST, 0)
         assert (told.status_code, "does not show" in told.json()["detail"]) == (503, True), told.text
+        assert "retry-after" not in told.headers, "it was sent: look first"
     assert len(served.controller._configs) == 0
 
 
@@ -438,6 +465,7 @@ def test_nothing_is_written_before_all_that_the_broker_keeps_is_known(
     with served.client(Role.OPERATE) as http:
         told = put(http, FAST, 0)
         assert (told.status_code, "was not sent" in told.json()["detail"]) == (503, True)
+        assert told.headers["retry-after"] == "5"
         assert entries(http, "configure") == []
     assert device.heard == []
 

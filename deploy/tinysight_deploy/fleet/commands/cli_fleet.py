@@ -72,6 +72,7 @@ def serve(
     from tinysight_deploy.fleet.server.app import Bind, application, listening
     from tinysight_deploy.fleet.server.app import serve as run
     from tinysight_deploy.fleet.server.taking import Fleet
+    from tinysight_deploy.serving import address as url_of
 
     where, place = Where(state, broker, repo, inventory), Bind.parse(bind)
     place.refuse_plain(tls=cert is not None, behind_proxy=behind_proxy)
@@ -91,9 +92,8 @@ def serve(
         kept = None if examples is None else Kept(examples, Limits(keep_bytes=keep))
         fleet = Fleet(opened, controller, repo=where.repository(), inventory=where.book(), examples=kept)
         app = application(fleet, origins=origins, secure=cert is not None)
-        host = f"[{place.host}]" if ":" in place.host else place.host
         console.print(f"Leading at {address}. Ctrl-C ends it.", markup=False)
-        told = {"address": f"{'http' if cert is None else 'https'}://{host}:{port}", "state": opened.url}
+        told = {"address": url_of(place, port, tls=cert is not None), "state": opened.url}
         finish(told, as_json=as_json)
         run(app, socket, controller.run, cert=cert, key=key, behind_proxy=behind_proxy)
 
@@ -190,11 +190,13 @@ def _origin(text: str) -> str:
     """
     from urllib.parse import urlsplit
 
+    from tinysight_deploy.serving import origin
+
     try:
         parts = urlsplit(text)
-        fits = parts.scheme in {"http", "https"} and text == f"{parts.scheme}://{parts.netloc}" and bool(parts.hostname)
+        alone = parts.netloc == text.partition("://")[2] and "@" not in parts.netloc
+        if parts.scheme in {"http", "https"} and parts.hostname and alone:
+            return origin(parts.scheme, parts.hostname, parts.port)
     except ValueError:
-        fits = False
-    if not fits:
-        raise ConfigError(f"--origin {text!r} is no origin.", mend="Write https://HOST[:PORT], without a path.")
-    return text
+        pass
+    raise ConfigError(f"--origin {text!r} is no origin.", mend="Write https://HOST[:PORT], without a path.")

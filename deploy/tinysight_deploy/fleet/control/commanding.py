@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from tinysight_contract import topics as t
 from tinysight_contract.client import Client
-from tinysight_contract.errors import BrokerError, ConfigError, NoSuch
+from tinysight_contract.errors import BrokerError, ConfigError, NoSuch, Unsure
 from tinysight_contract.fleet import Heard
 from tinysight_contract.messages import Ack, Command, encode, utc_now
 from tinysight_deploy.fleet.control.publishing import TAKEN_WITHIN_S
@@ -75,7 +75,8 @@ class Orders:
         Raises:
             NoSuch: there is no such command.
             ConfigError: it is longer than a device reads, or is no JSON.
-            BrokerError: too many wait, or the broker has not taken it.
+            BrokerError: too many wait, or the broker has gone.
+            Unsure: the broker has not taken it.
             FleetError: the audit log cannot be written, or another controller leads.
         """
         if name not in COMMANDS:
@@ -106,13 +107,13 @@ async def _send(client: Client, topic: t.CommandTopic, order: Command, *, within
     """Publish, and wait until the broker has it.
 
     Raises:
-        BrokerError: it has not; the device may have heard it all the same.
+        Unsure: it has not; the device may have heard it all the same.
     """
     try:
         await client.publish(topic, order, within_s=within_s)
     except BrokerError as error:
         what = f"{error.what} The device may have heard it all the same."
-        raise BrokerError(what, mend="Look at what it does before you send it again.") from error
+        raise Unsure(what, mend="Look at what it does before you send it again.") from error
 
 
 def _refuse_long(order: Command) -> None:

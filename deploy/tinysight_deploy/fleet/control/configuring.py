@@ -21,6 +21,7 @@ from tinysight_contract.errors import (
     Outdated,
     StateGone,
     TinySightError,
+    Unsure,
 )
 from tinysight_contract.messages import Desired
 from tinysight_deploy.fleet.control.facts import Hearing
@@ -91,7 +92,8 @@ class Configs:
             ConfigError: it is too long, or no JSON.
             Outdated: something else is wanted since.
             FleetError: it cannot be written as things are, or the audit log cannot.
-            BrokerError: too many wait, or the broker has not shown it.
+            BrokerError: too many wait, or it was not sent.
+            Unsure: the broker has not shown it.
         """
         _refuse_long(config)
         if len(self._waiting) >= MOST_WAITING:
@@ -104,7 +106,8 @@ class Configs:
         except TimeoutError:
             what = "was not sent" if each.sent is None else "was sent, and the broker does not show it"
             mend = "Read what is wanted before you send it again, and see /healthz."
-            raise BrokerError(f"The configuration {what} within {SHOWN_WITHIN_S:.0f} s.", mend=mend) from None
+            kind = BrokerError if each.sent is None else Unsure
+            raise kind(f"The configuration {what} within {SHOWN_WITHIN_S:.0f} s.", mend=mend) from None
         finally:
             self._waiting.remove(each)
 
@@ -138,9 +141,9 @@ class Configs:
         """Nothing is sent any more: tell all who wait."""
         for each in self._waiting:
             if not each.done.done():
-                sent = "was not sent" if each.sent is None else "may have been sent"
+                sent, kind = ("was not sent", BrokerError) if each.sent is None else ("may have been sent", Unsure)
                 mend = "Read what is wanted before you send it again."
-                each.done.set_exception(BrokerError(f"{why} The configuration {sent}.", mend=mend))
+                each.done.set_exception(kind(f"{why} The configuration {sent}.", mend=mend))
 
     async def _begin(self, each: _Waiting, books: Books, odd: Odd, sender: Sender) -> None:
         """Write one down, and send it; who waits is told why not.

@@ -7,12 +7,12 @@ and waiting are bounded; every answer has the headers that keep a browser from d
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -26,7 +26,7 @@ from tinysight_contract.errors import TinySightError
 from tinysight_deploy.fleet.server.api import routes
 from tinysight_deploy.fleet.server.problems import Problem
 from tinysight_deploy.fleet.server.taking import Fleet
-from tinysight_deploy.serving import HSTS, Bind, listening, server_of
+from tinysight_deploy.serving import HSTS, Bind, heed_signals, listening, server_of
 
 __all__ = ["Bind", "application", "listening", "run", "serve"]
 
@@ -120,10 +120,10 @@ def serve(
     key: Path | None = None,
     behind_proxy: bool = False,
 ) -> None:
-    """Serve, and lead, until SIGINT or SIGTERM; arguments and errors as those of `run`."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: None)  # uvicorn raises it again once it has ended
-    asyncio.run(run(app, listener, lead, cert=cert, key=key, behind_proxy=behind_proxy))
+    """Serve, and lead, until it is told to end; arguments and errors as those of `run`."""
+    server = server_of(app, cert=cert, key=key, behind_proxy=behind_proxy)
+    heed_signals(server)
+    asyncio.run(_run(server, listener, lead))
 
 
 async def run(
@@ -149,7 +149,10 @@ async def run(
         ConfigError: the certificate cannot be used.
         TinySightError: what ended the controller.
     """
-    server = server_of(app, cert=cert, key=key, behind_proxy=behind_proxy)
+    await _run(server_of(app, cert=cert, key=key, behind_proxy=behind_proxy), listener, lead)
+
+
+async def _run(server: uvicorn.Server, listener: socket.socket, lead: Callable[[], Coroutine[Any, Any, None]]) -> None:
     leads, serves = asyncio.create_task(_go_on(lead)), asyncio.create_task(server.serve(sockets=[listener]))
     try:
         await asyncio.wait({leads, serves}, return_when=asyncio.FIRST_COMPLETED)

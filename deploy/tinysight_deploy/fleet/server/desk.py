@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from tinysight_contract.errors import ConfigError, NoSuch
+from tinysight_contract.errors import ConfigError, NoSuch, StateGone
 from tinysight_contract.messages import utc_now
 from tinysight_contract.updates import Release
 from tinysight_deploy.fleet.control import operate
@@ -32,6 +32,7 @@ from tinysight_deploy.fleet.types import (
     Wish,
     parse_stages,
 )
+from tinysight_deploy.repo.releases import Listed
 from tinysight_deploy.repo.repository import Repository
 
 __all__ = ["ACTS", "MOST", "Answers", "Desk"]
@@ -235,7 +236,7 @@ class Desk:
         if what == "abort" and form.revert is not None:
             if self.facts is None:
                 raise _unheard()
-            releases = {} if self.repo is None else {each.release.digest: each.release for each in self.repo.releases()}
+            releases = {each.release.digest: each.release for each in self._listed()}
             old = releases.get(rollout.bundle)
             reverting = operate.revert(
                 self.state,
@@ -311,9 +312,24 @@ class Desk:
 
         Raises:
             ConfigError: the repository is damaged.
+            StateGone: it cannot be read.
         """
-        found = [] if self.repo is None else self.repo.releases()
-        return forms.Releases(items=[each.release for each in found])
+        return forms.Releases(items=[each.release for each in self._listed()])
+
+    def _listed(self) -> list[Listed]:
+        """All of the repository; nothing without one.
+
+        Raises:
+            ConfigError: it is damaged.
+            StateGone: it cannot be read.
+        """
+        if self.repo is None:
+            return []
+        try:
+            return self.repo.releases()
+        except OSError as error:
+            what = f"The repository in {self.repo.folder} cannot be read: {error.strerror or error}."
+            raise StateGone(what, mend="See that the folder is there and the server may read it.") from error
 
     def _rollout(self, id_: str) -> Rollout:
         try:
@@ -325,7 +341,7 @@ class Desk:
         """A release by ``NAME@VERSION``, target's path or digest. Never by a file: who asks may be elsewhere."""
         if self.repo is None:
             raise ConfigError("There is no repository here.", mend="Give --repo to the server.")
-        releases = [each.release for each in self.repo.releases()]
+        releases = [each.release for each in self._listed()]
         found = [each for each in releases if which in {each.target, each.digest, f"{each.name}@{each.version}"}]
         if not found:
             near = ", ".join(each.target for each in releases[:5]) or "none yet"

@@ -17,6 +17,7 @@ from tinysight_contract.errors import (
     Outdated,
     StateGone,
     TinySightError,
+    Unsure,
     UpdateError,
 )
 from tinysight_contract.scalars import Count
@@ -82,6 +83,8 @@ def problem_of(error: TinySightError) -> Problem:
         return Problem(404, error.what, mend=error.mend)
     if isinstance(error, ConfigError | ContractError | UpdateError):
         return Problem(422, error.what, mend=error.mend)
+    if isinstance(error, Unsure):  # nothing that tries again by itself shall do so
+        return Problem(503, error.what, mend=error.mend)
     if isinstance(error, BrokerError | NotLeading | StateGone):
         return Problem(503, error.what, mend=error.mend, headers={"Retry-After": "5"})
     if isinstance(error, Outdated):
