@@ -68,7 +68,8 @@ def make(folder: Path, version: str) -> Path:
             lines.append(f"{name},sha256={digest},{len(text.encode())}\n")
             out.writestr(name, text)
         out.writestr(record, "".join([*lines, f"{record},,\n"]))
-    (bundled,) = (Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl")
+    places = (Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels"))  # the latter is Debian's
+    bundled = next(path for place in places for path in place.glob("pip-*.whl"))
     pip = Path(shutil.copy(bundled, wheels))
     made = Wheelhouse(
         target=TARGET,
