@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -27,9 +26,6 @@ from tinysight_contract.mqtt import Address, Connection
 from tinysight_contract.topics import ROOT, EventTopic, Topic, parse
 from tinysight_edge.belt import _digits
 
-# Test processes are as many as cores, or more: TensorFlow's own threads would only wait for each other.
-os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-
 hypothesis.settings.register_profile("tinysight", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tinysight")
 
@@ -39,6 +35,7 @@ LONGEST = (
     "e2e/test_demo.py", "trainer/data/test_clean.py", "converters/test_convert.py", "trainer/test_train.py",
     "trainer/test_qat.py", "trainer/test_tune.py", "trainer/test_evaluate.py", "trainer/test_devices.py",
     "converters/test_foreign_model.py", "converters/test_onnx.py", "e2e/test_wheel.py", "deploy/test_wheelhouse.py",
+    "faults/test_update.py",
 )  # fmt: skip
 LAST = "faults"
 GOLDEN = Path(__file__).parent / "golden"
@@ -375,11 +372,13 @@ def tinysight_warm(warm: Any, tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture
-def warm_children(warm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def warm_children(warm: Any) -> Iterator[None]:
     """Conversions begin with TensorFlow loaded; those of commands that run as processes of their own do not."""
     instead = SimpleNamespace(run=warm.run_command, TimeoutExpired=subprocess.TimeoutExpired)
-    monkeypatch.setattr("tinysight_converters.child.subprocess", instead)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinysight_converters.child.subprocess", instead)
+        yield
 
 
 def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -388,16 +387,16 @@ def cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def world(once: Once, warm: Any) -> Path:
+def world(once: Once) -> Path:
     """A folder with what a user has after a small training of each task.
 
     ``folder`` (images by class), ``belt`` and ``digits`` (data sets), ``detector`` and ``classifier`` (runs),
     ``detector.bundle`` and ``classifier.bundle``: too small to be good, whole in every other way.
     """
-    return once("world", partial(make_world, warm))
+    return once("world", make_world)
 
 
-def make_world(warm: Any, root: Path) -> None:
+def make_world(root: Path) -> None:
     """Draw, train, convert."""
     images, labels = _digits()
     for number, (image, label) in enumerate(zip(images[:300], labels, strict=False)):
@@ -413,8 +412,7 @@ def make_world(warm: Any, root: Path) -> None:
         ("convert", "detector", "--out", "detector.bundle", "--scheme", "int8,float32", "--quiet"),
         ("convert", "classifier", "--out", "classifier.bundle", "--scheme", "int8,float32", "--quiet"),
     ):
-        trains = arguments[0] == "train"
-        done = warm.run("tinysight_deploy", *arguments, cwd=root) if trains else cli(*arguments, cwd=root)
+        done = cli(*arguments, cwd=root)
         assert done.returncode == 0, done.stderr
 
 

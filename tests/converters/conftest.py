@@ -11,7 +11,7 @@ from tinysight_deploy.cli import main
 Bring = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _warm_children(warm_children: None) -> None:
     """What a test converts in its own process."""
 

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -192,21 +193,27 @@ def test_a_bundle_that_does_not_work_here_fails_its_self_test_and_is_not_taken_a
     tell(fault, found_s=found_s, published=f"`failed`, code `{code.value}`; asked for again `failed-before`")
 
 
+IN_2040_S = 70 * 365.25 * 86_400
+
+
 def test_a_clock_in_2040_stops_installing_alone_and_one_at_1970_nothing(
     device: Any, real: Any, faketime: Path, tell: Any
 ) -> None:
     device.shop.add(device.make(2), 2)
 
-    def at(year: int) -> dict[str, str]:
-        shifted = {"FAKETIME": f"@{year}-01-02 00:00:00", "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
+    def at(time_s: float) -> dict[str, str]:
+        told = f"@{datetime.fromtimestamp(time_s):%Y-%m-%d %H:%M:%S}"  # noqa: DTZ006 -- libfaketime takes local times
+        shifted = {"FAKETIME": told, "FAKETIME_DONT_FAKE_MONOTONIC": "1", "NO_FAKE_STAT": "1"}
         return {"LD_PRELOAD": str(faketime), **shifted}
 
-    late = real(*device.command(2), env=at(2040))
+    late = real(*device.command(2), env=at(IN_2040_S))
     assert (late.status, late.code) == (1, Code.EXPIRED.value), late
     assert "set this device's clock" in late.lines[-1]["reason"]
     device.check_runs(1)
-    assert real("store", "verify", "--store", str(device.root), "--json", env=at(2040)).lines == [{"active": True}]
-    early = real(*device.command(2), env=at(1970))
+    assert real("store", "verify", "--store", str(device.root), "--json", env=at(IN_2040_S)).lines == [{"active": True}]
+    # As of a board that counts from 0 when it is switched on. For libfaketime no other time of 1970 would do: it takes
+    # it from the end of each sleep, which is in seconds since then, and would sleep for hours or not at all.
+    early = real(*device.command(2), env=at(time.clock_gettime(time.CLOCK_MONOTONIC)))
     assert (early.status, early.lines[-1]["state"]) == (0, "trial"), early
     assert device.store.boot().manifest.release == 1
     tell("an update with the clock in 2040", published="`rejected`, code `expired`; what runs goes on")

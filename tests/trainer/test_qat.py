@@ -18,6 +18,8 @@ from tinysight_converters.trial import try_model
 from tinysight_trainer.config import to_toml
 from tinysight_trainer.data.dataset import open_dataset
 
+pytestmark = pytest.mark.usefixtures("warm_children")
+
 
 def digests(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir() if path.is_file()}
