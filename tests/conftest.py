@@ -97,6 +97,12 @@ def module() -> Callable[[str], ModuleType]:
     return _module
 
 
+@pytest.fixture(scope="session")
+def serving(module: Callable[[str], ModuleType]) -> ModuleType:
+    """``deploy/fleet/serving.py``: a fleet's server that runs in a thread."""
+    return module("deploy/fleet/serving")
+
+
 Once = Callable[[str, Callable[[Path], None]], Path]
 
 

@@ -302,11 +302,6 @@ def shop(once: Any, belt_repo: Path, belt_bundle: Path) -> Path:
     return Path(once("dashboard-repo", make))
 
 
-@pytest.fixture(scope="session")
-def serving(module: Callable[[str], ModuleType]) -> Any:
-    return module("deploy/fleet/serving")
-
-
 @pytest.fixture
 def fleet(
     tmp_path: Path, broker: Any, shop: Path, serving: Any, playing: Any, simulated: Callable[..., Any]
@@ -364,3 +359,23 @@ def play(builder: Any) -> Callable[[str], Any]:
         return json.loads(done.stdout)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def complaints(
+    built: Path,  # noqa: ARG001 -- which installs it
+) -> Callable[[Page], list[str]]:
+    """What axe finds that is wrong for people who cannot see, or not well; of any weight."""
+    axe = (ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+    def find(page: Page) -> list[str]:
+        if not page.evaluate("() => 'axe' in window"):
+            page.evaluate(axe)
+        found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
+        return [
+            f"{page.url}: {each['impact']} {each['id']}: {node['html'][:200]}"
+            for each in found
+            for node in each["nodes"]
+        ]
+
+    return find

@@ -21,7 +21,6 @@ AT = ("plant-1", "belt-1")
 CAMERA = (*AT, "belt")
 GOLDEN = Path(__file__).parents[1] / "golden"
 DASHBOARD = Path(__file__).parents[2] / "dashboard"
-AXE = DASHBOARD / "node_modules" / "axe-core" / "axe.min.js"
 BOXES = f"""
 const {{ marksOf, paint }} = await import({json.dumps((DASHBOARD / "src" / "ui" / "boxes.ts").as_uri())});
 const golden = (path) => JSON.parse(readFileSync(`{GOLDEN.as_posix()}/${{path}}.json`, "utf8"));
@@ -72,14 +71,6 @@ def show(page: Page, site: str, device: str = "plant-1/belt-1", query: str = "")
     expect(page.locator("h1")).to_have_text(device)
 
 
-def complaints(page: Page) -> list[str]:
-    """What axe finds that is wrong for people who cannot see, or not well."""
-    if not page.evaluate("() => 'axe' in window"):
-        page.evaluate(AXE.read_text())
-    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
-    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
-
-
 def overflows(page: Page) -> bool:
     return bool(page.evaluate("() => document.documentElement.scrollWidth > innerWidth"))
 
@@ -101,6 +92,7 @@ def test_what_a_camera_sees_moves_and_is_counted_as_the_device_counts(
     make_device: Callable[..., Any],
     make_voice: Callable[[str], Any],
     eventually: Callable[[Callable[[], object]], None],
+    complaints: Callable[[Page], list[str]],
 ) -> None:
     voice = make_voice(broker.url)
     voice.listen(f"{t.ROOT}/#")
@@ -191,7 +183,11 @@ def test_boxes_are_of_frames_while_those_come_then_of_events_and_fade(builder: A
 
 
 def test_what_nobody_knows_and_what_no_device_should_say_stands_there_in_words(
-    make_page: Callable[..., Page], site: str, broker: Any, make_voice: Callable[[str], Any]
+    make_page: Callable[..., Page],
+    site: str,
+    broker: Any,
+    make_voice: Callable[[str], Any],
+    complaints: Callable[[Page], list[str]],
 ) -> None:
     page = make_page(viewport={"width": 360, "height": 740})
     page.goto(f"{site}/#/device/plant-1/nobody")

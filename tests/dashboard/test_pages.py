@@ -17,7 +17,6 @@ from tinysight_deploy.fleet.keeping.tokens import Role
 
 ROOT = Path(__file__).parents[2]
 PICTURES = ROOT / "docs" / "pictures"
-AXE = ROOT / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
 WIDE, NARROW = {"width": 1280, "height": 860}, {"width": 390, "height": 860}
 CAMERA = """\
 source = "synthetic:belt?seed=5&fps=10"
@@ -31,16 +30,6 @@ POLICY = {"stages": [{"count": 1}, {"share": 0.5}, {"share": 1.0}], "soak_s": 36
 GAP_PX = 12
 
 expect.set_options(timeout=30_000)
-
-
-def complaints(page: Page) -> list[str]:
-    """What axe finds, of any weight."""
-    if not page.evaluate("() => 'axe' in window"):
-        page.evaluate(AXE.read_text())
-    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")["violations"]
-    return [
-        f"{page.url}: {each['impact']} {each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]
-    ]
 
 
 def sheet(name: str, shots: list[Path]) -> None:
@@ -72,6 +61,7 @@ def test_every_page_is_fit_for_all(
     broker: Any,
     fleet: Any,
     tmp_path: Path,
+    complaints: Callable[[Page], list[str]],
 ) -> None:
     regen = bool(request.config.getoption("--regen"))
     make_device(broker.url, site="plant-2", cameras={"belt": CAMERA})

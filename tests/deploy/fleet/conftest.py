@@ -163,3 +163,10 @@ def make_wishes() -> Callable[..., list[Wish]]:
         return [Wish(device=f"belt-{number}", **{**whole, **fields}) for number in range(first, first + count)]
 
     return make
+
+
+@pytest.fixture
+def served(serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path) -> Iterator[Any]:
+    """A fleet's server that runs, with its controller."""
+    with serving.Served(tmp_path, mosquitto.url, belt_repo) as server:
+        yield server

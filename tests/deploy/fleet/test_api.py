@@ -8,10 +8,9 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,17 +36,6 @@ from tinysight_edge.pictures.examples import Example
 from tinysight_edge.pictures.jpeg import write_jpeg
 
 Eventually = Callable[[Callable[[], object]], None]
-
-
-@pytest.fixture(scope="session")
-def serving(module: Callable[[str], ModuleType]) -> Any:
-    return module("deploy/fleet/serving")
-
-
-@pytest.fixture
-def served(serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path) -> Iterator[Any]:
-    with serving.Served(tmp_path, mosquitto.url, belt_repo) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

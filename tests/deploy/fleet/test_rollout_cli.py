@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
@@ -28,11 +27,6 @@ from tinysight_deploy.fleet.types import Phase, Rollout, parse_stages
 Eventually = Callable[[Callable[[], object]], None]
 Call = Callable[..., tuple[int, str, str]]
 RULES = ("--stages", "1,100%", "--soak", "100ms", "--yes")
-
-
-@pytest.fixture(scope="session")
-def serving(module: Callable[[str], ModuleType]) -> Any:
-    return module("deploy/fleet/serving")
 
 
 @pytest.fixture

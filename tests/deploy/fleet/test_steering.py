@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
@@ -35,17 +34,6 @@ Eventually = Callable[[Callable[[], object]], None]
 AT = "/v1/devices/plant-1/belt-1"
 FAST = {"health": {"every": "5s"}}
 SLOW = {"health": {"every": "60s"}}
-
-
-@pytest.fixture(scope="session")
-def serving(module: Callable[[str], ModuleType]) -> Any:
-    return module("deploy/fleet/serving")
-
-
-@pytest.fixture
-def served(serving: Any, tmp_path: Path, mosquitto: Any, belt_repo: Path) -> Iterator[Any]:
-    with serving.Served(tmp_path, mosquitto.url, belt_repo) as server:
-        yield server
 
 
 @pytest.fixture
